@@ -1,0 +1,51 @@
+"""Files that are there whole or not at all: written beside their place, synced, renamed. It reads nothing."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+# Of files that a killed process left behind; whoever owns the folder may delete them when it starts.
+PARTIAL_SUFFIX = ".partial"
+
+
+@contextmanager
+def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A new file that takes the place of ``path`` when the block ends well; otherwise nothing is left of it.
+
+    Args:
+        path: In a folder that exists.
+        mode: Permissions from the first byte on, less the umask.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            partial.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write ``content`` to ``path``, or leave what was there."""
+    with replacing(path, mode) as file:
+        file.write(content)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable: a renamed file survives a power cut only after this (POSIX fsync)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

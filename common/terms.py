@@ -1,0 +1,289 @@
+"""The terms of a run: what a site agrees to, as one value with one digest. Reads no file and no clock.
+
+Both sides hold them: the coordinator makes rounds from them, a site computes the digest for itself before it takes part.
+Durations are seconds. Every bound that a value must keep is in :func:`check_terms`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from common.adapter import MAX_LORA_RANK, WireDtype
+from common.errors import InputInvalidError, Reason
+from common.ids import Digest, check_digest, check_name, digest_of
+
+
+class PromptForm(StrEnum):
+    """How the model answers (the paper's two NER forms)."""
+
+    SPAN = "span"  # the sentence rewritten with <span class="problem">...</span>
+    JSON = "json"  # a JSON list of {"type", "text"}
+
+
+class LossOn(StrEnum):
+    """Which tokens count in the loss."""
+
+    ANSWER = "answer"
+    PROMPT_AND_ANSWER = "prompt_and_answer"
+
+
+class Schedule(StrEnum):
+    """Learning-rate schedule over one round, after the warm-up."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"
+    COSINE = "cosine"
+
+
+class Quantization(StrEnum):
+    """How the frozen base weights are held."""
+
+    NONE = "none"
+    NF4 = "nf4"
+
+
+class WeightBy(StrEnum):
+    """What a site's weight in the aggregate is proportional to."""
+
+    LABEL_TOKENS = "label_tokens"
+    EXAMPLES = "examples"
+    UNIFORM = "uniform"
+
+
+class GateMetric(StrEnum):
+    """What the gate compares; a loss is better when lower, an F1 when higher."""
+
+    NONE = "none"
+    LOSS = "loss"
+    STRICT_F1 = "strict_f1"
+    LENIENT_F1 = "lenient_f1"
+
+
+class OnRejection(StrEnum):
+    """What the next round starts from when the gate rejected a candidate."""
+
+    CONTINUE = "continue"  # the candidate
+    REVERT = "revert"  # the last served adapter
+
+
+class OnEvaluatorAbsent(StrEnum):
+    """What happens to a candidate that no evaluator scored by the deadline."""
+
+    FAIL = "fail"
+    PROMOTE = "promote"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseModelTerms:
+    """The base model by name and digests (see ``fedmed-site model digest``)."""
+
+    name: str
+    weights_digest: Digest
+    tokenizer_digest: Digest
+    chat_template_digest: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraTerms:
+    """LoRA settings in peft's names; bias is always ``none``."""
+
+    lora_rank: int = 16
+    lora_alpha: int = 64
+    lora_dropout: float = 0.0
+    target_modules: tuple[str, ...] = (
+        "down_proj",
+        "gate_proj",
+        "k_proj",
+        "o_proj",
+        "q_proj",
+        "up_proj",
+        "v_proj",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskTerms:
+    """What the model learns to do: entities of these types, asked for in this form."""
+
+    entity_types: tuple[str, ...] = ("drug", "problem", "test", "treatment")
+    prompt_form: PromptForm = PromptForm.JSON
+    max_new_tokens: int = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingTerms:
+    """How each site trains in one round; optimiser (AdamW) and schedule start afresh each round.
+
+    Attributes:
+        batch_size: At most so many examples a step.
+        tokens_per_batch: At most so many tokens a step, padding included.
+        max_length: Examples longer than this many tokens are left out and counted.
+        examples_per_round: At most so many sentence-level examples a round; 0 means all. Round r takes the r-th slice
+            of the seeded order, wrapping around.
+    """
+
+    local_epochs: int = 1
+    learning_rate: float = 2e-4
+    schedule: Schedule = Schedule.COSINE
+    warmup_ratio: float = 0.05
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    batch_size: int = 4
+    tokens_per_batch: int = 2048
+    max_length: int = 800
+    loss_on: LossOn = LossOn.ANSWER
+    quantization: Quantization = Quantization.NONE
+    gradient_checkpointing: bool = False
+    examples_per_round: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregationTerms:
+    """How updates are combined: the strategy by name, and its parameters."""
+
+    strategy: str = "fed_medlora"
+    weight_by: WeightBy = WeightBy.LABEL_TOKENS
+    wire_dtype: WireDtype = WireDtype.BF16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionTerms:
+    """Bounds on what an update may claim."""
+
+    max_num_examples: int = 10_000_000
+    max_num_label_tokens: int = 10_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundTerms:
+    """How many rounds, with whom, and the deadlines (seconds; design.md section 4)."""
+
+    count: int = 3
+    quorum: int = 2
+    sites: tuple[str, ...] = ()  # empty: every enrolled site
+    train_deadline: float = 86_400.0
+    grace: float = 600.0
+    evaluate_deadline: float = 14_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateTerms:
+    """Whether a candidate is promoted.
+
+    It is when its score is at least the served adapter's plus ``min_improvement`` (a loss: at most the served one's
+    minus it). The first scored candidate of a run has nothing to be compared with, and is promoted.
+    """
+
+    metric: GateMetric = GateMetric.STRICT_F1
+    min_improvement: float = 0.0
+    on_rejection: OnRejection = OnRejection.CONTINUE
+    on_evaluator_absent: OnEvaluatorAbsent = OnEvaluatorAbsent.FAIL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a run is. Two runs with equal terms have equal digests."""
+
+    name: str
+    base_model: BaseModelTerms
+    lora: LoraTerms = field(default_factory=LoraTerms)
+    task: TaskTerms = field(default_factory=TaskTerms)
+    training: TrainingTerms = field(default_factory=TrainingTerms)
+    aggregation: AggregationTerms = field(default_factory=AggregationTerms)
+    admission: AdmissionTerms = field(default_factory=AdmissionTerms)
+    rounds: RoundTerms = field(default_factory=RoundTerms)
+    gate: GateTerms = field(default_factory=GateTerms)
+
+    @property
+    def canonical(self) -> bytes:
+        """The one byte string of these terms: JSON, sorted keys, no spaces (floats as Python's shortest repr)."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":")).encode()
+
+    @property
+    def digest(self) -> Digest:
+        """SHA-256 of :attr:`canonical`."""
+        return digest_of(self.canonical)
+
+
+# (section, field, least, greatest): every number of the terms, with the bounds it must keep.
+_BOUNDS: tuple[tuple[str, str, float, float], ...] = (
+    ("lora", "lora_rank", 1, MAX_LORA_RANK),
+    ("lora", "lora_alpha", 1, 65_536),
+    ("lora", "lora_dropout", 0, 0.9),
+    ("task", "max_new_tokens", 1, 8192),
+    ("training", "local_epochs", 1, 100),
+    ("training", "learning_rate", 1e-9, 1.0),
+    ("training", "warmup_ratio", 0, 1),
+    ("training", "weight_decay", 0, 1),
+    ("training", "max_grad_norm", 1e-6, 1e6),
+    ("training", "batch_size", 1, 4096),
+    ("training", "tokens_per_batch", 16, 10_000_000),
+    ("training", "max_length", 16, 131_072),
+    ("training", "examples_per_round", 0, 10_000_000),
+    ("training", "seed", 0, 2**53),
+    ("admission", "max_num_examples", 1, 2**53),
+    ("admission", "max_num_label_tokens", 1, 2**53),
+    ("rounds", "count", 1, 10_000),
+    ("rounds", "quorum", 1, 10_000),
+    ("rounds", "train_deadline", 1, 30 * 86_400),
+    ("rounds", "grace", 0, 30 * 86_400),
+    ("rounds", "evaluate_deadline", 1, 30 * 86_400),
+    ("gate", "min_improvement", -1e6, 1e6),
+)
+
+
+def check_terms(terms: Terms) -> Terms:
+    """Return ``terms`` if every value keeps its bound; all problems are listed together.
+
+    Raises:
+        InputInvalidError: TERMS_INVALID.
+    """
+    problems = [*_number_problems(terms), *_name_problems(terms), *_relation_problems(terms)]
+    if problems:
+        raise InputInvalidError(Reason.TERMS_INVALID, "; ".join(problems))
+    return terms
+
+
+def _number_problems(terms: Terms) -> list[str]:
+    problems = []
+    for section, name, least, greatest in _BOUNDS:
+        value = getattr(getattr(terms, section), name)
+        if not math.isfinite(value) or not least <= value <= greatest:
+            problems.append(f"{section}.{name}: expected {least:g} to {greatest:g}, got {value!r}")
+    return problems
+
+
+def _name_problems(terms: Terms) -> list[str]:
+    problems = []
+    checks = [(terms.name, "name"), *((site, "rounds.sites") for site in terms.rounds.sites)]
+    for value, what in checks:
+        try:
+            check_name(value, what)
+        except InputInvalidError as error:
+            problems.append(error.message)
+    for what in ("weights_digest", "tokenizer_digest", "chat_template_digest"):
+        try:
+            check_digest(getattr(terms.base_model, what), f"base_model.{what}")
+        except InputInvalidError as error:
+            problems.append(error.message)
+    return problems
+
+
+def _relation_problems(terms: Terms) -> list[str]:
+    problems = []
+    if not terms.lora.target_modules or list(terms.lora.target_modules) != sorted(set(terms.lora.target_modules)):
+        problems.append("lora.target_modules: expected at least one name, sorted, none twice")
+    if not terms.task.entity_types or list(terms.task.entity_types) != sorted(set(terms.task.entity_types)):
+        problems.append("task.entity_types: expected at least one type, sorted, none twice")
+    if len(set(terms.rounds.sites)) != len(terms.rounds.sites):
+        problems.append("rounds.sites: expected each site once")
+    if terms.rounds.sites and terms.rounds.quorum > len(terms.rounds.sites):
+        problems.append(
+            f"rounds.quorum: expected at most the {len(terms.rounds.sites)} sites named, got {terms.rounds.quorum}"
+        )
+    return problems

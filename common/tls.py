@@ -1,0 +1,220 @@
+"""Who is who: identities as certificates with a URI name, and mutual TLS 1.3 between them. Issues no certificate.
+
+A name is ``spiffe://<consortium>/<role>/<name>``, the only URI in the certificate's subject alternative names
+(SPIFFE X.509-SVID, section 2). gRPC is imported inside functions: :func:`harden_tls` must come before it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Never
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from common.chunks import MAX_MESSAGE_BYTES
+from common.errors import FedMedError, InputInvalidError, Reason, UnauthenticatedError
+from common.ids import SiteName, check_name
+
+if TYPE_CHECKING:
+    import grpc
+    from grpc.aio import ServicerContext
+
+KEY_FILE = "key.pem"
+CERTIFICATE_FILE = "certificate.pem"
+TRUST_BUNDLE_FILE = "trust_bundle.pem"
+
+# gRPC has no option for the least TLS version. This suite is one of TLS 1.2 with RSA; every key here is ECDSA, so no
+# TLS 1.2 handshake can end well, and TLS 1.3 chooses from suites of its own.
+_CIPHER_VARIABLE = "GRPC_SSL_CIPHER_SUITES"
+_CIPHER_SUITES = "ECDHE-RSA-AES256-GCM-SHA384"
+
+_PING_SECONDS = 30
+_COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # A dead peer behind a firewall that drops silently is noticed within 40 s.
+    ("grpc.keepalive_time_ms", _PING_SECONDS * 1000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (*_COMMON_OPTIONS, ("grpc.max_reconnect_backoff_ms", 10_000))
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    *_COMMON_OPTIONS,
+    # Less than the clients' interval: otherwise the server ends their connections with "too_many_pings".
+    ("grpc.http2.min_ping_interval_without_data_ms", _PING_SECONDS * 1000 // 2),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # A second coordinator on the same port must fail instead of taking half of the connections.
+    ("grpc.so_reuseport", 0),
+)
+
+
+class Role(StrEnum):
+    """What a caller may be."""
+
+    SITE = "site"
+    EVALUATOR = "evaluator"
+    OPERATOR = "operator"
+    COORDINATOR = "coordinator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who a certificate names."""
+
+    name: SiteName
+    role: Role
+    consortium: str
+
+    @property
+    def uri(self) -> str:
+        """The name as it stands in the certificate."""
+        return f"spiffe://{self.consortium}/{self.role}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What a process proves itself with, and whom it trusts; PEM. The key is not in the ``repr``."""
+
+    key_pem: bytes = field(repr=False)
+    certificate_pem: bytes
+    trust_bundle_pem: bytes
+
+
+def harden_tls() -> None:
+    """Leave TLS 1.3 as the only version that gRPC can agree on in this process. Call it before grpc is imported.
+
+    Raises:
+        RuntimeError: grpc is imported already, and reads no setting any more.
+    """
+    if os.environ.get(_CIPHER_VARIABLE) == _CIPHER_SUITES:
+        return
+    if "grpc" in sys.modules:
+        raise RuntimeError("harden_tls must run before grpc is imported")
+    os.environ[_CIPHER_VARIABLE] = _CIPHER_SUITES
+
+
+def parse_caller(uri: str) -> Caller:
+    """The caller whom ``uri`` names.
+
+    Raises:
+        UnauthenticatedError: CERTIFICATE_INVALID.
+    """
+    match = re.fullmatch(r"spiffe://([^/]+)/([^/]+)/([^/]+)", uri)
+    if match is None or match[2] not in set(Role):
+        _refuse(f"expected 'spiffe://<consortium>/<role>/<name>', got {uri[:120]!r}")
+    try:
+        consortium = check_name(match[1], "consortium")
+        name = SiteName(check_name(match[3], "name"))
+    except InputInvalidError as error:
+        _refuse(error.message)
+    return Caller(name=name, role=Role(match[2]), consortium=consortium)
+
+
+def caller_from_certificate(pem: bytes) -> Caller:
+    """The caller whom the certificate names. That a CA we trust signed it is the handshake's part.
+
+    Raises:
+        UnauthenticatedError: CERTIFICATE_INVALID, unless it holds exactly one URI, and that names a caller.
+    """
+    return _read_certificate(pem)[0]
+
+
+def caller_from_context(context: ServicerContext[Any, Any], now: datetime | None = None) -> Caller:
+    """The caller at the other end of an rpc; a connection that outlives its certificate names nobody any more.
+
+    Raises:
+        UnauthenticatedError: CERTIFICATE_INVALID.
+    """
+    chain = [bytes(pem) for pem in context.auth_context().get("x509_pem_cert", ())]
+    if len(chain) != 1:
+        _refuse(f"expected one certificate, got {len(chain)}")
+    caller, expires_at = _read_certificate(chain[0])
+    if (now or datetime.now(UTC)) > expires_at:
+        _refuse(f"expected one that is valid now, got one that expired at {expires_at.isoformat()}")
+    return caller
+
+
+@lru_cache(maxsize=1024)  # every rpc asks, and a connection sends the same bytes each time
+def _read_certificate(pem: bytes) -> tuple[Caller, datetime]:
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        _refuse("expected an X.509 certificate with subject alternative names")
+    if len(uris) != 1:
+        _refuse(f"expected one URI, got {len(uris)}")
+    return parse_caller(uris[0]), certificate.not_valid_after_utc
+
+
+def _refuse(message: str) -> Never:
+    raise UnauthenticatedError(Reason.CERTIFICATE_INVALID, f"certificate: {message}") from None
+
+
+def load_identity(folder: Path) -> Identity:
+    """Read ``key.pem``, ``certificate.pem`` and ``trust_bundle.pem``; check that they can serve.
+
+    Raises:
+        InputInvalidError: CONFIG_INVALID, with what to do about it.
+    """
+    try:
+        mode = (folder / KEY_FILE).stat().st_mode
+        key_pem, certificate_pem, trust_bundle_pem = (
+            (folder / name).read_bytes() for name in (KEY_FILE, CERTIFICATE_FILE, TRUST_BUNDLE_FILE)
+        )
+    except OSError as error:
+        raise _invalid(f"{error.filename}: {error.strerror}") from None
+    if stat.S_IMODE(mode) & 0o077:
+        raise _invalid(f"{folder / KEY_FILE}: others may read it; run: chmod 600 {folder / KEY_FILE}")
+    _check_identity(folder, key_pem, certificate_pem, trust_bundle_pem)
+    return Identity(key_pem=key_pem, certificate_pem=certificate_pem, trust_bundle_pem=trust_bundle_pem)
+
+
+def _check_identity(folder: Path, key_pem: bytes, certificate_pem: bytes, trust_bundle_pem: bytes) -> None:
+    try:
+        key = load_pem_private_key(key_pem, password=None)
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+        trusted = x509.load_pem_x509_certificates(trust_bundle_pem)
+    except (ValueError, TypeError):
+        raise _invalid(f"{folder}: expected PEM files, the key without a password") from None
+    if not isinstance(key, EllipticCurvePrivateKey) or not all(
+        isinstance(each.public_key(), EllipticCurvePublicKey) for each in (certificate, *trusted)
+    ):
+        raise _invalid(f"{folder}: expected ECDSA keys; any other, RSA above all, would let peers fall back to TLS 1.2")
+    if key.public_key() != certificate.public_key():
+        raise _invalid(f"{folder}: {CERTIFICATE_FILE} belongs to another key than {KEY_FILE}; issue the identity again")
+
+
+def _invalid(message: str) -> FedMedError:
+    return InputInvalidError(Reason.CONFIG_INVALID, message)
+
+
+def server_credentials(identity: Identity) -> grpc.ServerCredentials:
+    """Mutual TLS for a server: whoever shows no certificate of the trust bundle gets no connection."""
+    harden_tls()
+    import grpc
+
+    pair = (identity.key_pem, identity.certificate_pem)
+    return grpc.ssl_server_credentials([pair], identity.trust_bundle_pem, require_client_auth=True)
+
+
+def channel_credentials(identity: Identity) -> grpc.ChannelCredentials:
+    """Mutual TLS for a client, which trusts the trust bundle and nothing that the machine trusts."""
+    harden_tls()
+    import grpc
+
+    return grpc.ssl_channel_credentials(
+        root_certificates=identity.trust_bundle_pem,
+        private_key=identity.key_pem,
+        certificate_chain=identity.certificate_pem,
+    )

@@ -1,0 +1,1 @@
+"""The consortium's central service: schedules rounds, combines LoRA updates, publishes adapters. Runs no model."""

@@ -1,0 +1,48 @@
+"""Who may call what: one table, deny by default. It decides on roles alone; ownership is the use cases' business."""
+
+from __future__ import annotations
+
+from common.errors import NotAllowedError, Reason
+from common.tls import Caller, Role
+
+_AGENTS = frozenset({Role.SITE, Role.EVALUATOR})
+_OPERATOR = frozenset({Role.OPERATOR})
+_MEMBERS = _AGENTS | _OPERATOR
+_ALL = _MEMBERS | {Role.COORDINATOR}
+
+ROLES_BY_RPC: dict[str, frozenset[Role]] = {
+    "/fedmedlora.v1.RoundService/AwaitAssignment": _AGENTS,
+    "/fedmedlora.v1.RoundService/DeclineAssignment": _AGENTS,
+    "/fedmedlora.v1.RoundService/DownloadAdapter": _MEMBERS,
+    "/fedmedlora.v1.RoundService/GetUploadOffset": _AGENTS,
+    "/fedmedlora.v1.RoundService/UploadUpdate": _AGENTS,
+    "/fedmedlora.v1.RoundService/ReportProgress": _AGENTS,
+    "/fedmedlora.v1.RoundService/ReportEvaluation": frozenset({Role.EVALUATOR}),
+    "/fedmedlora.v1.RegistryService/ListAdapterVersions": _MEMBERS,
+    "/fedmedlora.v1.AdminService/CreateRun": _OPERATOR,
+    "/fedmedlora.v1.AdminService/ListRuns": _OPERATOR,
+    "/fedmedlora.v1.AdminService/GetRun": _OPERATOR,
+    "/fedmedlora.v1.AdminService/WatchRun": _OPERATOR,
+    "/fedmedlora.v1.AdminService/AbortRun": _OPERATOR,
+    "/fedmedlora.v1.AdminService/ListSites": _OPERATOR,
+    "/grpc.health.v1.Health/Check": _ALL,
+    "/grpc.health.v1.Health/Watch": _ALL,
+}
+
+
+def authorise(caller: Caller, rpc: str, consortium: str) -> None:
+    """Let ``caller`` call ``rpc``, or say why not.
+
+    Raises:
+        NotAllowedError: ROLE_NOT_ALLOWED.
+    """
+    if caller.consortium != consortium:
+        raise NotAllowedError(
+            Reason.ROLE_NOT_ALLOWED, f"certificate: expected one of consortium {consortium}, got {caller.consortium}"
+        )
+    allowed = ROLES_BY_RPC.get(rpc, frozenset())
+    if caller.role not in allowed:
+        expected = ", ".join(sorted(allowed)) or "nobody"
+        raise NotAllowedError(
+            Reason.ROLE_NOT_ALLOWED, f"{rpc} is for {expected}, not for a certificate of role {caller.role}"
+        )

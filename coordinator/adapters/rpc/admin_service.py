@@ -1,0 +1,116 @@
+"""AdminService and RegistryService: what the operator asks, and the list of published adapters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+from fedmedlora.v1 import admin_pb2, admin_pb2_grpc, registry_pb2, registry_pb2_grpc
+
+from common.clock import Clock
+from common.errors import NotNowError, Reason
+from common.ids import SiteName
+from common.wire import spec_to_proto, terms_from_proto, terms_to_proto
+from coordinator.adapters.rpc import reports
+from coordinator.adapters.rpc.translate import timestamp
+from coordinator.app.answers import Answers
+from coordinator.app.create_run import create
+from coordinator.app.ports import RunStore, Traffic
+from coordinator.app.presence import Presence
+from coordinator.app.round_driver import RoundDriver
+from coordinator.domain import events as ev
+from coordinator.domain.values import Run
+
+Context = grpc.aio.ServicerContext[Any, Any]
+# A watcher is told of progress at least this often, and of a step at once.
+WATCH_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminUseCases:
+    """What the servicers call."""
+
+    driver: RoundDriver
+    answers: Answers
+    presence: Presence
+    store: RunStore
+    clock: Clock
+
+
+class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
+    """Implements ``fedmedlora.v1.AdminService``."""
+
+    def __init__(self, use: AdminUseCases) -> None:
+        self._use = use
+
+    async def CreateRun(self, request: admin_pb2.CreateRunRequest, context: Context) -> admin_pb2.CreateRunResponse:
+        """See the proto."""
+        run = await create(self._use.driver, self._use.clock, terms_from_proto(request.terms))
+        return admin_pb2.CreateRunResponse(run_id=run.run_id, terms_digest=run.terms.digest)
+
+    async def ListRuns(self, request: admin_pb2.ListRunsRequest, context: Context) -> admin_pb2.ListRunsResponse:
+        """See the proto."""
+        return admin_pb2.ListRunsResponse(runs=[reports.summary(run) for run in reversed(self._use.driver.runs)])
+
+    async def GetRun(self, request: admin_pb2.GetRunRequest, context: Context) -> admin_pb2.GetRunResponse:
+        """See the proto."""
+        return admin_pb2.GetRunResponse(run=await self._report(self._use.driver.run_named(request.run)))
+
+    async def WatchRun(
+        self, request: admin_pb2.WatchRunRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.WatchRunResponse]:
+        """See the proto."""
+        while True:
+            run = self._use.driver.run_named(request.run)
+            yield admin_pb2.WatchRunResponse(run=await self._report(run))
+            if not run.state.is_open:
+                return
+            if self._use.driver.run_named(request.run) is run:
+                await self._use.driver.wait_for_change(WATCH_SECONDS)
+
+    async def AbortRun(self, request: admin_pb2.AbortRunRequest, context: Context) -> admin_pb2.AbortRunResponse:
+        """See the proto."""
+        run = self._use.driver.run_named(request.run)
+        if not run.state.is_open:
+            raise NotNowError(Reason.RUN_ENDED, f"run {run.terms.name} has ended as {run.state}")
+        await self._use.driver.post(run.run_id, ev.AbortRequested(at=self._use.clock.now()))
+        return admin_pb2.AbortRunResponse()
+
+    async def ListSites(self, request: admin_pb2.ListSitesRequest, context: Context) -> admin_pb2.ListSitesResponse:
+        """See the proto."""
+        sites = [
+            admin_pb2.Site(
+                name=site.name,
+                role=site.role,
+                is_present=self._use.presence.is_present(site.name),
+                last_seen_at=timestamp(site.last_seen_at),
+            )
+            for site in await self._use.store.known_sites()
+        ]
+        return admin_pb2.ListSitesResponse(sites=sites)
+
+    async def _report(self, run: Run) -> admin_pb2.RunReport:
+        traffic: dict[tuple[int, SiteName], Traffic] = {
+            (row.round_number, row.site): row for row in await self._use.store.traffic(run.run_id)
+        }
+        return reports.run_report(run, traffic, self._use.answers.progress_of, self._use.clock.now())
+
+
+class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
+    """Implements ``fedmedlora.v1.RegistryService``."""
+
+    def __init__(self, driver: RoundDriver) -> None:
+        self._driver = driver
+
+    async def ListAdapterVersions(
+        self, request: registry_pb2.ListAdapterVersionsRequest, context: Context
+    ) -> registry_pb2.ListAdapterVersionsResponse:
+        """See the proto."""
+        run = self._driver.run_named(request.run)
+        return registry_pb2.ListAdapterVersionsResponse(
+            versions=reports.adapter_versions(run),
+            terms=terms_to_proto(run.terms),
+            spec=None if run.spec is None else spec_to_proto(run.spec),
+        )

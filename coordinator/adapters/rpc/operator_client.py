@@ -1,0 +1,74 @@
+"""The operator's side of AdminService, for the command line: calls with deadlines, errors with reasons."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+from fedmedlora.v1 import admin_pb2, admin_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from common.rpc_errors import from_rpc_error
+from common.terms import Terms
+from common.tls import CHANNEL_OPTIONS, channel_credentials, load_identity
+from common.wire import terms_to_proto
+
+CALL_SECONDS = 20.0
+
+
+class OperatorClient:
+    """What an operator can ask; every method raises `common.errors.FedMedError` with the coordinator's reason."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._admin = admin_pb2_grpc.AdminServiceStub(channel)
+        self._health: Any = health_pb2_grpc.HealthStub(channel)  # its stubs know no methods
+
+    async def create_run(self, terms: Terms) -> admin_pb2.CreateRunResponse:
+        """Create a run, or find the one with these terms."""
+        return await self._admin.CreateRun(
+            admin_pb2.CreateRunRequest(terms=terms_to_proto(terms)), timeout=CALL_SECONDS
+        )
+
+    async def list_runs(self) -> list[admin_pb2.RunSummary]:
+        """All runs, newest first."""
+        return list((await self._admin.ListRuns(admin_pb2.ListRunsRequest(), timeout=CALL_SECONDS)).runs)
+
+    async def get_run(self, run: str) -> admin_pb2.RunReport:
+        """One run with its rounds."""
+        return (await self._admin.GetRun(admin_pb2.GetRunRequest(run=run), timeout=CALL_SECONDS)).run
+
+    async def watch_run(self, run: str) -> AsyncIterator[admin_pb2.RunReport]:
+        """The run each time it changes, until it ends."""
+        async for response in self._admin.WatchRun(admin_pb2.WatchRunRequest(run=run)):
+            yield response.run
+
+    async def abort_run(self, run: str) -> None:
+        """Abort a run."""
+        await self._admin.AbortRun(admin_pb2.AbortRunRequest(run=run), timeout=CALL_SECONDS)
+
+    async def list_sites(self) -> list[admin_pb2.Site]:
+        """Every site the coordinator knows."""
+        return list((await self._admin.ListSites(admin_pb2.ListSitesRequest(), timeout=CALL_SECONDS)).sites)
+
+    async def is_serving(self) -> bool:
+        """Whether the coordinator says that it serves."""
+        response = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS)
+        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+@asynccontextmanager
+async def connect(address: str, identity_folder: Path) -> AsyncIterator[OperatorClient]:
+    """A client over mutual TLS; gRPC errors inside the block become `common.errors.FedMedError`.
+
+    Raises:
+        FedMedError: with the coordinator's reason, or PEER_AWAY.
+    """
+    credentials = channel_credentials(load_identity(identity_folder))
+    async with grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS) as channel:
+        try:
+            yield OperatorClient(channel)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None

@@ -1,0 +1,174 @@
+"""Runs, rosters and adapter versions as the operator's messages. Reads values; asks nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+
+from fedmedlora.v1 import admin_pb2, registry_pb2, rounds_pb2
+from google.protobuf.duration_pb2 import Duration
+
+from common.ids import AssignmentId, SiteName
+from common.rpc_errors import reason_to_proto
+from common.wire import terms_to_proto
+from coordinator.adapters.rpc.translate import STAGES, adapter_ref, timestamp
+from coordinator.app.answers import SiteProgress
+from coordinator.app.ports import Traffic
+from coordinator.app.publish_adapter import version_name
+from coordinator.domain.values import F1Score, Phase, RosterEntry, Round, Run, RunState, Scores, SiteOutcome
+
+_RUN_STATES = {
+    RunState.INITIALISING: admin_pb2.RUN_STATE_INITIALISING,
+    RunState.RUNNING: admin_pb2.RUN_STATE_RUNNING,
+    RunState.COMPLETED: admin_pb2.RUN_STATE_COMPLETED,
+    RunState.FAILED: admin_pb2.RUN_STATE_FAILED,
+    RunState.ABORTED: admin_pb2.RUN_STATE_ABORTED,
+}
+_PHASES = {
+    Phase.SELECTING: admin_pb2.PHASE_SELECTING,
+    Phase.TRAINING: admin_pb2.PHASE_TRAINING,
+    Phase.AGGREGATING: admin_pb2.PHASE_AGGREGATING,
+    Phase.EVALUATING: admin_pb2.PHASE_EVALUATING,
+    Phase.COMMITTED: admin_pb2.PHASE_COMMITTED,
+    Phase.REJECTED: admin_pb2.PHASE_REJECTED,
+    Phase.FAILED: admin_pb2.PHASE_FAILED,
+    Phase.ABORTED: admin_pb2.PHASE_ABORTED,
+}
+_OUTCOMES = {
+    SiteOutcome.INVITED: admin_pb2.SITE_OUTCOME_INVITED,
+    SiteOutcome.JOINED: admin_pb2.SITE_OUTCOME_JOINED,
+    SiteOutcome.ACCEPTED: admin_pb2.SITE_OUTCOME_ACCEPTED,
+    SiteOutcome.REFUSED: admin_pb2.SITE_OUTCOME_REFUSED,
+    SiteOutcome.DECLINED: admin_pb2.SITE_OUTCOME_DECLINED,
+    SiteOutcome.STRAGGLER: admin_pb2.SITE_OUTCOME_STRAGGLER,
+}
+_STAGE_VALUES = {name: value for value, name in STAGES.items()}
+
+ProgressOf = Callable[[AssignmentId], SiteProgress | None]
+TrafficBySite = Mapping[tuple[int, SiteName], Traffic]
+
+
+def summary(run: Run) -> admin_pb2.RunSummary:
+    """A run in one line."""
+    message = admin_pb2.RunSummary(
+        run_id=run.run_id,
+        name=run.terms.name,
+        state=_RUN_STATES[run.state],
+        round_number=len(run.rounds),
+        rounds=run.terms.rounds.count,
+        created_at=timestamp(run.created_at),
+    )
+    if run.reason is not None:
+        message.reason = reason_to_proto(run.reason)
+    return message
+
+
+def run_report(run: Run, traffic: TrafficBySite, progress_of: ProgressOf, now: datetime) -> admin_pb2.RunReport:
+    """A run with its rounds and rosters."""
+    message = admin_pb2.RunReport(
+        summary=summary(run),
+        terms=terms_to_proto(run.terms),
+        terms_digest=run.terms.digest,
+        rounds=[_round_report(run, past, traffic, (progress_of, now)) for past in run.rounds],
+    )
+    if run.served is not None and run.spec is not None:
+        message.served_adapter.CopyFrom(adapter_ref(run.served.adapter, run.spec))
+        message.served_version = run.served.version
+        message.served_folder = f"registry/{run.terms.name}/{version_name(run.served.version)}"
+    return message
+
+
+def _round_report(
+    run: Run, past: Round, traffic: TrafficBySite, live: tuple[ProgressOf, datetime]
+) -> admin_pb2.RoundReport:
+    progress_of, now = live
+    message = admin_pb2.RoundReport(
+        round_number=past.number,
+        phase=_PHASES[past.phase],
+        roster=[_roster_entry(entry, traffic.get((past.number, entry.site)), progress_of) for entry in past.roster],
+        opened_at=timestamp(past.opened_at),
+        is_subset=past.is_subset,
+        duration=_duration((past.closed_at or now) - past.opened_at),
+    )
+    if past.reason is not None:
+        message.reason = reason_to_proto(past.reason)
+    if past.scores is not None:
+        message.scores.CopyFrom(_scores(past.scores))
+    if past.candidate is not None and run.spec is not None:
+        message.candidate.CopyFrom(adapter_ref(past.candidate, run.spec))
+    if past.closed_at is not None:
+        message.closed_at.CopyFrom(timestamp(past.closed_at))
+    return message
+
+
+def _roster_entry(entry: RosterEntry, traffic: Traffic | None, progress_of: ProgressOf) -> admin_pb2.RosterEntry:
+    message = admin_pb2.RosterEntry(site=entry.site, outcome=_OUTCOMES[entry.outcome], weight=entry.weight)
+    if entry.reason is not None:
+        message.reason = reason_to_proto(entry.reason)
+    if entry.update is not None:
+        message.num_examples = entry.update.num_examples
+        message.num_label_tokens = entry.update.num_label_tokens
+    if traffic is not None:
+        message.upload_bytes = traffic.upload_bytes
+        message.download_bytes = traffic.download_bytes
+    progress = progress_of(entry.assignment_id) if entry.outcome.is_open else None
+    if progress is not None:
+        message.progress.CopyFrom(_progress(progress))
+    return message
+
+
+def _progress(progress: SiteProgress) -> admin_pb2.SiteProgress:
+    return admin_pb2.SiteProgress(
+        stage=_STAGE_VALUES[progress.stage],
+        step=progress.step,
+        steps=progress.steps,
+        loss=progress.loss,
+        tokens_per_second=progress.tokens_per_second,
+    )
+
+
+def _scores(scores: Scores) -> rounds_pb2.EvaluationScores:
+    return rounds_pb2.EvaluationScores(
+        mean_loss=scores.mean_loss,
+        num_examples=scores.num_examples,
+        num_label_tokens=scores.num_label_tokens,
+        strict=_f1(scores.strict),
+        lenient=_f1(scores.lenient),
+        duration=_duration(timedelta(seconds=scores.duration_seconds)),
+    )
+
+
+def _f1(score: F1Score | None) -> rounds_pb2.F1Counts | None:
+    if score is None:
+        return None
+    return rounds_pb2.F1Counts(true_positives=score.true_positives, predicted=score.predicted, gold=score.gold)
+
+
+def _duration(value: timedelta) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(value)
+    return duration
+
+
+def adapter_versions(run: Run) -> list[registry_pb2.AdapterVersion]:
+    """Every adapter that came out of the run, the first one included, oldest first."""
+    if run.spec is None or run.first_adapter is None:
+        return []
+    first = registry_pb2.AdapterVersion(
+        version=0, adapter=adapter_ref(run.first_adapter, run.spec), published_at=timestamp(run.created_at)
+    )
+    versions = [first]
+    for past in run.rounds:
+        if past.candidate is None or past.phase not in (Phase.COMMITTED, Phase.REJECTED) or past.closed_at is None:
+            continue
+        versions.append(
+            registry_pb2.AdapterVersion(
+                version=past.number,
+                adapter=adapter_ref(past.candidate, run.spec),
+                parent_digest=past.global_adapter.digest,
+                is_promoted=past.phase is Phase.COMMITTED,
+                contributors=[entry.site for entry in past.accepted],
+                published_at=timestamp(past.closed_at),
+            )
+        )
+    return versions

@@ -1,0 +1,194 @@
+"""RoundService: what site agents call. Each method translates, calls one use case, counts bytes, translates back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+from fedmedlora.v1 import rounds_pb2, rounds_pb2_grpc, types_pb2
+
+from common.chunks import chunk_ranges
+from common.errors import InputInvalidError, NotFoundError, Reason, TransferBrokenError
+from common.ids import AssignmentId, Digest, RunId, SiteName, check_digest
+from common.tls import Caller, caller_from_context
+from coordinator.adapters.rpc import translate
+from coordinator.adapters.rpc.traffic_meter import TrafficMeter
+from coordinator.app.answers import Answers
+from coordinator.app.poll import Poll, find_assignment, live_assignment
+from coordinator.app.ports import BlobStore
+from coordinator.app.round_driver import RoundDriver
+from coordinator.app.update_intake import ReceivedChunk, UpdateIntake
+from coordinator.domain.assignments import Assignment
+
+Context = grpc.aio.ServicerContext[Any, Any]
+TrafficKey = tuple[RunId, int, SiteName]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundUseCases:
+    """What the servicer calls."""
+
+    driver: RoundDriver
+    poll: Poll
+    intake: UpdateIntake
+    answers: Answers
+    blobs: BlobStore
+    meter: TrafficMeter
+    stream_progress_seconds: float = 60.0
+
+
+class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
+    """Implements ``fedmedlora.v1.RoundService``."""
+
+    def __init__(self, use: RoundUseCases) -> None:
+        self._use = use
+
+    async def AwaitAssignment(
+        self, request: rounds_pb2.AwaitAssignmentRequest, context: Context
+    ) -> rounds_pb2.AwaitAssignmentResponse:
+        """See the proto."""
+        caller = caller_from_context(context)
+        current = request.current_assignment_id
+        answer = await self._use.poll.wait(caller, translate.assignment_id_from(current) if current else None)
+        response = translate.poll_answer(answer)
+        if isinstance(answer, Assignment):
+            self._count(_key(answer, caller), "AwaitAssignment", sent=response.ByteSize())
+        return response
+
+    async def DeclineAssignment(
+        self, request: rounds_pb2.DeclineAssignmentRequest, context: Context
+    ) -> rounds_pb2.DeclineAssignmentResponse:
+        """See the proto."""
+        assignment_id = translate.assignment_id_from(request.assignment_id)
+        reason = translate.decline_reason_from(request.reason)
+        await self._use.answers.decline(caller_from_context(context), assignment_id, reason)
+        return rounds_pb2.DeclineAssignmentResponse()
+
+    async def DownloadAdapter(
+        self, request: rounds_pb2.DownloadAdapterRequest, context: Context
+    ) -> AsyncIterator[rounds_pb2.DownloadAdapterResponse]:
+        """See the proto."""
+        caller = caller_from_context(context)
+        digest = translate.download_digest_from(request)
+        key = self._key_of_adapter(caller, digest)
+        try:
+            async for response in _file_parts(self._use.blobs, digest, request.offset):
+                self._count(key, "DownloadAdapter", sent=response.ByteSize())
+                yield response
+        finally:
+            if key is not None:
+                await self._use.meter.write(key)
+
+    async def GetUploadOffset(
+        self, request: rounds_pb2.GetUploadOffsetRequest, context: Context
+    ) -> rounds_pb2.GetUploadOffsetResponse:
+        """See the proto."""
+        assignment_id = translate.assignment_id_from(request.assignment_id)
+        digest = check_digest(request.digest, "digest")
+        state = await self._use.intake.state(caller_from_context(context), assignment_id, digest)
+        return rounds_pb2.GetUploadOffsetResponse(offset=state.offset, is_accepted=state.is_accepted)
+
+    async def UploadUpdate(
+        self, request_iterator: AsyncIterator[rounds_pb2.UploadUpdateRequest], context: Context
+    ) -> rounds_pb2.UploadUpdateResponse:
+        """See the proto."""
+        caller = caller_from_context(context)
+        messages = _with_progress_deadline(request_iterator, self._use.stream_progress_seconds)
+        header = await anext(messages, None)
+        if header is None:
+            raise InputInvalidError(Reason.HEADER_EXPECTED, "upload: expected a header, got the end of the stream")
+        claim = translate.claim_from(header)
+        key = self._key_of(caller, claim.assignment_id)
+        self._count(key, "UploadUpdate", received=header.ByteSize())
+        try:
+            accepted = await self._use.intake.receive(caller, claim, self._chunks(messages, key))
+        finally:
+            if key is not None:
+                await self._use.meter.write(key)
+        return rounds_pb2.UploadUpdateResponse(digest=accepted)
+
+    async def ReportProgress(
+        self, request: rounds_pb2.ReportProgressRequest, context: Context
+    ) -> rounds_pb2.ReportProgressResponse:
+        """See the proto."""
+        caller = caller_from_context(context)
+        assignment_id = translate.assignment_id_from(request.assignment_id)
+        await self._use.answers.note_progress(caller, assignment_id, translate.progress_from(request))
+        self._count(self._key_of(caller, assignment_id), "ReportProgress", received=request.ByteSize())
+        return rounds_pb2.ReportProgressResponse()
+
+    async def ReportEvaluation(
+        self, request: rounds_pb2.ReportEvaluationRequest, context: Context
+    ) -> rounds_pb2.ReportEvaluationResponse:
+        """See the proto."""
+        assignment_id = translate.assignment_id_from(request.assignment_id)
+        scores = translate.scores_from(request.scores)
+        await self._use.answers.take_scores(caller_from_context(context), assignment_id, scores)
+        return rounds_pb2.ReportEvaluationResponse()
+
+    async def _chunks(
+        self, messages: AsyncIterator[rounds_pb2.UploadUpdateRequest], key: TrafficKey | None
+    ) -> AsyncIterator[ReceivedChunk]:
+        async for message in messages:
+            self._count(key, "UploadUpdate", received=message.ByteSize())
+            yield translate.chunk_from(message)
+
+    def _count(self, key: TrafficKey | None, rpc: str, *, received: int = 0, sent: int = 0) -> None:
+        if key is not None:
+            self._use.meter.count(key, received=received, sent=sent, rpc=rpc)
+
+    def _key_of(self, caller: Caller, assignment_id: AssignmentId) -> TrafficKey | None:
+        assignment = find_assignment(self._use.driver.runs, caller, assignment_id)
+        return None if assignment is None else _key(assignment, caller)
+
+    def _key_of_adapter(self, caller: Caller, digest: Digest) -> TrafficKey | None:
+        assignment = live_assignment(self._use.driver.runs, caller)
+        if assignment is None or assignment.adapter is None or assignment.adapter.digest != digest:
+            return None
+        return _key(assignment, caller)
+
+
+def _key(assignment: Assignment, caller: Caller) -> TrafficKey:
+    return assignment.run.run_id, assignment.round_number, caller.name
+
+
+async def _file_parts(
+    blobs: BlobStore, digest: Digest, offset: int
+) -> AsyncIterator[rounds_pb2.DownloadAdapterResponse]:
+    try:
+        handle = os.open(blobs.adapter_path(digest), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotFoundError(Reason.ADAPTER_UNKNOWN, f"digest: no adapter is {digest}") from None
+    try:
+        size_bytes = os.fstat(handle).st_size
+        if offset > size_bytes:
+            raise InputInvalidError(Reason.FIELD_INVALID, f"offset: expected at most {size_bytes}, got {offset}")
+        ref = types_pb2.AdapterRef(digest=digest, size_bytes=size_bytes)
+        yield rounds_pb2.DownloadAdapterResponse(header=rounds_pb2.DownloadHeader(adapter=ref))
+        for start, length in chunk_ranges(size_bytes, offset):
+            content = await asyncio.to_thread(os.pread, handle, length, start)
+            yield rounds_pb2.DownloadAdapterResponse(chunk=types_pb2.Chunk(offset=start, content=content))
+    finally:
+        os.close(handle)
+
+
+async def _with_progress_deadline(
+    messages: AsyncIterator[rounds_pb2.UploadUpdateRequest], seconds: float
+) -> AsyncIterator[rounds_pb2.UploadUpdateRequest]:
+    """Pass messages on; a peer that sends nothing for ``seconds`` is told so and let go."""
+    iterator = aiter(messages)
+    while True:
+        try:
+            async with asyncio.timeout(seconds):
+                message = await anext(iterator)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise TransferBrokenError(
+                Reason.STREAM_TOO_SLOW, f"upload: expected a message within {seconds:g} s, got none"
+            ) from None
+        yield message

@@ -1,0 +1,34 @@
+"""Counts payload bytes by run, round and site: the sizes of protobuf messages, without gRPC's and TLS's framing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from common.ids import RunId, SiteName
+from coordinator.adapters.metrics import CoordinatorMetrics
+from coordinator.app.ports import RunStore, Traffic
+
+
+class TrafficMeter:
+    """Small messages gather in memory; each finished stream writes what is known of its site to the store."""
+
+    def __init__(self, store: RunStore, metrics: CoordinatorMetrics) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._unwritten: defaultdict[tuple[RunId, int, SiteName], list[int]] = defaultdict(lambda: [0, 0])
+
+    def count(self, key: tuple[RunId, int, SiteName], *, received: int = 0, sent: int = 0, rpc: str) -> None:
+        """Add bytes that the coordinator received from, and sent to, one site for one round."""
+        self._metrics.moved(rpc, received=received, sent=sent)
+        self._unwritten[key][0] += received
+        self._unwritten[key][1] += sent
+
+    async def write(self, key: tuple[RunId, int, SiteName]) -> None:
+        """Store what was counted under ``key`` since the last time."""
+        received, sent = self._unwritten.pop(key, [0, 0])
+        if received or sent:
+            run_id, round_number, site = key
+            await self._store.add_traffic(
+                run_id,
+                Traffic(round_number=round_number, site=site, upload_bytes=received, download_bytes=sent),
+            )

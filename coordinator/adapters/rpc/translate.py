@@ -1,0 +1,201 @@
+"""protobuf <-> the coordinator's values, for rounds. Nothing else touches both (law 6)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from fedmedlora.v1 import errors_pb2, rounds_pb2, types_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from common.adapter import AdapterSpec, FactorSet
+from common.errors import InputInvalidError, Reason
+from common.ids import AssignmentId, Digest, check_digest
+from common.rpc_errors import reason_from_proto, reason_to_proto
+from common.wire import spec_from_proto, spec_to_proto, terms_to_proto
+from coordinator.app.answers import SiteProgress
+from coordinator.app.poll import Cancelled
+from coordinator.app.update_intake import ReceivedChunk, UploadClaim
+from coordinator.domain.admission import ClaimedUpdate
+from coordinator.domain.assignments import Assignment, AssignmentKind
+from coordinator.domain.values import AdapterFile, F1Score, Scores
+
+_FACTORS = {
+    FactorSet.A_AND_B: types_pb2.FACTOR_SET_A_AND_B,
+    FactorSet.A_ONLY: types_pb2.FACTOR_SET_A_ONLY,
+    FactorSet.B_ONLY: types_pb2.FACTOR_SET_B_ONLY,
+}
+STAGES = {
+    rounds_pb2.TRAINER_STAGE_LOADING: "loading",
+    rounds_pb2.TRAINER_STAGE_TRAINING: "training",
+    rounds_pb2.TRAINER_STAGE_SCORING: "scoring",
+    rounds_pb2.TRAINER_STAGE_WRITING: "writing",
+}
+# What a site may give as its reason to decline (errors.proto, 70 to 79).
+_DECLINE_REASONS = range(70, 80)
+
+
+def timestamp(at: datetime) -> Timestamp:
+    """A UTC time as protobuf has it."""
+    stamp = Timestamp()
+    stamp.FromDatetime(at)
+    return stamp
+
+
+def assignment_id_from(value: str) -> AssignmentId:
+    """An assignment id is 32 hex digits; anything else is refused before it is looked up.
+
+    Raises:
+        InputInvalidError: FIELD_INVALID.
+    """
+    if len(value) != 32 or any(character not in "0123456789abcdef" for character in value):
+        raise InputInvalidError(Reason.FIELD_INVALID, f"assignment_id: expected 32 hex digits, got {value[:40]!r}")
+    return AssignmentId(value)
+
+
+def adapter_ref(file: AdapterFile, spec: AdapterSpec) -> types_pb2.AdapterRef:
+    """Where an adapter can be downloaded, and what it must be."""
+    return types_pb2.AdapterRef(digest=file.digest, size_bytes=file.size_bytes, spec_digest=spec.digest)
+
+
+def poll_answer(answer: Assignment | Cancelled | None) -> rounds_pb2.AwaitAssignmentResponse:
+    """The answer to a poll."""
+    match answer:
+        case None:
+            return rounds_pb2.AwaitAssignmentResponse(nothing_yet=rounds_pb2.NothingYet())
+        case Cancelled():
+            cancel = rounds_pb2.Cancel(assignment_id=answer.assignment_id, reason=reason_to_proto(answer.reason))
+            return rounds_pb2.AwaitAssignmentResponse(cancel=cancel)
+        case Assignment():
+            return rounds_pb2.AwaitAssignmentResponse(assignment=_assignment(answer))
+
+
+def _assignment(assignment: Assignment) -> rounds_pb2.Assignment:
+    message = rounds_pb2.Assignment(
+        assignment_id=assignment.assignment_id,
+        run_id=assignment.run.run_id,
+        round_number=assignment.round_number,
+        terms=terms_to_proto(assignment.run.terms),
+        deadline_at=timestamp(assignment.deadline_at),
+    )
+    spec = assignment.run.spec
+    if assignment.kind is AssignmentKind.INITIALISE or assignment.adapter is None or spec is None:
+        message.initialise.SetInParent()
+    elif assignment.plan is not None:
+        message.train.CopyFrom(
+            rounds_pb2.TrainWork(
+                global_adapter=adapter_ref(assignment.adapter, spec),
+                adapter_spec=spec_to_proto(spec),
+                trained=_FACTORS[assignment.plan.trained],
+                uploaded=_FACTORS[assignment.plan.uploaded],
+            )
+        )
+    else:
+        candidate = adapter_ref(assignment.adapter, spec)
+        message.evaluate.CopyFrom(rounds_pb2.EvaluateWork(candidate=candidate, adapter_spec=spec_to_proto(spec)))
+    return message
+
+
+def claim_from(request: rounds_pb2.UploadUpdateRequest) -> UploadClaim:
+    """The header of an upload.
+
+    Raises:
+        InputInvalidError: HEADER_EXPECTED, FIELD_MISSING, FIELD_INVALID, DIGEST_INVALID or SPEC_INVALID.
+    """
+    if request.WhichOneof("part") != "header":
+        raise InputInvalidError(Reason.HEADER_EXPECTED, "upload: expected a header as the first message")
+    header = request.header
+    digest = check_digest(header.digest, "header.digest")
+    claim = UploadClaim(
+        assignment_id=assignment_id_from(header.assignment_id), digest=digest, size_bytes=header.size_bytes
+    )
+    match header.WhichOneof("content"):
+        case "trained":
+            return _with_update(claim, header.trained)
+        case "first":
+            return UploadClaim(
+                assignment_id=claim.assignment_id,
+                digest=digest,
+                size_bytes=claim.size_bytes,
+                first_spec=spec_from_proto(header.first.spec),
+            )
+    raise InputInvalidError(Reason.FIELD_MISSING, "header.content: expected trained or first, got neither")
+
+
+def _with_update(claim: UploadClaim, trained: rounds_pb2.TrainedUpdate) -> UploadClaim:
+    return UploadClaim(
+        assignment_id=claim.assignment_id,
+        digest=claim.digest,
+        size_bytes=claim.size_bytes,
+        update=ClaimedUpdate(
+            size_bytes=claim.size_bytes,
+            base_digest=check_digest(trained.base_digest, "trained.base_digest"),
+            num_examples=trained.num_examples,
+            num_label_tokens=trained.num_label_tokens,
+        ),
+    )
+
+
+def chunk_from(request: rounds_pb2.UploadUpdateRequest) -> ReceivedChunk:
+    """A later message of an upload.
+
+    Raises:
+        InputInvalidError: CHUNK_EXPECTED.
+    """
+    if request.WhichOneof("part") != "chunk":
+        raise InputInvalidError(Reason.CHUNK_EXPECTED, "upload: expected a chunk after the header")
+    return ReceivedChunk(offset=request.chunk.offset, content=request.chunk.content)
+
+
+def decline_reason_from(value: errors_pb2.Reason.ValueType) -> Reason:
+    """A site's reason to decline.
+
+    Raises:
+        InputInvalidError: FIELD_INVALID, for a reason that is not a site's to give.
+    """
+    if value not in _DECLINE_REASONS:
+        raise InputInvalidError(
+            Reason.FIELD_INVALID, f"reason: expected one of a site's own (70 to 79), got {int(value)}"
+        )
+    return reason_from_proto(value)
+
+
+def progress_from(request: rounds_pb2.ReportProgressRequest) -> SiteProgress:
+    """How far a trainer is.
+
+    Raises:
+        InputInvalidError: FIELD_INVALID.
+    """
+    if request.stage not in STAGES:
+        raise InputInvalidError(Reason.FIELD_INVALID, f"stage: expected a known one, got {int(request.stage)}")
+    return SiteProgress(
+        stage=STAGES[request.stage],
+        step=request.step,
+        steps=request.steps,
+        loss=request.loss if request.HasField("loss") else None,
+        tokens_per_second=request.tokens_per_second if request.HasField("tokens_per_second") else None,
+    )
+
+
+def scores_from(message: rounds_pb2.EvaluationScores) -> Scores:
+    """An evaluator's scores; their values are checked by `coordinator.domain.admission`."""
+    return Scores(
+        mean_loss=message.mean_loss,
+        num_examples=message.num_examples,
+        num_label_tokens=message.num_label_tokens,
+        strict=_f1_from(message.strict) if message.HasField("strict") else None,
+        lenient=_f1_from(message.lenient) if message.HasField("lenient") else None,
+        duration_seconds=message.duration.ToTimedelta().total_seconds() if message.HasField("duration") else 0.0,
+    )
+
+
+def _f1_from(message: rounds_pb2.F1Counts) -> F1Score:
+    return F1Score(true_positives=message.true_positives, predicted=message.predicted, gold=message.gold)
+
+
+def download_digest_from(request: rounds_pb2.DownloadAdapterRequest) -> Digest:
+    """The digest of the file asked for.
+
+    Raises:
+        InputInvalidError: DIGEST_INVALID.
+    """
+    return check_digest(request.digest, "digest")

@@ -1,0 +1,1 @@
+"""Where runs and files are kept: SQLite through SQLAlchemy, and folders. Migrations are Alembic's."""

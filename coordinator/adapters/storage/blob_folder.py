@@ -1,0 +1,151 @@
+"""Safetensors files in folders: uploads that arrive, updates of open rounds, adapters. Reads no content.
+
+Names are made of assignment ids and digests (hex), never of anything a peer may choose::
+
+    updates/<assignment id>.<digest hex>.part    an upload that arrives
+    updates/<assignment id>.safetensors          an accepted update
+    adapters/<digest hex>.safetensors            an adapter, for ever
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.errors import OverloadedError, Reason
+from common.ids import AssignmentId, Digest, check_digest
+
+_READ_BYTES = 1 << 20
+
+
+class BlobFolder:
+    """Implements `coordinator.app.ports.BlobStore` on a local file system."""
+
+    def __init__(self, root: Path) -> None:
+        self._updates = root / "updates"
+        self._adapters = root / "adapters"
+        for folder in (self._updates, self._adapters):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    async def kept_bytes(self, assignment_id: AssignmentId, digest: Digest) -> int:
+        """How much of that upload has arrived."""
+        try:
+            return self.partial_path(assignment_id, digest).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    async def open_partial(self, assignment_id: AssignmentId, digest: Digest) -> PartialFile:
+        """Begin an upload, or go on with it; what arrived before is hashed again."""
+        return await asyncio.to_thread(PartialFile, self.partial_path(assignment_id, digest))
+
+    def partial_path(self, assignment_id: AssignmentId, digest: Digest) -> Path:
+        """Where an upload arrives."""
+        return self._updates / f"{assignment_id}.{_hex(digest)}.part"
+
+    async def discard_partial(self, assignment_id: AssignmentId, digest: Digest) -> None:
+        """Forget an upload."""
+        self.partial_path(assignment_id, digest).unlink(missing_ok=True)
+
+    async def keep_update(self, assignment_id: AssignmentId, digest: Digest) -> None:
+        """A sealed upload becomes an update."""
+        await asyncio.to_thread(_move, self.partial_path(assignment_id, digest), self.update_path(assignment_id))
+
+    async def keep_adapter(self, assignment_id: AssignmentId, digest: Digest) -> None:
+        """A sealed upload becomes an adapter."""
+        await asyncio.to_thread(_move, self.partial_path(assignment_id, digest), self.adapter_path(digest))
+
+    def update_path(self, assignment_id: AssignmentId) -> Path:
+        """Where an accepted update lies."""
+        return self._updates / f"{assignment_id}.safetensors"
+
+    def adapter_path(self, digest: Digest) -> Path:
+        """Where an adapter lies."""
+        return self._adapters / f"{_hex(digest)}.safetensors"
+
+    async def delete_updates(self, assignment_ids: Sequence[AssignmentId]) -> None:
+        """Remove updates and partial uploads of these assignments."""
+        await asyncio.to_thread(self._delete, frozenset(assignment_ids))
+
+    async def sweep(self, live: Sequence[AssignmentId], accepted: Sequence[AssignmentId]) -> int:
+        """Remove files of no open assignment and drafts; an update never accepted is removed, to be sent again."""
+        return await asyncio.to_thread(self._sweep, frozenset(live), frozenset(accepted))
+
+    def _delete(self, assignment_ids: frozenset[AssignmentId]) -> None:
+        for path in self._updates.iterdir():
+            if path.name.split(".")[0] in assignment_ids:
+                path.unlink(missing_ok=True)
+
+    def _sweep(self, live: frozenset[AssignmentId], accepted: frozenset[AssignmentId]) -> int:
+        orphans = [path for path in self._adapters.iterdir() if path.suffix != ".safetensors"]
+        for path in self._updates.iterdir():
+            wanted = live if path.suffix == ".part" else accepted
+            if path.name.split(".")[0] not in wanted:
+                orphans.append(path)
+        for path in orphans:
+            path.unlink(missing_ok=True)
+        return len(orphans)
+
+
+class PartialFile:
+    """Implements `coordinator.app.ports.PartialUpload`: an append-only file with a running SHA-256."""
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._hash = hashlib.sha256()
+        self._offset = 0
+        while content := os.pread(self._handle, _READ_BYTES, self._offset):
+            self._hash.update(content)
+            self._offset += len(content)
+
+    @property
+    def offset(self) -> int:
+        """Bytes kept so far."""
+        return self._offset
+
+    async def append(self, content: bytes) -> None:
+        """Write ``content`` at the offset.
+
+        Raises:
+            OverloadedError: DISK_FULL; what was kept stays.
+        """
+        await asyncio.to_thread(self._append, content)
+
+    async def seal(self) -> Digest:
+        """Make what arrived durable and give its digest."""
+        await asyncio.to_thread(os.fsync, self._handle)
+        return Digest(f"sha256:{self._hash.hexdigest()}")
+
+    async def close(self) -> None:
+        """Give back the file handle."""
+        os.close(self._handle)
+
+    def _append(self, content: bytes) -> None:
+        written = 0
+        try:
+            while written < len(content):
+                written += os.pwrite(self._handle, content[written:], self._offset + written)
+        except OSError as error:
+            os.ftruncate(self._handle, self._offset)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise OverloadedError(Reason.DISK_FULL, "the coordinator's disk is full; try again later") from None
+            raise
+        self._hash.update(content)
+        self._offset += len(content)
+
+
+def _hex(digest: Digest) -> str:
+    return check_digest(digest, "digest").removeprefix("sha256:")
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename, and make the rename durable."""
+    source.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

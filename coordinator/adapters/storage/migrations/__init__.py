@@ -1,0 +1,1 @@
+"""Alembic's environment: every schema the store ever had, each reached from the one before."""

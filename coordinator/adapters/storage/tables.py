@@ -1,0 +1,55 @@
+"""The schema of the store, for queries. `migrations/` creates it; a test holds the two together."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, DateTime, ForeignKey, Integer, MetaData, String, Table, Text
+
+METADATA = MetaData()
+
+RUNS = Table(
+    "runs",
+    METADATA,
+    Column("run_id", String(32), primary_key=True),
+    Column("name", String(63), nullable=False, unique=True),
+    Column("state", String(16), nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("document", Text, nullable=False),  # the run without its rounds, as coordinator.adapters.storage.codec
+)
+
+ROUNDS = Table(
+    "rounds",
+    METADATA,
+    Column("run_id", String(32), ForeignKey("runs.run_id"), primary_key=True),
+    Column("round_number", Integer, primary_key=True),
+    Column("phase", String(16), nullable=False),
+    Column("document", Text, nullable=False),
+)
+
+COMMANDS = Table(
+    "commands",
+    METADATA,
+    Column("position", Integer, primary_key=True, autoincrement=True),
+    Column("command_id", String(128), nullable=False, unique=True),
+    Column("run_id", String(32), ForeignKey("runs.run_id"), nullable=False),
+    Column("round_number", Integer, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("completed", Integer, nullable=False, server_default="0"),
+)
+
+SITES = Table(
+    "sites",
+    METADATA,
+    Column("name", String(63), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("last_seen_at", DateTime(timezone=True), nullable=False),
+)
+
+TRAFFIC = Table(
+    "traffic",
+    METADATA,
+    Column("run_id", String(32), ForeignKey("runs.run_id"), primary_key=True),
+    Column("round_number", Integer, primary_key=True),
+    Column("site", String(63), primary_key=True),
+    Column("upload_bytes", BigInteger, nullable=False),
+    Column("download_bytes", BigInteger, nullable=False),
+)

@@ -1,0 +1,71 @@
+"""Tells the story of every run, step by step, to the log and to the metrics. Decides nothing."""
+
+from __future__ import annotations
+
+from structlog.typing import FilteringBoundLogger
+
+from coordinator.adapters.metrics import CoordinatorMetrics
+from coordinator.domain import events as ev
+from coordinator.domain.values import Phase, RosterEntry, Round, Run
+
+
+class Story:
+    """Implements `coordinator.app.ports.RunObserver`: INFO alone reads as the story of a round."""
+
+    def __init__(self, log: FilteringBoundLogger, metrics: CoordinatorMetrics) -> None:
+        self._log = log
+        self._metrics = metrics
+
+    def run_moved(self, before: Run | None, after: Run, event: ev.RunEvent | None) -> None:
+        """Say what is new in ``after``."""
+        if before is None:
+            self._log.info(
+                "run_created", run_name=after.terms.name, run_id=after.run_id, terms_digest=after.terms.digest
+            )
+            return
+        known = {past.number: past for past in before.rounds}
+        for past in after.rounds:
+            if known.get(past.number) != past:
+                self._tell_round(after, known.get(past.number), past)
+        if before.state is not after.state:
+            self._log.info("run_state", run_name=after.terms.name, run_state=after.state, reason=after.reason)
+
+    def _tell_round(self, run: Run, before: Round | None, after: Round) -> None:
+        old_entries = {entry.site: entry for entry in before.roster} if before else {}
+        for entry in after.roster:
+            old = old_entries.get(entry.site)
+            if old is None or old.outcome is not entry.outcome:
+                self._tell_entry(run, after, entry)
+        if before is None or before.phase is not after.phase:
+            self._tell_phase(run, after)
+
+    def _tell_entry(self, run: Run, current: Round, entry: RosterEntry) -> None:
+        self._log.info(
+            "site_outcome",
+            run_name=run.terms.name,
+            round_number=current.number,
+            site=entry.site,
+            outcome=entry.outcome,
+            reason=entry.reason,
+            num_examples=entry.update.num_examples if entry.update else None,
+        )
+        if not entry.outcome.is_open:
+            self._metrics.site_answered(entry.outcome)
+
+    def _tell_phase(self, run: Run, current: Round) -> None:
+        self._log.info(
+            "round_phase",
+            run_name=run.terms.name,
+            round_number=current.number,
+            phase=current.phase,
+            reason=current.reason,
+            updates=len(current.accepted),
+            sites=len(current.roster),
+            is_subset=current.is_subset,
+        )
+        if current.phase is Phase.EVALUATING or not current.phase.is_open:
+            weights = {entry.site: round(entry.weight, 6) for entry in current.roster}
+            self._log.info("round_weights", run_name=run.terms.name, round_number=current.number, weight=weights)
+        if not current.phase.is_open and current.closed_at is not None:
+            seconds = (current.closed_at - current.opened_at).total_seconds()
+            self._metrics.round_closed(current.phase, seconds)

@@ -1,0 +1,80 @@
+"""Terms of a run as a TOML file, on their own or over a preset. Writes none."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from common.config import config_invalid, parse_seconds, problems_of, read_toml
+from common.terms import Terms, check_terms
+
+_PRESET_KEY = "preset"
+_DURATIONS = ("train_deadline", "grace", "evaluate_deadline")
+_TERMS = TypeAdapter(Terms)
+
+
+def load_terms_toml(path: Path) -> Terms:
+    """The terms in ``path``; with ``preset = "<name>"`` they are merged, table by table, over that preset.
+
+    Raises:
+        InputInvalidError: CONFIG_INVALID with every problem of shape, or TERMS_INVALID with every broken bound.
+    """
+    document = read_toml(path)
+    problems: list[str] = []
+    document = _over_preset(document, problems)
+    _parse_durations(document, problems)
+    try:
+        terms = _TERMS.validate_json(json.dumps(document, default=str), strict=True, extra="forbid")
+    except ValidationError as error:
+        raise config_invalid(path, [*problems, *problems_of(error)]) from None
+    if problems:
+        raise config_invalid(path, problems)
+    return check_terms(terms)
+
+
+def preset_names() -> list[str]:
+    """The presets that are shipped."""
+    return sorted(file.name.removesuffix(".toml") for file in _presets().iterdir() if file.name.endswith(".toml"))
+
+
+def _presets() -> Traversable:
+    return files("coordinator") / "presets"
+
+
+def _over_preset(document: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    name = document.pop(_PRESET_KEY, None)
+    if name is None:
+        return document
+    if name not in preset_names():
+        problems.append(f"{_PRESET_KEY}: expected one of {', '.join(preset_names())}, got {name!r}")
+        return document
+    with (_presets() / f"{name}.toml").open("rb") as file:
+        return _merged(tomllib.load(file), document)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both_tables = isinstance(value, dict) and isinstance(below.get(key), dict)
+        merged[key] = _merged(below[key], value) if both_tables else value
+    return merged
+
+
+def _parse_durations(document: dict[str, Any], problems: list[str]) -> None:
+    """Replace each duration by its seconds; a wrong one by its default, so that the other problems are found too."""
+    rounds = document.get("rounds")
+    if not isinstance(rounds, dict):
+        return
+    for name in _DURATIONS:
+        if name not in rounds:
+            continue
+        try:
+            rounds[name] = parse_seconds(rounds[name])
+        except ValueError as error:
+            problems.append(f"rounds.{name}: {error}, got {rounds.pop(name)!r}")

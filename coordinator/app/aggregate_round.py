@@ -1,0 +1,78 @@
+"""Combines a round's updates into a candidate, module by module, so that memory does not grow with the adapter.
+
+It reads and writes files by position and decides nothing: the strategy weighs and combines. Runs in a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from common.adapter import A_SUFFIX, B_SUFFIX, AdapterSpec
+from common.ids import SiteName
+from common.terms import Terms
+from common.weights_io import WeightsReader, WeightsWriter
+from coordinator.domain.aggregation import strategy_of
+from coordinator.domain.aggregation.strategy import Contribution, Factors
+from coordinator.domain.values import AdapterFile, RosterEntry, Run
+
+
+def aggregate(
+    run: Run,
+    accepted: Sequence[RosterEntry],
+    update_path: Callable[[RosterEntry], Path],
+    global_path: Path,
+    out: Path,
+) -> tuple[AdapterFile, tuple[tuple[SiteName, float], ...]]:
+    """Write the candidate of ``accepted`` to ``out``; returns its file and each site's weight.
+
+    ``accepted`` is sorted by site, so the outcome does not depend on the order of arrival.
+
+    Raises:
+        UpdateRefusedError: a file is not what was admitted.
+        OSError: the disk failed.
+    """
+    assert run.spec is not None, "a round has an adapter specification"
+    weights = strategy_of(run.terms).weigh(run.terms.aggregation, _contributions(accepted))
+    with ExitStack() as stack:
+        updates = [stack.enter_context(WeightsReader(update_path(entry))) for entry in accepted]
+        current = stack.enter_context(WeightsReader(global_path))
+        candidate = _combine(run.terms, run.spec, (updates, weights), current, out)
+    return candidate, tuple((entry.site, weight) for entry, weight in zip(accepted, weights, strict=True))
+
+
+def _contributions(accepted: Sequence[RosterEntry]) -> tuple[Contribution, ...]:
+    return tuple(
+        Contribution(
+            site=entry.site,
+            num_examples=entry.update.num_examples,
+            num_label_tokens=entry.update.num_label_tokens,
+        )
+        for entry in accepted
+        if entry.update is not None
+    )
+
+
+def _combine(
+    terms: Terms,
+    spec: AdapterSpec,
+    weighted: tuple[Sequence[WeightsReader], Sequence[float]],
+    current: WeightsReader,
+    out: Path,
+) -> AdapterFile:
+    strategy = strategy_of(terms)
+    updates, weights = weighted
+    with WeightsWriter(out, spec.tensors, spec.dtype) as writer:
+        # Sorted names put a module's A and B next to each other, in that order, which is how the file is written.
+        for module in spec.modules:
+            combined = strategy.combine(
+                [_factors(update, module) for update in updates], weights, _factors(current, module)
+            )
+            writer.write(module + A_SUFFIX, combined.a)
+            writer.write(module + B_SUFFIX, combined.b)
+    return AdapterFile(digest=writer.digest, size_bytes=writer.size_bytes)
+
+
+def _factors(reader: WeightsReader, module: str) -> Factors:
+    return Factors(a=reader.tensor(module + A_SUFFIX), b=reader.tensor(module + B_SUFFIX))

@@ -1,0 +1,34 @@
+"""Creates runs. The same terms under the same name are the same run; other terms under a taken name are refused."""
+
+from __future__ import annotations
+
+from common.clock import Clock
+from common.errors import NotNowError, Reason
+from common.ids import RunId, derived_id
+from common.terms import Terms, check_terms
+from coordinator.app.round_driver import RoundDriver
+from coordinator.domain.aggregation import strategy_of
+from coordinator.domain.run_machine import create_run
+from coordinator.domain.values import Run
+
+
+async def create(driver: RoundDriver, clock: Clock, terms: Terms) -> Run:
+    """Create the run of ``terms``, or return the one that is there.
+
+    Raises:
+        InputInvalidError: TERMS_INVALID, with all problems.
+        NotNowError: RUN_EXISTS, when the name is taken by other terms.
+    """
+    check_terms(terms)
+    strategy_of(terms)
+    for run in driver.runs:
+        if run.terms.name == terms.name:
+            if run.terms == terms:
+                return run
+            raise NotNowError(
+                Reason.RUN_EXISTS, f"a run named {terms.name} exists with terms {run.terms.digest}, not {terms.digest}"
+            )
+    # The id is a function of the terms: creating twice, even across a crash, creates once.
+    run = create_run(RunId(derived_id("run", terms.digest)), terms, clock.now())
+    await driver.add(run)
+    return run

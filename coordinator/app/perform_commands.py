@@ -1,0 +1,77 @@
+"""Does what a step asked for: aggregate, publish, delete. Each may be done twice with the same outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from structlog.typing import FilteringBoundLogger
+
+from common.clock import Clock
+from common.errors import FedMedError, Reason
+from common.logging import log_fault
+from coordinator.app.aggregate_round import aggregate
+from coordinator.app.ports import BlobStore
+from coordinator.app.publish_adapter import publish
+from coordinator.app.round_driver import RoundDriver
+from coordinator.domain import events as ev
+from coordinator.domain.commands import Command, CommandKind
+from coordinator.domain.values import Phase, Round, Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandPerformer:
+    """Performs commands for the driver; ``aggregated`` is told the seconds of each aggregation."""
+
+    driver: RoundDriver
+    blobs: BlobStore
+    clock: Clock
+    registry: Path
+    log: FilteringBoundLogger
+    aggregated: Callable[[float], None]
+
+    async def perform(self, command: Command) -> None:
+        """Do one command, to its end."""
+        run = self.driver.run_named(command.run_id)
+        current = run.rounds[command.round_number - 1]
+        match command.kind:
+            case CommandKind.AGGREGATE:
+                await self._aggregate(run, current)
+            case CommandKind.PUBLISH:
+                assert current.candidate is not None, "what is published has a candidate"
+                weights = self.blobs.adapter_path(current.candidate.digest)
+                await asyncio.to_thread(publish, self.registry, run, current, weights)
+            case CommandKind.DELETE_UPDATES:
+                await self.blobs.delete_updates([entry.assignment_id for entry in current.roster])
+            case _:
+                assert_never(command.kind)
+
+    async def _aggregate(self, run: Run, current: Round) -> None:
+        if current.phase is not Phase.AGGREGATING:
+            return  # performed before a restart: its outcome is stored
+        event: ev.CandidateReady | ev.AggregationFailed
+        try:
+            event = await asyncio.to_thread(self._combine, run, current)
+        except (FedMedError, OSError, ArithmeticError) as error:
+            log_fault(self.log, "aggregation_failed", error, run_name=run.terms.name, round_number=current.number)
+            event = ev.AggregationFailed(
+                at=self.clock.now(), round_number=current.number, reason=Reason.AGGREGATION_FAILED
+            )
+        await self.driver.post(run.run_id, event)
+
+    def _combine(self, run: Run, current: Round) -> ev.CandidateReady:
+        out = self.blobs.adapter_path(current.global_adapter.digest).with_name(f"{run.run_id}-{current.number}.draft")
+        began = self.clock.monotonic()
+        candidate, weights = aggregate(
+            run,
+            current.accepted,
+            lambda entry: self.blobs.update_path(entry.assignment_id),
+            self.blobs.adapter_path(current.global_adapter.digest),
+            out,
+        )
+        self.aggregated(self.clock.monotonic() - began)
+        out.replace(self.blobs.adapter_path(candidate.digest))
+        return ev.CandidateReady(at=self.clock.now(), round_number=current.number, candidate=candidate, weights=weights)

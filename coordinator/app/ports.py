@@ -1,0 +1,124 @@
+"""The seams between the use cases and the world: storage of runs, files, and whoever watches. Implements none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from common.ids import AssignmentId, Digest, RunId, SiteName
+from common.tls import Role
+from coordinator.domain.commands import Command
+from coordinator.domain.events import RunEvent
+from coordinator.domain.values import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownSite:
+    """A site or evaluator that has called at least once."""
+
+    name: SiteName
+    role: Role
+    last_seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """Payload bytes of one site in one round, counted at the coordinator as protobuf message sizes."""
+
+    round_number: int
+    site: SiteName
+    upload_bytes: int
+    download_bytes: int
+
+
+class RunStore(Protocol):
+    """Durable runs. ``save`` is one transaction: the run and its commands, or neither."""
+
+    async def load_runs(self) -> tuple[Run, ...]:
+        """All runs, oldest first."""
+
+    async def save(self, before: Run | None, after: Run, commands: Sequence[Command]) -> None:
+        """Store what changed between ``before`` and ``after``, and the commands to perform; equal ids once."""
+
+    async def pending_commands(self) -> tuple[Command, ...]:
+        """Commands stored and not completed, in the order stored."""
+
+    async def complete(self, command: Command) -> None:
+        """The command's work is done."""
+
+    async def remember_site(self, name: SiteName, role: Role, at: datetime) -> None:
+        """This caller was heard of at ``at``."""
+
+    async def known_sites(self) -> tuple[KnownSite, ...]:
+        """Everyone remembered, sorted by name."""
+
+    async def add_traffic(self, run_id: RunId, traffic: Traffic) -> None:
+        """Add bytes to what is counted for that site and round."""
+
+    async def traffic(self, run_id: RunId) -> tuple[Traffic, ...]:
+        """All bytes counted for a run."""
+
+
+class PartialUpload(Protocol):
+    """An upload that is arriving."""
+
+    @property
+    def offset(self) -> int:
+        """Bytes kept so far."""
+
+    async def append(self, content: bytes) -> None:
+        """Write ``content`` at the offset.
+
+        Raises:
+            OverloadedError: DISK_FULL; what was kept stays.
+        """
+
+    async def seal(self) -> Digest:
+        """Make what arrived durable and give its digest."""
+
+    async def close(self) -> None:
+        """Give back the file handle; what arrived stays for a resumption."""
+
+
+class BlobStore(Protocol):
+    """Safetensors files: uploads that arrive, accepted updates, adapters."""
+
+    async def kept_bytes(self, assignment_id: AssignmentId, digest: Digest) -> int:
+        """How much of that upload has arrived; 0 when nothing has."""
+
+    async def open_partial(self, assignment_id: AssignmentId, digest: Digest) -> PartialUpload:
+        """Begin an upload, or go on with it."""
+
+    def partial_path(self, assignment_id: AssignmentId, digest: Digest) -> Path:
+        """Where an upload arrives."""
+
+    async def discard_partial(self, assignment_id: AssignmentId, digest: Digest) -> None:
+        """Forget an upload."""
+
+    async def keep_update(self, assignment_id: AssignmentId, digest: Digest) -> None:
+        """A sealed upload becomes an update."""
+
+    async def keep_adapter(self, assignment_id: AssignmentId, digest: Digest) -> None:
+        """A sealed upload becomes an adapter."""
+
+    def update_path(self, assignment_id: AssignmentId) -> Path:
+        """Where an accepted update lies."""
+
+    def adapter_path(self, digest: Digest) -> Path:
+        """Where an adapter lies."""
+
+    async def delete_updates(self, assignment_ids: Sequence[AssignmentId]) -> None:
+        """Remove updates and partial uploads of these assignments; those that are gone are no error."""
+
+    async def sweep(self, live: Sequence[AssignmentId], accepted: Sequence[AssignmentId]) -> int:
+        """Remove files of no open assignment, and updates never accepted; returns how many files."""
+
+
+class RunObserver(Protocol):
+    """Told of every step, after it is stored: the log's story and the metrics hang here."""
+
+    def run_moved(self, before: Run | None, after: Run, event: RunEvent | None) -> None:
+        """``after`` is stored; ``event`` is None when the run was created."""

@@ -1,0 +1,44 @@
+"""Who is there: whoever holds a poll open, or did a short while ago. Kept in memory; a restart asks anew."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from common.ids import SiteName
+
+
+class Presence:
+    """Counts open polls by name, and remembers for ``linger_seconds`` when one closed."""
+
+    def __init__(self, monotonic: Callable[[], float], linger_seconds: float) -> None:
+        self._monotonic = monotonic
+        self._linger_seconds = linger_seconds
+        self._open_polls: Counter[SiteName] = Counter()
+        self._left_at: dict[SiteName, float] = {}
+
+    def enter(self, name: SiteName) -> bool:
+        """A poll was opened; returns whether the caller was absent until now."""
+        was_absent = not self.is_present(name)
+        self._open_polls[name] += 1
+        return was_absent
+
+    def leave(self, name: SiteName) -> None:
+        """A poll was closed; the next one is expected at once."""
+        self._open_polls[name] -= 1
+        self._left_at[name] = self._monotonic()
+
+    def is_present(self, name: SiteName) -> bool:
+        """Whether ``name`` holds a poll open, or did within the linger time."""
+        if self._open_polls[name] > 0:
+            return True
+        left_at = self._left_at.get(name)
+        return left_at is not None and self._monotonic() - left_at < self._linger_seconds
+
+    def present(self) -> frozenset[SiteName]:
+        """Everyone present."""
+        return frozenset(name for name in self._open_polls.keys() | self._left_at.keys() if self.is_present(name))
+
+    def snapshot(self) -> tuple[tuple[SiteName, bool], ...]:
+        """Everyone heard of since the start, sorted by name, and whether they are present."""
+        return tuple((name, self.is_present(name)) for name in sorted(self._open_polls.keys() | self._left_at.keys()))

@@ -1,0 +1,155 @@
+"""Writes a round's candidate into the registry: a plain PEFT folder with a model card and its lineage.
+
+A version is immutable: its folder is written beside its place and renamed into it, so it is there whole or not at all.
+Decides nothing about promotion.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from common.peft_folder import CONFIG_FILE, WEIGHTS_FILE, peft_config
+
+from coordinator.domain.values import Round, Run
+
+LINEAGE_FILE = "fedmedlora.json"
+
+
+CARD_FILE = "README.md"
+
+
+def version_folder(registry: Path, run: Run, version: int) -> Path:
+    """Where version ``version`` of the run's adapter lies: ``<registry>/<run name>/v0001``."""
+    return registry / run.terms.name / version_name(version)
+
+
+def version_name(version: int) -> str:
+    """The name of a version's folder."""
+    return f"v{version:04d}"
+
+
+def publish(registry: Path, run: Run, closed: Round, weights: Path) -> Path:
+    """Write the folder of ``closed``'s candidate, whose file is ``weights``; returns the folder.
+
+    Done twice it changes nothing. ``served`` beside the versions points at the last promoted one.
+    """
+    folder = version_folder(registry, run, closed.number)
+    if not folder.exists():
+        draft = folder.with_name(f".{folder.name}.draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        _fill(draft, run, closed, weights)
+        draft.rename(folder)
+    if run.served is not None and run.served.version == closed.number:
+        _point(folder.parent / "served", folder.name)
+    return folder
+
+
+def _fill(folder: Path, run: Run, closed: Round, weights: Path) -> None:
+    assert run.spec is not None, "a published adapter has a specification"
+    _write(folder / CONFIG_FILE, _json(peft_config(run.spec, run.terms)))
+    _write(folder / LINEAGE_FILE, _json(lineage(run, closed)))
+    _write(folder / CARD_FILE, model_card(run, closed).encode())
+    try:
+        os.link(weights, folder / WEIGHTS_FILE)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(weights, folder / WEIGHTS_FILE)
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _point(link: Path, target: str) -> None:
+    draft = link.with_name(".served.draft")
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(target)
+    draft.replace(link)
+
+
+def lineage(run: Run, closed: Round) -> dict[str, object]:
+    """Where the adapter comes from: terms, parent, roster and weights, digests, scores. No text of any note."""
+    assert closed.candidate is not None
+    return {
+        "run_id": run.run_id,
+        "terms": json.loads(run.terms.canonical),
+        "terms_digest": run.terms.digest,
+        "round": closed.number,
+        "phase": closed.phase,
+        "digest": closed.candidate.digest,
+        "parent_digest": closed.global_adapter.digest,
+        "roster": [
+            {
+                "site": entry.site,
+                "outcome": entry.outcome,
+                "reason": entry.reason,
+                "weight": entry.weight,
+                "num_examples": entry.update.num_examples if entry.update else 0,
+                "num_label_tokens": entry.update.num_label_tokens if entry.update else 0,
+                "update_digest": entry.update.file.digest if entry.update else None,
+            }
+            for entry in closed.roster
+        ],
+        "scores": _scores(closed),
+    }
+
+
+def _scores(closed: Round) -> dict[str, object] | None:
+    if closed.scores is None:
+        return None
+    scores = closed.scores
+    return {
+        "mean_loss": scores.mean_loss,
+        "strict_f1": None if scores.strict is None else scores.strict.value,
+        "lenient_f1": None if scores.lenient is None else scores.lenient.value,
+        "num_examples": scores.num_examples,
+    }
+
+
+def model_card(run: Run, closed: Round) -> str:
+    """The folder's README: what the adapter is for, and its lineage, for a person."""
+    assert run.spec is not None and closed.candidate is not None
+    terms = run.terms
+    rows = "\n".join(
+        f"| {entry.site} | {entry.outcome} | {entry.update.num_examples if entry.update else 0} | {entry.weight:.4f} |"
+        for entry in closed.roster
+    )
+    scores = (
+        "not scored" if closed.scores is None else ", ".join(f"{k} {v}" for k, v in (_scores(closed) or {}).items())
+    )
+    return f"""---
+library_name: peft
+base_model: {terms.base_model.name}
+tags: [federated-learning, lora, clinical-information-extraction]
+---
+
+# {terms.name}, version {closed.number}
+
+A LoRA adapter (rank {run.spec.lora_rank}, alpha {run.spec.lora_alpha}, {run.spec.parameters:,} parameters) for
+**{terms.base_model.name}**, trained by a federation with `{terms.aggregation.strategy}`. It extracts
+{", ".join(terms.task.entity_types)} from clinical notes. No note left the site that holds it.
+
+| site | outcome | examples | weight |
+|---|---|--:|--:|
+{rows}
+
+Round {closed.number} ended as **{closed.phase}**{" on a subset of the sites invited" if closed.is_subset else ""}.
+On the consortium's validation set: {scores}.
+
+- weights: `{closed.candidate.digest}`
+- trained from: `{closed.global_adapter.digest}`
+- terms of the run: `{terms.digest}`
+- base model weights: `{terms.base_model.weights_digest}`
+
+`{LINEAGE_FILE}` holds all of this for programs. Not a medical device; check what it extracts.
+"""

@@ -1,0 +1,25 @@
+"""What happens before the first rpc after a start: runs are loaded, files that belong to none of them swept."""
+
+from __future__ import annotations
+
+from common.ids import AssignmentId
+from common.tls import Role
+from coordinator.app.ports import BlobStore, RunStore
+from coordinator.app.round_driver import RoundDriver
+from coordinator.domain.cohort import initialise_assignment_id
+from coordinator.domain.values import Run, RunState
+
+
+async def recover(driver: RoundDriver, store: RunStore, blobs: BlobStore) -> int:
+    """Load runs and pending commands, sweep files; returns how many files were removed."""
+    await driver.load()
+    rounds = [run.current for run in driver.runs if run.current is not None]
+    live = [entry.assignment_id for current in rounds for entry in current.awaited]
+    accepted = [entry.assignment_id for current in rounds for entry in current.accepted]
+    return await blobs.sweep([*live, *await _initialising(driver.runs, store)], accepted)
+
+
+async def _initialising(runs: tuple[Run, ...], store: RunStore) -> list[AssignmentId]:
+    evaluators = [site.name for site in await store.known_sites() if site.role is Role.EVALUATOR]
+    waiting = [run for run in runs if run.state is RunState.INITIALISING]
+    return [initialise_assignment_id(run.run_id, evaluator) for run in waiting for evaluator in evaluators]

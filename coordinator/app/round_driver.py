@@ -1,0 +1,147 @@
+"""Moves runs: takes an event, steps the pure machine, stores the outcome, then acts. The one writer of every run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+
+from common.clock import Clock
+from common.errors import NotFoundError, Reason
+from common.ids import RunId, SiteName
+from common.tls import Role
+from coordinator.app.ports import RunObserver, RunStore
+from coordinator.app.presence import Presence
+from coordinator.domain import events as ev
+from coordinator.domain import run_machine
+from coordinator.domain.commands import Command
+from coordinator.domain.values import Phase, Run
+
+PerformCommand = Callable[[Command], Awaitable[None]]
+
+
+class RoundDriver:
+    """Holds every run in memory as last stored; events of one run are stepped one at a time.
+
+    Persist, then act: a step's run and commands are stored in one transaction, and only then is anyone told. A command
+    that was stored and not completed is performed again after a restart.
+    """
+
+    def __init__(self, store: RunStore, presence: Presence, observer: RunObserver, clock: Clock) -> None:
+        self._store = store
+        self._presence = presence
+        self._observer = observer
+        self._clock = clock
+        self._runs: dict[RunId, Run] = {}
+        self._writers: defaultdict[RunId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._changed = asyncio.Event()
+        self._commands: asyncio.Queue[Command] = asyncio.Queue()
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """All runs as last stored, oldest first."""
+        return tuple(self._runs.values())
+
+    def run_named(self, id_or_name: str) -> Run:
+        """The run with that id or name.
+
+        Raises:
+            NotFoundError: RUN_UNKNOWN.
+        """
+        for run in self._runs.values():
+            if id_or_name in (run.run_id, run.terms.name):
+                return run
+        raise NotFoundError(Reason.RUN_UNKNOWN, f"run: expected a run's id or name, got {id_or_name[:80]!r}")
+
+    async def load(self) -> None:
+        """Take up the stored runs and their pending commands."""
+        for run in await self._store.load_runs():
+            self._runs[run.run_id] = run
+        for command in await self._store.pending_commands():
+            self._commands.put_nowait(command)
+
+    async def add(self, run: Run) -> None:
+        """Store a new run and begin to move it."""
+        async with self._writers[run.run_id]:
+            await self._store.save(None, run, ())
+            self._runs[run.run_id] = run
+        self._observer.run_moved(None, run, None)
+        self._announce()
+
+    async def post(self, run_id: RunId, event: ev.RunEvent) -> Run:
+        """Step one run by one event; returns the run as stored."""
+        async with self._writers[run_id]:
+            before = self._runs[run_id]
+            after, commands = run_machine.step(before, event)
+            if after == before:
+                return before
+            await self._store.save(before, after, commands)
+            self._runs[run_id] = after
+        for command in commands:
+            self._commands.put_nowait(command)
+        self._observer.run_moved(before, after, event)
+        self._announce()
+        return after
+
+    async def wait_for_change(self, timeout_seconds: float) -> None:
+        """Return when any run has moved, or after ``timeout_seconds``."""
+        changed = self._changed
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await changed.wait()
+        except TimeoutError:
+            return
+
+    async def observe_presence(self) -> None:
+        """Tell every run that waits for sites who is there now."""
+        waiting = [run for run in self.runs if run.current and run.current.phase is Phase.SELECTING]
+        if not waiting:
+            return
+        known = await self._store.known_sites()
+        enrolled: frozenset[SiteName] = frozenset(site.name for site in known if site.role is Role.SITE)
+        for run in waiting:
+            observed = ev.PresenceObserved(at=self._clock.now(), present=self._presence.present(), enrolled=enrolled)
+            await self.post(run.run_id, observed)
+
+    async def perform_commands(self, perform: PerformCommand) -> None:
+        """Perform commands for ever, those of one run in order, runs beside each other."""
+        async with asyncio.TaskGroup() as group:
+            queues: dict[RunId, asyncio.Queue[Command]] = {}
+            while True:
+                command = await self._commands.get()
+                if command.run_id not in queues:
+                    queues[command.run_id] = asyncio.Queue()
+                    group.create_task(self._perform_in_order(queues[command.run_id], perform))
+                queues[command.run_id].put_nowait(command)
+
+    async def _perform_in_order(self, queue: asyncio.Queue[Command], perform: PerformCommand) -> None:
+        while True:
+            command = await queue.get()
+            await perform(command)
+            await self._store.complete(command)
+
+    async def watch(self) -> None:
+        """For ever: turn passed deadlines into events, and tell newly opened rounds who is there."""
+        while True:
+            changed = self._changed
+            await self._fire_deadlines()
+            await self.observe_presence()
+            if changed is self._changed:
+                await self.wait_for_change(self._seconds_to_next_deadline())
+
+    async def _fire_deadlines(self) -> None:
+        for run in self.runs:
+            now = self._clock.now()
+            for deadline in run.open_deadlines:
+                if deadline.at <= now:
+                    await self.post(run.run_id, ev.DeadlinePassed(at=now, name=deadline.name))
+
+    def _seconds_to_next_deadline(self) -> float:
+        deadlines = [deadline.at for run in self.runs for deadline in run.open_deadlines]
+        if not deadlines:
+            return 3600.0
+        return max(0.0, (min(deadlines) - self._clock.now()).total_seconds())
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

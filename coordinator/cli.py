@@ -1,0 +1,123 @@
+"""The operator's command, ``fedmed-coordinator``. Each command is a few lines over the wiring or the client."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.tls import harden_tls
+
+harden_tls()  # before anything imports grpc: TLS 1.3 only
+
+from common.config import load_toml  # noqa: E402
+from common.errors import FedMedError  # noqa: E402
+from common.logging import configure_logging  # noqa: E402
+from common.tls import Role  # noqa: E402
+from coordinator import cli_runs  # noqa: E402
+from coordinator.adapters.pki.ca import create_ca, issue  # noqa: E402
+from coordinator.adapters.rpc.operator_client import connect  # noqa: E402
+from coordinator.config import CoordinatorConfig  # noqa: E402
+
+app = typer.Typer(no_args_is_help=True, help="The consortium's coordinator.", pretty_exceptions_enable=False)
+certificates = typer.Typer(no_args_is_help=True, help="Issue certificates.")
+app.add_typer(cli_runs.runs, name="run")
+app.add_typer(cli_runs.sites, name="site")
+app.add_typer(certificates, name="certificate")
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="the coordinator's configuration (TOML)")]
+Days = Annotated[float, typer.Option(help="life of the certificate in days")]
+Hosts = Annotated[list[str], typer.Option("--host", help="name or address that agents dial (repeatable)")]
+
+_CONFIG = """\
+# Configuration of this coordinator; `fedmed-coordinator check-config` explains every key it does not like.
+[coordinator]
+listen = "0.0.0.0:8443"
+state_folder = "{state}"
+
+[identity]
+folder = "{identity}"
+
+[metrics]
+listen = "127.0.0.1:9100"
+"""
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="an empty folder to make the consortium in")],
+    consortium: Annotated[str, typer.Option(help="the consortium's name, a DNS label")],
+    host: Hosts,
+    days: Days = 7.0,
+) -> None:
+    """Make a consortium: its CA, the coordinator's and the operator's certificates, a configuration."""
+    create_ca(folder / "ca", consortium)
+    life = timedelta(days=days)
+    issue(folder / "ca", "coordinator", Role.COORDINATOR, folder / "coordinator", hosts=host, lifetime=life)
+    issue(folder / "ca", "operator", Role.OPERATOR, folder / "operator", lifetime=life)
+    config = _CONFIG.format(state=(folder / "state").resolve(), identity=(folder / "coordinator").resolve())
+    (folder / "coordinator.toml").write_text(config, encoding="utf-8")
+    typer.echo(f"consortium {consortium} is in {folder}; keep {folder / 'ca'} offline")
+    typer.echo(f"next: fedmed-coordinator serve --config {folder / 'coordinator.toml'}")
+
+
+@certificates.command("issue")
+def issue_certificate(
+    name: Annotated[str, typer.Argument(help="the site's name, a DNS label")],
+    role: Annotated[Role, typer.Option(help="what the holder may do")],
+    ca: Annotated[Path, typer.Option(help="the CA's folder")],
+    out: Annotated[Path, typer.Option(help="where key and certificate go")],
+    host: Hosts = [],  # noqa: B006
+    days: Days = 7.0,
+) -> None:
+    """Issue a certificate and its key into a folder, to be brought to the site by a safe way."""
+    issue(ca, name, role, out, hosts=host, lifetime=timedelta(days=days))
+    typer.echo(f"{role} {name}: {out}")
+
+
+@app.command("check-config")
+def check_config(config: ConfigFile) -> None:
+    """Say whether a configuration is valid, and everything that is wrong with it."""
+    load_toml(config, CoordinatorConfig)
+    typer.echo(f"{config} is valid")
+
+
+@app.command()
+def serve(config: ConfigFile) -> None:
+    """Run the coordinator until SIGTERM."""
+    from coordinator.wiring import serve as run_coordinator
+
+    loaded = load_toml(config, CoordinatorConfig)
+    configure_logging(loaded.log.level)
+    asyncio.run(run_coordinator(loaded))
+
+
+@app.command()
+def health(config: ConfigFile) -> None:
+    """Ask the coordinator of this configuration, over its own port, whether it serves (for container checks)."""
+    loaded = load_toml(config, CoordinatorConfig)
+    port = loaded.coordinator.listen.rpartition(":")[2]
+
+    async def ask() -> bool:
+        async with connect(f"localhost:{port}", loaded.identity.folder) as client:
+            return await client.is_serving()
+
+    if not asyncio.run(ask()):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command; an expected error is one sentence and exit code 2."""
+    try:
+        app()
+    except FedMedError as error:
+        print(f"{error.reason}: {error.message}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

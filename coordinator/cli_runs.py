@@ -1,0 +1,105 @@
+"""``fedmed-coordinator run ...`` and ``site list``: what an operator asks of a running coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from fedmedlora.v1 import admin_pb2
+from rich.console import Console, Group
+from rich.live import Live
+
+from coordinator import cli_text
+from coordinator.adapters.rpc.operator_client import OperatorClient, connect
+from coordinator.adapters.terms_file import load_terms_toml
+
+T = TypeVar("T")
+
+runs = typer.Typer(no_args_is_help=True, help="Create, list, show, watch and abort runs.")
+sites = typer.Typer(no_args_is_help=True, help="See who is enrolled and present.")
+
+Address = Annotated[
+    str, typer.Option("--coordinator", envvar="FEDMED_COORDINATOR", help="host:port of the coordinator")
+]
+IdentityFolder = Annotated[
+    Path, typer.Option("--identity", envvar="FEDMED_IDENTITY", help="folder of the operator's certificate")
+]
+RunName = Annotated[str, typer.Argument(help="the run's name or id")]
+
+
+def _ask(address: str, identity: Path, work: Callable[[OperatorClient], Coroutine[None, None, T]]) -> T:
+    async def ask() -> T:
+        async with connect(address, identity) as client:
+            return await work(client)
+
+    return asyncio.run(ask())
+
+
+@runs.command()
+def create(
+    terms_file: Annotated[Path, typer.Argument(help="the run's terms (TOML)")],
+    coordinator: Address,
+    identity: IdentityFolder,
+) -> None:
+    """Create a run from a terms file; it starts at once."""
+    terms = load_terms_toml(terms_file)
+    created = _ask(coordinator, identity, lambda client: client.create_run(terms))
+    typer.echo(f"run {terms.name} ({created.run_id}), terms {created.terms_digest}")
+
+
+@runs.command("list")
+def list_runs(coordinator: Address, identity: IdentityFolder) -> None:
+    """List all runs, newest first."""
+    Console().print(cli_text.runs_table(_ask(coordinator, identity, lambda client: client.list_runs())))
+
+
+@runs.command()
+def show(run: RunName, coordinator: Address, identity: IdentityFolder) -> None:
+    """Show one run with its rounds and rosters."""
+    Console().print(_page(_ask(coordinator, identity, lambda client: client.get_run(run))))
+
+
+@runs.command()
+def watch(run: RunName, coordinator: Address, identity: IdentityFolder) -> None:
+    """Follow a run until it ends; exit code 0 when it completed, 3 when it did not."""
+
+    async def follow(client: OperatorClient) -> int:
+        last = admin_pb2.RUN_STATE_UNSPECIFIED
+        with Live(console=Console(), auto_refresh=False) as live:
+            async for report in client.watch_run(run):
+                last = report.summary.state
+                live.update(_page(report), refresh=True)
+        return last
+
+    if _ask(coordinator, identity, follow) != admin_pb2.RUN_STATE_COMPLETED:
+        raise typer.Exit(3)
+
+
+@runs.command()
+def abort(run: RunName, coordinator: Address, identity: IdentityFolder) -> None:
+    """Abort a run; its agents stop training."""
+    _ask(coordinator, identity, lambda client: client.abort_run(run))
+    typer.echo(f"run {run} is aborted")
+
+
+@sites.command("list")
+def list_sites(coordinator: Address, identity: IdentityFolder) -> None:
+    """List every site the coordinator knows, and whether it is present."""
+    Console().print(cli_text.sites_table(_ask(coordinator, identity, lambda client: client.list_sites())))
+
+
+def _page(report: admin_pb2.RunReport) -> Group:
+    head = f"{report.summary.name}: {cli_text.state(report.summary.state)} {cli_text.reason(report.summary.reason)}"
+    parts: list[object] = [head.strip(), f"terms {report.terms_digest}"]
+    for past in report.rounds:
+        parts.append(cli_text.round_table(past))
+        if line := cli_text.scores(past):
+            parts.append(f"candidate: {line}")
+    if report.served_folder:
+        parts.append(
+            f"served: version {report.served_version}, {report.served_folder} in the coordinator's state folder"
+        )
+    return Group(*parts)  # type: ignore[arg-type]

@@ -1,0 +1,106 @@
+"""Runs, rosters and sites as text for a terminal. Reads messages; asks nothing."""
+
+from __future__ import annotations
+
+from fedmedlora.v1 import admin_pb2, errors_pb2, rounds_pb2
+from rich.table import Table
+
+from common.rpc_errors import reason_from_proto
+
+
+def enum_word(enum: object, value: int) -> str:
+    """The last part of an enum value's name in lower case: ``PHASE_TRAINING`` is ``training``."""
+    name: str = enum.Name(value)  # type: ignore[attr-defined]
+    prefix = enum.DESCRIPTOR.values[0].name.removesuffix("UNSPECIFIED")  # type: ignore[attr-defined]
+    return name.removeprefix(prefix).lower()
+
+
+def phase(value: int) -> str:
+    """A phase in one word."""
+    return enum_word(admin_pb2.Phase, value)
+
+
+def state(value: int) -> str:
+    """A run's state in one word."""
+    return enum_word(admin_pb2.RunState, value)
+
+
+def outcome(value: int) -> str:
+    """A site's outcome in one word."""
+    return enum_word(admin_pb2.SiteOutcome, value)
+
+
+def reason(value: errors_pb2.Reason.ValueType) -> str:
+    """A reason's name; empty for none."""
+    return "" if value == errors_pb2.REASON_UNSPECIFIED else str(reason_from_proto(value))
+
+
+def bytes_text(count: int) -> str:
+    """A count of bytes for people: decimal megabytes."""
+    return f"{count / 1e6:.2f} MB" if count else ""
+
+
+def runs_table(runs: list[admin_pb2.RunSummary]) -> Table:
+    """One line a run."""
+    table = Table("run", "id", "state", "round", "created (UTC)", "reason")
+    for run in runs:
+        created = run.created_at.ToDatetime().strftime("%Y-%m-%d %H:%M")
+        rounds = f"{run.round_number}/{run.rounds}"
+        table.add_row(run.name, run.run_id[:12], state(run.state), rounds, created, reason(run.reason))
+    return table
+
+
+def sites_table(sites: list[admin_pb2.Site]) -> Table:
+    """One line a site."""
+    table = Table("site", "role", "present", "last seen (UTC)")
+    for site in sites:
+        seen = site.last_seen_at.ToDatetime().strftime("%Y-%m-%d %H:%M:%S")
+        table.add_row(site.name, site.role, "yes" if site.is_present else "no", seen)
+    return table
+
+
+def round_table(report: admin_pb2.RoundReport) -> Table:
+    """A round's roster."""
+    title = f"round {report.round_number}: {phase(report.phase)} {reason(report.reason)}".strip()
+    if report.is_subset and report.candidate.digest:
+        title += " (a subset of the sites invited)"
+    table = Table("site", "outcome", "reason", "examples", "label tokens", "weight", "up", "down", "now", title=title)
+    for entry in report.roster:
+        table.add_row(
+            entry.site,
+            outcome(entry.outcome),
+            reason(entry.reason),
+            str(entry.num_examples or ""),
+            str(entry.num_label_tokens or ""),
+            f"{entry.weight:.4f}" if entry.weight else "",
+            bytes_text(entry.upload_bytes),
+            bytes_text(entry.download_bytes),
+            progress(entry),
+        )
+    return table
+
+
+def progress(entry: admin_pb2.RosterEntry) -> str:
+    """What the site's trainer is doing; empty when it is not heard of."""
+    if not entry.HasField("progress"):
+        return ""
+    stage = enum_word(rounds_pb2.TrainerStage, entry.progress.stage)
+    loss = f", loss {entry.progress.loss:.3f}" if entry.progress.HasField("loss") else ""
+    return f"{stage} {entry.progress.step}/{entry.progress.steps}{loss}"
+
+
+def scores(report: admin_pb2.RoundReport) -> str:
+    """The candidate's scores in one line; empty before they are there."""
+    if not report.HasField("scores"):
+        return ""
+    parts = [f"loss {report.scores.mean_loss:.4f}"]
+    for name in ("strict", "lenient"):
+        if report.scores.HasField(name):
+            parts.append(f"{name} F1 {f1(getattr(report.scores, name)):.3f}")
+    return ", ".join(parts)
+
+
+def f1(counts: rounds_pb2.F1Counts) -> float:
+    """F1 = 2 tp / (predicted + gold), and 1 when both are 0."""
+    total = counts.predicted + counts.gold
+    return 1.0 if total == 0 else 2 * counts.true_positives / total

@@ -1,0 +1,148 @@
+"""Whether an answer to an assignment may enter the round, by what it says of itself. Bytes are checked elsewhere."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from common.adapter import AdapterSpec, TensorSpec
+from common.errors import (
+    InputInvalidError,
+    NotAllowedError,
+    NotFoundError,
+    NotNowError,
+    Reason,
+    UpdateRefusedError,
+)
+from common.ids import AssignmentId, Digest, SiteName
+from common.terms import GateMetric, Terms
+from coordinator.domain.cohort import evaluate_assignment_id, initialise_assignment_id
+from coordinator.domain.promotion import metric_value
+from coordinator.domain.values import Run, Scores
+
+# A safetensors header is about 100 bytes a tensor; this allows any order, spacing and metadata that peers write.
+HEADER_BYTES_PER_TENSOR = 512
+HEADER_BYTES_FIXED = 4096
+# An example longer than the longest context of the base models supported is a wrong count.
+MAX_LABEL_TOKENS_PER_EXAMPLE = 131_072
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedUpdate:
+    """What a site says of its update before its bytes are read."""
+
+    size_bytes: int
+    base_digest: Digest
+    num_examples: int
+    num_label_tokens: int
+
+
+def max_update_bytes(spec: AdapterSpec, tensors: tuple[TensorSpec, ...]) -> int:
+    """The largest safetensors file that can hold exactly ``tensors``."""
+    data = sum(tensor.parameters for tensor in tensors) * spec.dtype.item_bytes
+    return data + HEADER_BYTES_FIXED + HEADER_BYTES_PER_TENSOR * len(tensors)
+
+
+def check_claim(terms: Terms, claim: ClaimedUpdate, base: Digest, max_bytes: int) -> None:
+    """Check everything that an update says of itself.
+
+    Raises:
+        UpdateRefusedError: UPDATE_BASE_DIFFERS, UPDATE_TOO_LARGE or UPDATE_COUNT_ABSURD, expected against got.
+    """
+    if claim.base_digest != base:
+        raise UpdateRefusedError(Reason.UPDATE_BASE_DIFFERS, f"base_digest: expected {base}, got {claim.base_digest}")
+    check_size(claim.size_bytes, max_bytes)
+    most_examples = terms.admission.max_num_examples
+    if not 1 <= claim.num_examples <= most_examples:
+        raise UpdateRefusedError(
+            Reason.UPDATE_COUNT_ABSURD,
+            f"num_examples: expected 1 to {most_examples}, got {claim.num_examples}",
+        )
+    most_tokens = min(terms.admission.max_num_label_tokens, claim.num_examples * MAX_LABEL_TOKENS_PER_EXAMPLE)
+    if not 1 <= claim.num_label_tokens <= most_tokens:
+        raise UpdateRefusedError(
+            Reason.UPDATE_COUNT_ABSURD,
+            f"num_label_tokens: expected 1 to {most_tokens}, got {claim.num_label_tokens}",
+        )
+
+
+def check_size(size_bytes: int, max_bytes: int) -> None:
+    """Check the size that an upload announces, before a byte of it is read.
+
+    Raises:
+        UpdateRefusedError: UPDATE_TOO_LARGE.
+    """
+    if not 0 < size_bytes <= max_bytes:
+        raise UpdateRefusedError(Reason.UPDATE_TOO_LARGE, f"size_bytes: expected 1 to {max_bytes}, got {size_bytes}")
+
+
+def check_first_adapter(terms: Terms, spec: AdapterSpec) -> AdapterSpec:
+    """Return ``spec`` if it is the adapter that the terms ask for.
+
+    Raises:
+        UpdateRefusedError: SPEC_INVALID, expected against got.
+    """
+    asked: tuple[tuple[str, object, object], ...] = (
+        ("lora_rank", terms.lora.lora_rank, spec.lora_rank),
+        ("lora_alpha", terms.lora.lora_alpha, spec.lora_alpha),
+        ("target_modules", terms.lora.target_modules, spec.target_modules),
+        ("dtype", terms.aggregation.wire_dtype, spec.dtype),
+    )
+    for name, expected, got in asked:
+        if expected != got:
+            raise UpdateRefusedError(Reason.SPEC_INVALID, f"{name}: expected {expected}, got {got}")
+    return spec
+
+
+def check_scores(terms: Terms, scores: Scores) -> None:
+    """Check that scores are numbers and hold what the gate compares.
+
+    Raises:
+        InputInvalidError: METRIC_NOT_FINITE, METRIC_MISSING or FIELD_INVALID.
+    """
+    if not math.isfinite(scores.mean_loss) or scores.mean_loss < 0:
+        raise InputInvalidError(
+            Reason.METRIC_NOT_FINITE, "mean_loss: expected a finite number of at least 0, got another"
+        )
+    if scores.num_examples < 1:
+        raise InputInvalidError(Reason.FIELD_INVALID, f"num_examples: expected at least 1, got {scores.num_examples}")
+    for what, counts in (("strict", scores.strict), ("lenient", scores.lenient)):
+        if counts is not None and counts.true_positives > min(counts.predicted, counts.gold):
+            raise InputInvalidError(
+                Reason.FIELD_INVALID, f"{what}: expected true_positives of at most predicted and gold"
+            )
+    if terms.gate.metric is not GateMetric.NONE and metric_value(terms.gate.metric, scores) is None:
+        raise InputInvalidError(Reason.METRIC_MISSING, f"scores: expected {terms.gate.metric}, which the gate compares")
+
+
+def explain_dead_assignment(runs: tuple[Run, ...], caller: SiteName, wanted: AssignmentId) -> None:
+    """Say why ``wanted`` is not a live assignment of ``caller``: someone else's, past, or never was.
+
+    Raises:
+        NotNowError: it was the caller's: RUN_ENDED, ALREADY_ANSWERED or ROUND_CLOSED.
+        NotAllowedError: ASSIGNMENT_NOT_YOURS.
+        NotFoundError: ASSIGNMENT_UNKNOWN.
+    """
+    for run in runs:
+        for entry in (entry for past in run.rounds for entry in past.roster):
+            if entry.assignment_id == wanted:
+                if entry.site != caller:
+                    raise NotAllowedError(Reason.ASSIGNMENT_NOT_YOURS, "this assignment belongs to another site")
+                _explain_closed(run, wanted)
+        if wanted in _evaluator_ids(run, caller):
+            _explain_closed(run, wanted)
+    raise NotFoundError(Reason.ASSIGNMENT_UNKNOWN, "no such assignment")
+
+
+def _evaluator_ids(run: Run, caller: SiteName) -> frozenset[AssignmentId]:
+    ids = {evaluate_assignment_id(run.run_id, past.number, caller) for past in run.rounds}
+    return frozenset(ids | {initialise_assignment_id(run.run_id, caller)})
+
+
+def _explain_closed(run: Run, wanted: AssignmentId) -> None:
+    if not run.state.is_open:
+        raise NotNowError(Reason.RUN_ENDED, f"run {run.terms.name} has ended as {run.state}")
+    current = run.current
+    if current is not None and any(entry.assignment_id == wanted for entry in current.roster):
+        raise NotNowError(Reason.ALREADY_ANSWERED, "this assignment has its answer already")
+    raise NotNowError(Reason.ROUND_CLOSED, "the round of this assignment is closed")

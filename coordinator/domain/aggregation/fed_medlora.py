@@ -1,0 +1,57 @@
+"""Fed-MedLoRA: the weighted mean of A and the weighted mean of B (arXiv 2601.22124; FedIT, arXiv 2305.05644)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from common.ids import SiteName
+from common.terms import AggregationTerms, WeightBy
+from coordinator.domain.aggregation.strategy import Contribution, Factors, Matrix, Needs, Plan
+
+
+class FedMedLora:
+    """A = sum_k p_k A_k, B = sum_k p_k B_k with p_k = n_k / sum n.
+
+    It averages the *factors*: B A is not the mean of the products B_k A_k, unless all A_k or all B_k are equal.
+    Equal updates give themselves; the order of sites is irrelevant; weights sum to one.
+    """
+
+    name = "fed_medlora"
+    needs = Needs(clear_updates=False, update_scores=False, equal_ranks=True, own_state=False)
+
+    def plan(self, round_number: int, site: SiteName) -> Plan:
+        """Every site trains both factors of every module, in every round."""
+        return Plan()
+
+    def weigh(self, terms: AggregationTerms, contributions: Sequence[Contribution]) -> tuple[float, ...]:
+        """p_k in float64, n_k as the terms say; the paper's code counts label tokens."""
+        match terms.weight_by:
+            case WeightBy.LABEL_TOKENS:
+                counts = [contribution.num_label_tokens for contribution in contributions]
+            case WeightBy.EXAMPLES:
+                counts = [contribution.num_examples for contribution in contributions]
+            case WeightBy.UNIFORM:
+                counts = [1] * len(contributions)
+        total = sum(counts)
+        return tuple(count / total for count in counts)
+
+    def combine(self, updates: Sequence[Factors], weights: Sequence[float], current: Factors) -> Factors:
+        """The weighted mean of each factor; the global adapter's own factors do not enter."""
+        return Factors(
+            a=weighted_mean([update.a for update in updates], weights),
+            b=weighted_mean([update.b for update in updates], weights),
+        )
+
+
+def weighted_mean(matrices: Sequence[Matrix], weights: Sequence[float]) -> Matrix:
+    """sum_k weights[k] * matrices[k], accumulated in the order given, in float64.
+
+    Float64, because the sum then differs from the exact one by far less than the rounding of the dtype that travels,
+    and because a module at a time is small: the cost is arithmetic, not memory.
+    """
+    total = np.zeros(matrices[0].shape, dtype=np.float64)
+    for matrix, weight in zip(matrices, weights, strict=True):
+        total += np.multiply(matrix, weight, dtype=np.float64)
+    return total

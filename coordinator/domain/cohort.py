@@ -1,0 +1,37 @@
+"""Who is invited to a round, and when there are enough of them to begin. Reads no presence of its own."""
+
+from __future__ import annotations
+
+from common.ids import AssignmentId, RunId, SiteName, derived_id
+from common.terms import RoundTerms
+from coordinator.domain.values import RosterEntry
+
+
+def expected_sites(terms: RoundTerms, enrolled: frozenset[SiteName]) -> frozenset[SiteName]:
+    """The sites that the terms name, or every enrolled one when they name none."""
+    return frozenset(SiteName(site) for site in terms.sites) or enrolled
+
+
+def train_assignment_id(run_id: RunId, round_number: int, site: SiteName) -> AssignmentId:
+    """The id of a site's TRAIN assignment: a function of what it is for."""
+    return AssignmentId(derived_id(run_id, round_number, "train", site))
+
+
+def evaluate_assignment_id(run_id: RunId, round_number: int, evaluator: SiteName) -> AssignmentId:
+    """The id of an evaluator's EVALUATE assignment."""
+    return AssignmentId(derived_id(run_id, round_number, "evaluate", evaluator))
+
+
+def initialise_assignment_id(run_id: RunId, evaluator: SiteName) -> AssignmentId:
+    """The id of an evaluator's INITIALISE assignment."""
+    return AssignmentId(derived_id(run_id, 0, "initialise", evaluator))
+
+
+def invite(run_id: RunId, round_number: int, sites: frozenset[SiteName]) -> tuple[RosterEntry, ...]:
+    """A roster in which every one of ``sites`` is invited, sorted by site.
+
+    Absent sites are invited too: they may come back before the deadline, and the roster says if they did not.
+    """
+    return tuple(
+        RosterEntry(site=site, assignment_id=train_assignment_id(run_id, round_number, site)) for site in sorted(sites)
+    )

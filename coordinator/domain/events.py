@@ -1,0 +1,123 @@
+"""What can happen to a run. Events carry the time they happened at; the domain has no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from common.adapter import AdapterSpec
+from common.errors import Reason
+from common.ids import AssignmentId, SiteName
+from coordinator.domain.values import AdapterFile, DeadlineName, Scores, Update
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresenceObserved:
+    """Who is there now, and every site that may be invited."""
+
+    at: datetime
+    present: frozenset[SiteName]
+    enrolled: frozenset[SiteName]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssignmentTaken:
+    """An agent said that it works on its assignment."""
+
+    at: datetime
+    assignment_id: AssignmentId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssignmentDeclined:
+    """An agent said no."""
+
+    at: datetime
+    assignment_id: AssignmentId
+    by: SiteName
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstAdapterReceived:
+    """An evaluator made the first adapter."""
+
+    at: datetime
+    adapter: AdapterFile
+    spec: AdapterSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateAccepted:
+    """An update passed admission and lies in the blob store."""
+
+    at: datetime
+    assignment_id: AssignmentId
+    update: Update
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateRefused:
+    """An update was read whole and refused."""
+
+    at: datetime
+    assignment_id: AssignmentId
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateReady:
+    """The updates are combined; ``weights`` sum to one."""
+
+    at: datetime
+    round_number: int
+    candidate: AdapterFile
+    weights: tuple[tuple[SiteName, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregationFailed:
+    """The updates could not be combined."""
+
+    at: datetime
+    round_number: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoresReported:
+    """An evaluator scored the candidate."""
+
+    at: datetime
+    round_number: int
+    scores: Scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadlinePassed:
+    """A deadline of the open round (or of INITIALISE) has come."""
+
+    at: datetime
+    name: DeadlineName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortRequested:
+    """An operator ends the run."""
+
+    at: datetime
+
+
+RoundEvent = (
+    PresenceObserved
+    | AssignmentTaken
+    | AssignmentDeclined
+    | UpdateAccepted
+    | UpdateRefused
+    | CandidateReady
+    | AggregationFailed
+    | ScoresReported
+    | DeadlinePassed
+    | AbortRequested
+)
+RunEvent = RoundEvent | FirstAdapterReceived

@@ -1,0 +1,222 @@
+"""The round as a value: ``step(context, round, event) -> (round, commands)``. No I/O, no clock.
+
+::
+
+    SELECTING -> TRAINING -> AGGREGATING -> [EVALUATING] -> COMMITTED | REJECTED
+        |            |            |              |
+        +------------+------------+--------------+-> FAILED(reason) | ABORTED
+
+An event that means nothing in the round's phase (a late deadline, an answer given twice) leaves it as it is; whether a
+peer's late answer deserves a refusal is decided before an event is made of it (`coordinator.domain.admission`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from common.errors import Reason
+from common.ids import AssignmentId, RunId, SiteName
+from common.terms import GateMetric, OnEvaluatorAbsent, Terms
+from coordinator.domain import events as ev
+from coordinator.domain.cohort import evaluate_assignment_id, expected_sites, invite
+from coordinator.domain.commands import Command, CommandKind
+from coordinator.domain.promotion import is_promoted
+from coordinator.domain.values import (
+    AdapterFile,
+    Deadline,
+    DeadlineName,
+    Phase,
+    RosterEntry,
+    Round,
+    Scores,
+    SiteOutcome,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundContext:
+    """What a round needs of its run: whose it is, by which terms, and the scores to beat."""
+
+    run_id: RunId
+    terms: Terms
+    served_scores: Scores | None = None
+
+
+Step = tuple[Round, tuple[Command, ...]]
+
+
+def open_round(number: int, start: AdapterFile, at: datetime) -> Round:
+    """Begin round ``number`` from the adapter ``start``; it waits to be told who is present."""
+    return Round(number=number, phase=Phase.SELECTING, global_adapter=start, opened_at=at)
+
+
+def step(context: RoundContext, current: Round, event: ev.RoundEvent) -> Step:
+    """Move the round by one event; a closed round never moves."""
+    if not current.phase.is_open:
+        return current, ()
+    if isinstance(event, ev.AbortRequested):
+        return close(context, current, Phase.ABORTED, event.at, Reason.ABORTED_BY_OPERATOR)
+    match current.phase:
+        case Phase.SELECTING:
+            return _selecting(context, current, event)
+        case Phase.TRAINING:
+            return _training(context, current, event)
+        case Phase.AGGREGATING:
+            return _aggregating(context, current, event)
+        case _:
+            return _evaluating(context, current, event)
+
+
+def close(context: RoundContext, current: Round, phase: Phase, at: datetime, reason: Reason | None = None) -> Step:
+    """End the round in ``phase``; its updates are no longer needed."""
+    closed = replace(current, phase=phase, reason=reason, closed_at=at, deadlines=())
+    commands = [_command(context, closed, CommandKind.DELETE_UPDATES)] if closed.roster else []
+    if phase in (Phase.COMMITTED, Phase.REJECTED):
+        commands.insert(0, _command(context, closed, CommandKind.PUBLISH))
+    return closed, tuple(commands)
+
+
+# SELECTING: wait until everyone expected is there, or `grace` after the quorum was. The shell observes presence when it
+# changes and when a deadline of this phase has come, so one event serves both.
+
+
+def _selecting(context: RoundContext, current: Round, event: ev.RoundEvent) -> Step:
+    if not isinstance(event, ev.PresenceObserved):
+        return current, ()
+    expected = expected_sites(context.terms.rounds, event.enrolled)
+    if len(expected & event.present) < context.terms.rounds.quorum:
+        return replace(current, deadlines=()), ()
+    if expected <= event.present or any(deadline.at <= event.at for deadline in current.deadlines):
+        return _begin_training(context, current, expected, event.at), ()
+    return _with_grace(context, current, event.at), ()
+
+
+def _begin_training(context: RoundContext, current: Round, sites: frozenset[SiteName], at: datetime) -> Round:
+    roster = invite(context.run_id, current.number, sites)
+    deadline = _deadline(DeadlineName.TRAIN, at, context.terms.rounds.train_deadline)
+    return replace(current, phase=Phase.TRAINING, roster=roster, deadlines=(deadline,))
+
+
+# TRAINING: gather answers until all are in, or the quorum is and `grace` has passed, or the deadline has.
+
+
+def _training(context: RoundContext, current: Round, event: ev.RoundEvent) -> Step:
+    match event:
+        case ev.AssignmentTaken():
+            return _answer(current, event.assignment_id, lambda e: replace(e, outcome=SiteOutcome.JOINED)), ()
+        case ev.UpdateAccepted(update=update):
+            answered = _answer(
+                current,
+                event.assignment_id,
+                lambda e: replace(e, outcome=SiteOutcome.ACCEPTED, update=update),
+            )
+        case ev.UpdateRefused(reason=reason):
+            answered = _answer(
+                current, event.assignment_id, lambda e: replace(e, outcome=SiteOutcome.REFUSED, reason=reason)
+            )
+        case ev.AssignmentDeclined(reason=reason):
+            answered = _answer(
+                current,
+                event.assignment_id,
+                lambda e: replace(e, outcome=SiteOutcome.DECLINED, reason=reason),
+            )
+        case ev.DeadlinePassed(name=DeadlineName.TRAIN | DeadlineName.GRACE):
+            return _training_deadline(context, current, event)
+        case _:
+            return current, ()
+    return _settle(context, answered, event.at)
+
+
+def _answer(current: Round, assignment_id: AssignmentId, change: Callable[[RosterEntry], RosterEntry]) -> Round:
+    """Change the entry of that assignment, if its answer is still awaited; otherwise nothing."""
+    roster = tuple(
+        change(entry) if entry.assignment_id == assignment_id and entry.outcome.is_open else entry
+        for entry in current.roster
+    )
+    return replace(current, roster=roster)
+
+
+def _settle(context: RoundContext, current: Round, at: datetime) -> Step:
+    """After an answer: go on when all are in, fail when the quorum is out of reach, else wait."""
+    quorum = context.terms.rounds.quorum
+    accepted, awaited = len(current.accepted), len(current.awaited)
+    if accepted + awaited < quorum:
+        return close(context, current, Phase.FAILED, at, Reason.QUORUM_IMPOSSIBLE)
+    if awaited == 0:
+        return _begin_aggregating(context, current)
+    return (_with_grace(context, current, at) if accepted >= quorum else current), ()
+
+
+def _training_deadline(context: RoundContext, current: Round, event: ev.DeadlinePassed) -> Step:
+    if len(current.accepted) >= context.terms.rounds.quorum:
+        return _begin_aggregating(context, _label_stragglers(current))
+    if event.name is DeadlineName.TRAIN:
+        return close(context, _label_stragglers(current), Phase.FAILED, event.at, Reason.QUORUM_NOT_REACHED)
+    return current, ()
+
+
+def _label_stragglers(current: Round) -> Round:
+    roster = tuple(
+        replace(entry, outcome=SiteOutcome.STRAGGLER) if entry.outcome.is_open else entry for entry in current.roster
+    )
+    return replace(current, roster=roster)
+
+
+# AGGREGATING: the shell combines; it answers with a candidate or with why there is none.
+
+
+def _begin_aggregating(context: RoundContext, current: Round) -> Step:
+    aggregating = replace(current, phase=Phase.AGGREGATING, deadlines=())
+    return aggregating, (_command(context, aggregating, CommandKind.AGGREGATE),)
+
+
+def _aggregating(context: RoundContext, current: Round, event: ev.RoundEvent) -> Step:
+    match event:
+        case ev.CandidateReady(round_number=number) if number == current.number:
+            weights = dict(event.weights)
+            roster = tuple(replace(entry, weight=weights.get(entry.site, 0.0)) for entry in current.roster)
+            combined = replace(current, roster=roster, candidate=event.candidate)
+            if context.terms.gate.metric is GateMetric.NONE:
+                return close(context, combined, Phase.COMMITTED, event.at)
+            deadline = _deadline(DeadlineName.EVALUATE, event.at, context.terms.rounds.evaluate_deadline)
+            return replace(combined, phase=Phase.EVALUATING, deadlines=(deadline,)), ()
+        case ev.AggregationFailed(round_number=number) if number == current.number:
+            return close(context, current, Phase.FAILED, event.at, event.reason)
+    return current, ()
+
+
+# EVALUATING: the first evaluator that answers decides; a decline is kept, so that it is not asked again.
+
+
+def _evaluating(context: RoundContext, current: Round, event: ev.RoundEvent) -> Step:
+    match event:
+        case ev.ScoresReported(round_number=number, scores=scores) if number == current.number:
+            promoted = is_promoted(context.terms.gate, scores, context.served_scores)
+            phase = Phase.COMMITTED if promoted else Phase.REJECTED
+            return close(context, replace(current, scores=scores), phase, event.at)
+        case ev.AssignmentDeclined(by=evaluator):
+            if event.assignment_id != evaluate_assignment_id(context.run_id, current.number, evaluator):
+                return current, ()
+            return replace(current, declined_evaluators=(*current.declined_evaluators, evaluator)), ()
+        case ev.DeadlinePassed(name=DeadlineName.EVALUATE):
+            if context.terms.gate.on_evaluator_absent is OnEvaluatorAbsent.PROMOTE:
+                return close(context, replace(current, is_unscored=True), Phase.COMMITTED, event.at)
+            return close(context, current, Phase.FAILED, event.at, Reason.EVALUATOR_ABSENT)
+    return current, ()
+
+
+def _with_grace(context: RoundContext, current: Round, at: datetime) -> Round:
+    if any(deadline.name is DeadlineName.GRACE for deadline in current.deadlines):
+        return current
+    grace = _deadline(DeadlineName.GRACE, at, context.terms.rounds.grace)
+    return replace(current, deadlines=(*current.deadlines, grace))
+
+
+def _deadline(name: DeadlineName, at: datetime, seconds: float) -> Deadline:
+    return Deadline(name=name, at=at + timedelta(seconds=seconds))
+
+
+def _command(context: RoundContext, current: Round, kind: CommandKind) -> Command:
+    return Command(kind=kind, run_id=context.run_id, round_number=current.number)

@@ -1,0 +1,222 @@
+"""Runs, rounds and rosters as values. Nothing here decides; the machines do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from common.adapter import AdapterSpec
+from common.errors import Reason
+from common.ids import AssignmentId, Digest, RunId, SiteName
+from common.terms import Terms
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    INITIALISING = "initialising"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    ABORTED = "aborted"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run can still move."""
+        return self in (RunState.INITIALISING, RunState.RUNNING)
+
+
+class Phase(StrEnum):
+    """Where a round stands."""
+
+    SELECTING = "selecting"
+    TRAINING = "training"
+    AGGREGATING = "aggregating"
+    EVALUATING = "evaluating"
+    COMMITTED = "committed"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    ABORTED = "aborted"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the round can still move."""
+        return self in (Phase.SELECTING, Phase.TRAINING, Phase.AGGREGATING, Phase.EVALUATING)
+
+
+class SiteOutcome(StrEnum):
+    """Where a site stands in a round."""
+
+    INVITED = "invited"
+    JOINED = "joined"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    DECLINED = "declined"
+    STRAGGLER = "straggler"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the site's answer is still awaited."""
+        return self in (SiteOutcome.INVITED, SiteOutcome.JOINED)
+
+
+class DeadlineName(StrEnum):
+    """The deadlines that a round or a run may wait for (seconds in the run's terms)."""
+
+    TRAIN = "train_deadline"
+    GRACE = "grace"
+    EVALUATE = "evaluate_deadline"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadline:
+    """The shell turns it into a ``DeadlinePassed`` event when ``at`` has come."""
+
+    name: DeadlineName
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterFile:
+    """A safetensors file in the blob store, by digest and size."""
+
+    digest: Digest
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """An accepted update: its file and the counts that came with it."""
+
+    file: AdapterFile
+    num_examples: int
+    num_label_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RosterEntry:
+    """One site in one round."""
+
+    site: SiteName
+    assignment_id: AssignmentId
+    outcome: SiteOutcome = SiteOutcome.INVITED
+    reason: Reason | None = None
+    update: Update | None = None
+    weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class F1Score:
+    """Counts behind an F1; F1 = 2 tp / (predicted + gold), and 1 when both are 0."""
+
+    true_positives: int
+    predicted: int
+    gold: int
+
+    @property
+    def value(self) -> float:
+        """The F1, 0 to 1."""
+        total = self.predicted + self.gold
+        return 1.0 if total == 0 else 2 * self.true_positives / total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """How a candidate did on the consortium's validation set; the loss is mean token cross-entropy in nats."""
+
+    mean_loss: float
+    num_examples: int
+    num_label_tokens: int
+    strict: F1Score | None = None
+    lenient: F1Score | None = None
+    duration_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One cycle of a run.
+
+    Attributes:
+        number: Counted from 1.
+        roster: Everyone invited, sorted by site; empty while SELECTING.
+        global_adapter: What this round starts from.
+        candidate: The aggregate, once there is one.
+        declined_evaluators: Evaluators that said no to scoring the candidate.
+        is_unscored: The candidate was promoted without scores, because no evaluator answered.
+    """
+
+    number: int
+    phase: Phase
+    global_adapter: AdapterFile
+    opened_at: datetime
+    roster: tuple[RosterEntry, ...] = ()
+    deadlines: tuple[Deadline, ...] = ()
+    candidate: AdapterFile | None = None
+    scores: Scores | None = None
+    declined_evaluators: tuple[SiteName, ...] = ()
+    is_unscored: bool = False
+    reason: Reason | None = None
+    closed_at: datetime | None = None
+
+    @property
+    def accepted(self) -> tuple[RosterEntry, ...]:
+        """Entries whose update is in the round, sorted by site."""
+        return tuple(entry for entry in self.roster if entry.outcome is SiteOutcome.ACCEPTED)
+
+    @property
+    def awaited(self) -> tuple[RosterEntry, ...]:
+        """Entries whose answer is still awaited."""
+        return tuple(entry for entry in self.roster if entry.outcome.is_open)
+
+    @property
+    def is_subset(self) -> bool:
+        """Whether the aggregate lacks an invited site."""
+        return len(self.accepted) < len(self.roster)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """The last promoted adapter, with the round it came out of and the scores it was promoted with."""
+
+    adapter: AdapterFile
+    version: int
+    scores: Scores | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A training campaign.
+
+    Attributes:
+        spec: The adapter's shape, once the first adapter is there.
+        first_adapter: Version 0, made by an evaluator.
+        rounds: Oldest first; only the last one may be open.
+        deadlines: Those of the INITIALISE assignment.
+        declined_evaluators: Evaluators that said no to making the first adapter.
+    """
+
+    run_id: RunId
+    terms: Terms
+    state: RunState
+    created_at: datetime
+    spec: AdapterSpec | None = None
+    first_adapter: AdapterFile | None = None
+    served: Served | None = None
+    rounds: tuple[Round, ...] = ()
+    deadlines: tuple[Deadline, ...] = ()
+    declined_evaluators: tuple[SiteName, ...] = ()
+    reason: Reason | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def current(self) -> Round | None:
+        """The open round, if there is one."""
+        return self.rounds[-1] if self.rounds and self.rounds[-1].phase.is_open else None
+
+    @property
+    def open_deadlines(self) -> tuple[Deadline, ...]:
+        """Deadlines that the run waits for now."""
+        if not self.state.is_open:
+            return ()
+        return self.deadlines if self.current is None else self.current.deadlines

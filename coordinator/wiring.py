@@ -1,0 +1,103 @@
+"""Puts the coordinator together, once, top to bottom. Decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from cryptography import x509
+
+from common.clock import SystemClock
+from common.logging import get_logger
+from common.tls import caller_from_certificate, load_identity
+from coordinator.adapters.metrics import CoordinatorMetrics, Snapshot, serve_metrics
+from coordinator.adapters.rpc.admin_service import AdminServicer, AdminUseCases, RegistryServicer
+from coordinator.adapters.rpc.interceptor import GuardInterceptor
+from coordinator.adapters.rpc.rounds_service import RoundServicer, RoundUseCases
+from coordinator.adapters.rpc.server import Servicers, start_server
+from coordinator.adapters.rpc.traffic_meter import TrafficMeter
+from coordinator.adapters.storage.blob_folder import BlobFolder
+from coordinator.adapters.storage.engine import exclusive, open_engine
+from coordinator.adapters.storage.run_store import SqlRunStore
+from coordinator.adapters.story import Story
+from coordinator.app.answers import Answers
+from coordinator.app.perform_commands import CommandPerformer
+from coordinator.app.poll import Poll
+from coordinator.app.presence import Presence
+from coordinator.app.recovery import recover
+from coordinator.app.round_driver import RoundDriver
+from coordinator.app.update_intake import UpdateIntake
+from coordinator.config import CoordinatorConfig
+
+# How long open rpcs may finish after SIGTERM; polls are cut at once by their own hold.
+SHUTDOWN_GRACE_SECONDS = 2.0
+
+
+async def serve(config: CoordinatorConfig) -> None:
+    """Run the coordinator until SIGTERM or SIGINT.
+
+    Raises:
+        FedMedError: the configuration names something that is not there, or another coordinator holds the store.
+    """
+    state = config.coordinator.state_folder
+    with exclusive(state):
+        await _serve(config)
+
+
+async def _serve(config: CoordinatorConfig) -> None:
+    state, clock, log = config.coordinator.state_folder, SystemClock(), get_logger("coordinator")
+    identity = load_identity(config.identity.folder)
+    consortium = caller_from_certificate(identity.certificate_pem).consortium
+    metrics = CoordinatorMetrics()
+    store, blobs = SqlRunStore(open_engine(state)), BlobFolder(state)
+
+    presence = Presence(clock.monotonic, linger_seconds=config.coordinator.poll_hold)
+    driver = RoundDriver(store, presence, Story(log, metrics), clock)
+    answers = Answers(driver, clock)
+    meter = TrafficMeter(store, metrics)
+    performer = CommandPerformer(
+        driver=driver,
+        blobs=blobs,
+        clock=clock,
+        registry=state / "registry",
+        log=log,
+        aggregated=metrics.aggregated,
+    )
+
+    swept = await recover(driver, store, blobs)
+    rounds = RoundUseCases(
+        driver=driver,
+        poll=Poll(driver, presence, store, clock, config.coordinator.poll_hold),
+        intake=UpdateIntake(driver, blobs, clock),
+        answers=answers,
+        blobs=blobs,
+        meter=meter,
+        stream_progress_seconds=config.coordinator.stream_progress_deadline,
+    )
+    admin = AdminUseCases(driver=driver, answers=answers, presence=presence, store=store, clock=clock)
+    servicers = Servicers(rounds=RoundServicer(rounds), admin=AdminServicer(admin), registry=RegistryServicer(driver))
+    guard = GuardInterceptor(consortium, metrics, log)
+    expires_at = x509.load_pem_x509_certificate(identity.certificate_pem).not_valid_after_utc.timestamp()
+    metrics.show(lambda: Snapshot(runs=driver.runs, presence=presence.snapshot(), certificate_expires_at=expires_at))
+    stop_metrics = serve_metrics(config.metrics.listen, metrics)
+    running = await start_server(config.coordinator.listen, identity, guard, servicers)
+    log.info("coordinator_started", listen_address=config.coordinator.listen, count=len(driver.runs), blobs=swept)
+    try:
+        await _until_stopped(driver, performer)
+    finally:
+        await running.server.stop(SHUTDOWN_GRACE_SECONDS)
+        stop_metrics()
+        await store.close()
+        log.info("coordinator_stopped")
+
+
+async def _until_stopped(driver: RoundDriver, performer: CommandPerformer) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(driver.watch()), group.create_task(driver.perform_commands(performer.perform))]
+        await stopped.wait()
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,76 @@
+"""What a demo is asked to do: from the command line, or from the environment that `make demo` passes on."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_BASE_MODEL = Path(".cache/smollm2-135m")
+# The corpora that DATA= must hold, one folder each, as ../shared/data/README.md describes them.
+CORPORA = ("maccrobat", "chia", "phee")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """One demo.
+
+    Attributes:
+        data: Folder of annotated corpora, or None for generated notes.
+        sites: How many sites take part.
+        test_passages: Passages of each site that are scored at the end.
+    """
+
+    out: Path
+    base_model: str
+    data: Path | None
+    sites: int
+    rounds: int
+    device: str
+    examples_per_round: int
+    test_passages: int
+    seed: int
+
+
+def parse_options(arguments: list[str]) -> tuple[str, DemoOptions]:
+    """The step to do (``run`` or ``prepare``) and its options; empty environment variables count as unset."""
+    parser = argparse.ArgumentParser(prog="python -m demo", description="A whole federation on this machine.")
+    parser.add_argument("step", nargs="?", choices=("run", "prepare"), default="run")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the demo (made anew)")
+    parser.add_argument("--model", default=_env("MODEL", str(DEFAULT_BASE_MODEL)), help="base model: folder or hub id")
+    parser.add_argument("--data", default=_env("DATA", ""), help="folder of annotated corpora; empty generates notes")
+    parser.add_argument("--sites", type=_count, default=_env("SITES", "3"), help="number of sites")
+    parser.add_argument("--rounds", type=_count, default=_env("ROUNDS", "3"), help="number of rounds")
+    parser.add_argument("--device", default=_env("DEVICE", "auto"), help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--examples", type=_count, default="80", help="sentence-level examples a site and round")
+    parser.add_argument("--test-passages", type=_count, default="25", help="scored passages a site")
+    parser.add_argument("--seed", type=int, default=7)
+    given = parser.parse_args(arguments)
+    data = Path(given.data).resolve() if given.data else None
+    if data is not None and not (data / CORPORA[0] / "train.jsonl").is_file():
+        parser.error(f"DATA: expected a folder with {CORPORA[0]}/train.jsonl, got {data}")
+    if data is not None and given.sites > len(CORPORA):
+        parser.error(f"SITES: expected at most {len(CORPORA)} with DATA, one for each corpus, got {given.sites}")
+    return given.step, DemoOptions(
+        out=given.out.resolve(),
+        base_model=str(Path(given.model).resolve()) if Path(given.model).is_dir() else given.model,
+        data=data,
+        sites=given.sites,
+        rounds=given.rounds,
+        device=given.device,
+        examples_per_round=given.examples,
+        test_passages=given.test_passages,
+        seed=given.seed,
+    )
+
+
+def _env(name: str, default: str) -> str:
+    return os.environ.get(name) or default
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+    return value

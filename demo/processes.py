@@ -1,0 +1,91 @@
+"""Starts the demo's processes and ends every one of them, whatever happens. Knows them by pid, never by name."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h: the kernel signals the child when its parent dies
+TERM_SECONDS = 15.0
+
+
+class ProcessGroup:
+    """Processes that live no longer than this object: each in a session of its own, with a log file."""
+
+    def __init__(self, log_folder: Path) -> None:
+        self._log_folder = log_folder
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, module: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        """Run ``python -m module arguments`` as ``name``; its output goes to ``<name>.log``."""
+        command = [sys.executable, "-m", module, *arguments]
+        self._log_folder.mkdir(parents=True, exist_ok=True)
+        with (self._log_folder / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    def ended(self) -> dict[str, int]:
+        """Names and exit codes of processes that have ended."""
+        codes = {name: process.poll() for name, process in self._running.items()}
+        return {name: code for name, code in codes.items() if code is not None}
+
+    def log_of(self, name: str) -> Path:
+        """Where the output of ``name`` goes."""
+        return self._log_folder / f"{name}.log"
+
+    def wait(self, name: str) -> int:
+        """Wait for one process; returns its exit code."""
+        return self._running[name].wait()
+
+    def stop(self, names: Sequence[str] | None = None) -> None:
+        """Ask with SIGTERM, wait, and kill what is left, children included."""
+        chosen = [self._running.pop(name) for name in (names or list(self._running))]
+        for process in chosen:
+            _signal_group(process, signal.SIGTERM)
+        for process in chosen:
+            try:
+                process.wait(TERM_SECONDS)
+            except subprocess.TimeoutExpired:
+                pass
+            _signal_group(process, signal.SIGKILL)
+            process.wait()
+
+
+@contextmanager
+def process_group(log_folder: Path) -> Iterator[ProcessGroup]:
+    """A process group that is stopped at the end of the block, also after Ctrl-C and after SIGTERM."""
+    group = ProcessGroup(log_folder)
+    previous = signal.signal(signal.SIGTERM, _raise_interrupt)
+    try:
+        yield group
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        group.stop()
+
+
+def _raise_interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,1 @@
+"""What touches the world for the agent: gRPC, files, the child process, metrics. It decides nothing."""

@@ -1,0 +1,83 @@
+"""What a site gives in answer to an assignment: typed values made from a trainer's result. It decides and sends nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from common.adapter import AdapterSpec
+from common.ids import AssignmentId, Digest
+from site_agent.orders import EvaluateResult, F1Counts, TrainResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedUpdate:
+    """What goes with a trained update; see ``fedmedlora.v1.TrainedUpdate``."""
+
+    base_digest: Digest
+    num_examples: int
+    num_label_tokens: int
+    mean_loss: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstAdapter:
+    """What goes with a first adapter."""
+
+    spec: AdapterSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadHeader:
+    """What an upload will bring: the digest and size are those of the whole file."""
+
+    assignment_id: AssignmentId
+    digest: Digest
+    size_bytes: int
+    content: TrainedUpdate | FirstAdapter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadOffset:
+    """How far an upload is: bytes kept, and whether it was accepted already."""
+
+    offset: int
+    is_accepted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationScores:
+    """Scores of a candidate; the entity counts are None when nothing was decoded."""
+
+    mean_loss: float
+    num_examples: int
+    num_label_tokens: int
+    strict: F1Counts | None
+    lenient: F1Counts | None
+    seconds: float
+
+
+def trained_update(result: TrainResult, base_digest: Digest) -> TrainedUpdate:
+    """The part of a training result that the consortium asked for."""
+    return TrainedUpdate(
+        base_digest=base_digest,
+        num_examples=result.num_examples,
+        num_label_tokens=result.num_label_tokens,
+        mean_loss=result.mean_loss,
+    )
+
+
+def evaluation_scores(result: EvaluateResult) -> EvaluationScores:
+    """The part of an evaluation that the consortium asked for."""
+    return EvaluationScores(
+        mean_loss=result.mean_loss,
+        num_examples=result.num_examples,
+        num_label_tokens=result.num_label_tokens,
+        strict=result.strict,
+        lenient=result.lenient,
+        seconds=result.seconds,
+    )
+
+
+def metric_names(answer: TrainedUpdate | EvaluationScores) -> frozenset[str]:
+    """Names of everything in ``answer`` that was measured here: a field added later is seen by the egress check."""
+    return frozenset(field.name for field in fields(answer)) - {"base_digest"}

@@ -1,0 +1,63 @@
+"""From an assignment and the site's own settings to the order its trainer gets. Pure; it writes no file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from site_agent.domain.assignment import Assignment, EvaluateWork, InitialiseWork, TrainWork
+from site_agent.orders import BaseModelSource, EvaluateOrder, InitialiseOrder, TrainOrder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalSettings:
+    """What only the site decides: where its base model and its notes lie, and on which device it works.
+
+    Attributes:
+        threads: CPU threads for torch; 0 leaves torch's default.
+    """
+
+    base_model_location: str
+    device: str
+    threads: int
+    train_files: tuple[str, ...]
+    validation_files: tuple[str, ...]
+
+
+def order_for(assignment: Assignment, local: LocalSettings) -> InitialiseOrder | TrainOrder | EvaluateOrder:
+    """The order for ``assignment``; the same assignment gives the same order."""
+    terms = assignment.terms
+    base_model = BaseModelSource(
+        location=local.base_model_location,
+        expected=terms.base_model,
+        device=local.device,
+        threads=local.threads,
+    )
+    match assignment.work:
+        case InitialiseWork():
+            return InitialiseOrder(
+                base_model=base_model,
+                lora=terms.lora,
+                seed=terms.training.seed,
+                wire_dtype=terms.aggregation.wire_dtype,
+            )
+        case TrainWork(trainable=trainable):
+            return TrainOrder(
+                base_model=base_model,
+                lora=terms.lora,
+                task=terms.task,
+                training=terms.training,
+                data_files=local.train_files,
+                trainable=trainable,
+                round_number=assignment.round_number,
+                seed=terms.training.seed,
+                wire_dtype=terms.aggregation.wire_dtype,
+            )
+        case EvaluateWork():
+            return EvaluateOrder(
+                base_model=base_model,
+                lora=terms.lora,
+                task=terms.task,
+                training=terms.training,
+                data_files=local.validation_files,
+                seed=terms.training.seed,
+            )

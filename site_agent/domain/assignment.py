@@ -1,0 +1,104 @@
+"""What a site agent can be asked to do, as values. How it is asked (protobuf) is not known here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.adapter import AdapterSpec, TensorSpec, WireDtype
+from common.errors import Reason
+from common.ids import AssignmentId, Digest, RunId
+from common.terms import Terms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterRef:
+    """An adapter file that can be downloaded."""
+
+    digest: Digest
+    size_bytes: int
+    spec_digest: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateSpec:
+    """What an update must hold, and nothing else: these tensors, sorted by name, in this dtype."""
+
+    tensors: tuple[TensorSpec, ...]
+    dtype: WireDtype
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialiseWork:
+    """Make the first adapter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainWork:
+    """Train the global adapter; only the tensors named in ``trainable`` change and travel up."""
+
+    global_adapter: AdapterRef
+    adapter_spec: AdapterSpec
+    trainable: tuple[str, ...]
+
+    @property
+    def update_spec(self) -> UpdateSpec:
+        """The part of the adapter that travels up."""
+        wanted = frozenset(self.trainable)
+        tensors = tuple(tensor for tensor in self.adapter_spec.tensors if tensor.name in wanted)
+        return UpdateSpec(tensors=tensors, dtype=self.adapter_spec.dtype)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateWork:
+    """Score a candidate."""
+
+    candidate: AdapterRef
+    adapter_spec: AdapterSpec
+
+
+Work = InitialiseWork | TrainWork | EvaluateWork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """What this agent must do in one round.
+
+    Attributes:
+        round_number: Counted from 1; 0 for INITIALISE.
+        deadline_at: Unix seconds, by the coordinator's clock; for people, nothing here acts on it.
+    """
+
+    assignment_id: AssignmentId
+    run_id: RunId
+    round_number: int
+    terms: Terms
+    deadline_at: float
+    work: Work
+
+    @property
+    def kind(self) -> str:
+        """The glossary's name of the work, in lower case."""
+        match self.work:
+            case InitialiseWork():
+                return "initialise"
+            case TrainWork():
+                return "train"
+            case EvaluateWork():
+                return "evaluate"
+
+    @property
+    def adapter(self) -> AdapterRef | None:
+        """The adapter to fetch first, if the work starts from one."""
+        match self.work:
+            case InitialiseWork():
+                return None
+            case TrainWork(global_adapter=adapter) | EvaluateWork(candidate=adapter):
+                return adapter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """The assignment is no longer wanted."""
+
+    assignment_id: AssignmentId
+    reason: Reason

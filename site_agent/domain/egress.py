@@ -1,0 +1,59 @@
+"""What may leave the site: first form. Fails closed: a tensor, a metric or a byte that nobody asked for stays home.
+
+It decides from names, shapes and sizes alone; it reads no file and no value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from common.adapter import TensorSpec
+from common.errors import Reason
+from site_agent.domain.assignment import UpdateSpec
+from site_agent.domain.eligibility import ALLOWED, Decision
+
+UPDATE_METRICS = frozenset({"num_examples", "num_label_tokens", "mean_loss"})
+EVALUATION_METRICS = frozenset({"mean_loss", "num_examples", "num_label_tokens", "strict", "lenient", "seconds"})
+PROGRESS_METRICS = frozenset({"stage", "step", "steps", "loss", "tokens_per_second"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileLayout:
+    """What a safetensors file says about itself.
+
+    Attributes:
+        tensors: Sorted by name.
+        dtypes: All dtypes that occur, in safetensors' names and lower case.
+        metadata_keys: Keys of its free-text metadata: text could leave in their values.
+        stray_bytes: Bytes that belong to neither the header nor a tensor.
+    """
+
+    tensors: tuple[TensorSpec, ...]
+    dtypes: frozenset[str]
+    metadata_keys: frozenset[str] = frozenset()
+    stray_bytes: int = 0
+
+
+def judge_file(layout: FileLayout, spec: UpdateSpec) -> Decision:
+    """Whether a file of this layout may leave for an assignment that asks for ``spec``."""
+    if layout.metadata_keys:
+        return _denied(f"metadata: expected none, got {len(layout.metadata_keys)} entries")
+    if layout.stray_bytes:
+        return _denied(f"stray bytes: expected none, got {layout.stray_bytes}")
+    if layout.dtypes != {str(spec.dtype)}:
+        return _denied(f"dtype: expected {spec.dtype}, got {sorted(layout.dtypes)}")
+    if layout.tensors != spec.tensors:
+        differing = sorted({tensor.name for tensor in set(layout.tensors) ^ set(spec.tensors)})
+        return _denied(f"tensors: {len(differing)} differ from the assignment's in name or shape: {differing[:3]}")
+    return ALLOWED
+
+
+def judge_metrics(names: Iterable[str], allowed: frozenset[str]) -> Decision:
+    """Whether metrics of these names may leave."""
+    unknown = sorted(set(names) - allowed)
+    return _denied(f"metrics: expected only {sorted(allowed)}, got also {unknown}") if unknown else ALLOWED
+
+
+def _denied(detail: str) -> Decision:
+    return Decision(reason=Reason.EGRESS_DENIED, detail=detail)

@@ -1,0 +1,107 @@
+"""May this site do this assignment? Decides from the assignment and the site's own policy; looks at no file.
+
+What the trainer alone can see (the weights on disk, the notes, the device) it checks itself, later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.adapter import AdapterSpec
+from common.errors import FedMedError, Reason
+from common.ids import Digest
+from common.terms import Terms, check_terms
+from site_agent.domain.assignment import AdapterRef, Assignment, EvaluateWork, InitialiseWork, TrainWork
+
+# A safetensors header takes about 120 bytes a tensor; this is room for the most tensors an adapter may have.
+MAX_FILE_OVERHEAD_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitePolicy:
+    """What this site takes part in; it comes from the site's own configuration alone.
+
+    Attributes:
+        kinds: Of work, as :attr:`Assignment.kind` names them.
+        strategies: By name.
+        weights_digest: Of the base model that the site keeps; None leaves the check to the trainer.
+    """
+
+    kinds: frozenset[str]
+    strategies: frozenset[str]
+    weights_digest: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Yes, or no with a reason. ``detail`` is for the site's own log."""
+
+    reason: Reason | None = None
+    detail: str = ""
+
+    @property
+    def is_allowed(self) -> bool:
+        """Whether the answer is yes."""
+        return self.reason is None
+
+
+ALLOWED = Decision()
+
+
+def judge(assignment: Assignment, policy: SitePolicy) -> Decision:
+    """Whether the site may do ``assignment`` under ``policy``: the first objection, or ALLOWED."""
+    expected = policy.weights_digest
+    got = assignment.terms.base_model.weights_digest
+    strategy = assignment.terms.aggregation.strategy
+    if assignment.kind not in policy.kinds:
+        return _unsupported(f"kind: expected one of {sorted(policy.kinds)}, got {assignment.kind}")
+    if strategy not in policy.strategies:
+        return _unsupported(f"strategy: expected one of {sorted(policy.strategies)}, got {strategy[:64]!r}")
+    if expected is not None and got != expected:
+        return Decision(
+            reason=Reason.BASE_MODEL_MISMATCH, detail=f"base model weights: expected {expected}, got {got}"
+        )
+    try:
+        check_terms(assignment.terms)
+    except FedMedError as error:
+        return _unsupported(error.message)
+    return _judge_work(assignment)
+
+
+def _judge_work(assignment: Assignment) -> Decision:
+    """Whether the adapter handed out is the one that the terms describe, and no larger than it says."""
+    match assignment.work:
+        case InitialiseWork():
+            return ALLOWED
+        case TrainWork(global_adapter=adapter, adapter_spec=spec, trainable=trainable):
+            problem = _trainable_problem(trainable, spec)
+        case EvaluateWork(candidate=adapter, adapter_spec=spec):
+            problem = None
+    problem = problem or _spec_problem(spec, assignment.terms) or _file_problem(adapter, spec)
+    return _unsupported(problem) if problem else ALLOWED
+
+
+def _trainable_problem(trainable: tuple[str, ...], spec: AdapterSpec) -> str | None:
+    if trainable and set(trainable) <= set(spec.names):
+        return None
+    return "trainable: expected at least one name, all of them of the adapter's tensors"
+
+
+def _spec_problem(spec: AdapterSpec, terms: Terms) -> str | None:
+    lora = terms.lora
+    got = (spec.lora_rank, spec.lora_alpha, spec.target_modules, spec.dtype)
+    expected = (lora.lora_rank, lora.lora_alpha, lora.target_modules, terms.aggregation.wire_dtype)
+    return None if got == expected else f"adapter specification: expected the terms' {expected}, got {got}"
+
+
+def _file_problem(adapter: AdapterRef, spec: AdapterSpec) -> str | None:
+    if adapter.spec_digest != spec.digest:
+        return f"adapter specification: expected digest {spec.digest}, got {adapter.spec_digest}"
+    largest = spec.data_bytes + MAX_FILE_OVERHEAD_BYTES
+    if not spec.data_bytes < adapter.size_bytes <= largest:
+        return f"adapter file: expected {spec.data_bytes + 1} to {largest} bytes, got {adapter.size_bytes}"
+    return None
+
+
+def _unsupported(detail: str) -> Decision:
+    return Decision(reason=Reason.SETTINGS_UNSUPPORTED, detail=detail)

@@ -1,0 +1,238 @@
+"""The files between the agent and its trainer: typed orders down, typed results up, as JSON.
+
+Both processes import this module and nothing else of each other. It holds no text of a note and no key: an order
+names folders and settings, a result holds counts, scores and digests. It does not read or write files itself.
+
+An *order folder* holds::
+
+    order.json            written by the agent before the trainer starts
+    adapter.safetensors   the adapter to start from or to score (absent for an INITIALISE order)
+    progress.json         replaced atomically by the trainer while it works
+    update.safetensors    written by the trainer: the site's update, or the first adapter
+    result.json           written last, atomically: its presence means "done"
+    failure.json          written instead of result.json when the trainer knows why it failed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from common.adapter import AdapterSpec, FactorSet
+from common.terms import BaseModelTerms, LoraTerms, TaskTerms, TrainingTerms
+
+ORDER_FILE = "order.json"
+ADAPTER_FILE = "adapter.safetensors"
+PROGRESS_FILE = "progress.json"
+UPDATE_FILE = "update.safetensors"
+RESULT_FILE = "result.json"
+FAILURE_FILE = "failure.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseModelSource:
+    """Where this site keeps the base model, and what the run's terms say it must be.
+
+    Attributes:
+        location: A local folder, or a hub id already in the local cache.
+        expected: Digests from the run's terms; the trainer refuses a model that differs.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``: this site's own choice.
+        threads: CPU threads for torch; 0 leaves torch's default.
+    """
+
+    location: str
+    expected: BaseModelTerms
+    device: str = "auto"
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialiseOrder:
+    """Make the first adapter: A(0) random from ``seed``, B = 0, in the dtype that travels."""
+
+    kind: Literal["initialise"] = "initialise"
+    base_model: BaseModelSource
+    lora: LoraTerms
+    seed: int
+    wire_dtype: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOrder:
+    """Train the adapter in the order folder on this site's notes.
+
+    Attributes:
+        data_files: JSONL files of annotated passages, read by the trainer alone.
+        trained: The factors that training may change.
+        uploaded: The factors that the update holds (`AdapterSpec.tensors_of`), and no others.
+        round_number: Counted from 1.
+    """
+
+    kind: Literal["train"] = "train"
+    base_model: BaseModelSource
+    lora: LoraTerms
+    task: TaskTerms
+    training: TrainingTerms
+    data_files: tuple[str, ...]
+    trained: FactorSet
+    uploaded: FactorSet
+    round_number: int
+    seed: int
+    wire_dtype: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateOrder:
+    """Score the adapter in the order folder (or the bare base model, when there is none) on annotated passages.
+
+    Attributes:
+        max_passages: At most this many passages, chosen by ``seed``; 0 means all.
+        shots: Worked examples put into the prompt, taken from ``shot_files``; 0 for none.
+        generate: Whether to decode answers and score entities; False gives the token loss alone.
+    """
+
+    kind: Literal["evaluate"] = "evaluate"
+    base_model: BaseModelSource
+    lora: LoraTerms
+    task: TaskTerms
+    training: TrainingTerms
+    data_files: tuple[str, ...]
+    shot_files: tuple[str, ...] = ()
+    shots: int = 0
+    max_passages: int = 0
+    generate: bool = True
+    seed: int = 0
+
+
+Order = Annotated[InitialiseOrder | TrainOrder | EvaluateOrder, Field(discriminator="kind")]
+
+
+class TrainerStage(StrEnum):
+    """What the trainer is doing."""
+
+    LOADING = "loading"
+    TRAINING = "training"
+    SCORING = "scoring"
+    WRITING = "writing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where the trainer stands; numbers only.
+
+    Attributes:
+        step / steps: Optimiser steps (training) or passages (scoring) done and in all.
+        loss: Mean token cross-entropy in nats since the last report; None before the first.
+        tokens_per_second: Non-padding tokens a second.
+    """
+
+    stage: TrainerStage
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    gpu_memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialiseResult:
+    """The first adapter lies in ``update.safetensors`` and has this shape."""
+
+    kind: Literal["initialise"] = "initialise"
+    spec: AdapterSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """The update lies in ``update.safetensors``; these counts go with it.
+
+    Attributes:
+        num_examples: Sentence-level examples in one pass of this round's data.
+        num_label_tokens: Tokens that count in the loss, over one pass.
+        mean_loss: Mean token cross-entropy in nats over the last local epoch.
+    """
+
+    kind: Literal["train"] = "train"
+    num_examples: int
+    num_label_tokens: int
+    mean_loss: float
+    steps: int
+    seconds: float
+    tokens_per_second: float
+    padding_share: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class F1Counts:
+    """True positives, predictions and gold entities of one matching rule; F1 = 2 tp / (predicted + gold)."""
+
+    true_positives: int
+    predicted: int
+    gold: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypeCounts:
+    """Counts of one entity type."""
+
+    entity_type: str
+    strict: F1Counts
+    lenient: F1Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateResult:
+    """Scores of one adapter on one set of passages; counts, so that they can be added over sets.
+
+    ``strict`` and ``lenient`` are type-aware and micro-averaged; the ``_agnostic`` ones ignore the type.
+    The entity scores are None when nothing was decoded.
+    """
+
+    kind: Literal["evaluate"] = "evaluate"
+    mean_loss: float
+    num_label_tokens: int
+    num_examples: int
+    num_passages: int
+    strict: F1Counts | None = None
+    lenient: F1Counts | None = None
+    strict_agnostic: F1Counts | None = None
+    lenient_agnostic: F1Counts | None = None
+    per_type: tuple[TypeCounts, ...] = ()
+    malformed_answers: int = 0
+    seconds: float = 0.0
+
+
+Result = Annotated[InitialiseResult | TrainResult | EvaluateResult, Field(discriminator="kind")]
+
+
+class FailureReason(StrEnum):
+    """Why the trainer could not do its order; each is something a person at the site can act on."""
+
+    BASE_MODEL_MISMATCH = "BASE_MODEL_MISMATCH"
+    BASE_MODEL_UNREADABLE = "BASE_MODEL_UNREADABLE"
+    NOTES_INVALID = "NOTES_INVALID"
+    NOTES_TOO_FEW = "NOTES_TOO_FEW"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    DEVICE_UNAVAILABLE = "DEVICE_UNAVAILABLE"
+    LOSS_NOT_FINITE = "LOSS_NOT_FINITE"
+    SETTINGS_UNSUPPORTED = "SETTINGS_UNSUPPORTED"
+    TRAINER_CRASHED = "TRAINER_CRASHED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why there is no result. ``detail`` says expected against got, and never holds text of a note."""
+
+    reason: FailureReason
+    detail: str
+    error_id: str
+
+
+ORDER: TypeAdapter[InitialiseOrder | TrainOrder | EvaluateOrder] = TypeAdapter(Order)
+RESULT: TypeAdapter[InitialiseResult | TrainResult | EvaluateResult] = TypeAdapter(Result)
+PROGRESS = TypeAdapter(Progress)
+FAILURE = TypeAdapter(Failure)

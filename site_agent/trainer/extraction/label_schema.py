@@ -1,0 +1,74 @@
+"""Which entity and relation types there are, and which pairs may be related. Holds no text and no offsets.
+
+The entity types and the modifier pairs are those of the Fed-MedLoRA paper (arXiv 2601.22124, authors' code);
+``adverse_effect`` and ``treats`` come from the annotated corpora.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from common.errors import InputInvalidError, Reason
+
+MAIN_TYPES = ("drug", "problem", "test", "treatment")
+MODIFIER_TYPES = (
+    "bodyloc",
+    "condition",
+    "course",
+    "dosage",
+    "duration",
+    "form",
+    "frequency",
+    "labvalue",
+    "negation",
+    "reference_range",
+    "route",
+    "severity",
+    "strength",
+    "subject",
+    "temporal",
+    "uncertain",
+)
+ENTITY_TYPES = (*MAIN_TYPES, *MODIFIER_TYPES)
+
+HAS_ATTRIBUTE = "hasAttr"
+ADVERSE_EFFECT = "adverse_effect"
+TREATS = "treats"
+RELATION_TYPES = (HAS_ATTRIBUTE, ADVERSE_EFFECT, TREATS)
+
+MODIFIERS_OF: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "problem": frozenset(
+            {"severity", "condition", "uncertain", "subject", "bodyloc", "course", "temporal", "negation"}
+        ),
+        "treatment": frozenset({"temporal", "negation"}),
+        "drug": frozenset({"strength", "dosage", "duration", "form", "frequency", "route", "temporal", "negation"}),
+        "test": frozenset({"labvalue", "reference_range", "temporal", "negation"}),
+    }
+)
+
+
+def is_allowed_relation(relation_type: str, head_type: str, tail_type: str) -> bool:
+    """Whether the schema knows a relation of this type from an entity of ``head_type`` to one of ``tail_type``.
+
+    Importers do not enforce it: corpora relate more pairs than the paper asks for.
+    """
+    if relation_type == HAS_ATTRIBUTE:
+        return tail_type in MODIFIERS_OF.get(head_type, frozenset())
+    return relation_type in RELATION_TYPES and (head_type, tail_type) == ("drug", "problem")
+
+
+def check_entity_types(entity_types: Iterable[str]) -> tuple[str, ...]:
+    """Return the types sorted, each once, if there is at least one and the schema knows them all.
+
+    Raises:
+        InputInvalidError: SETTINGS_UNSUPPORTED.
+    """
+    checked = tuple(sorted(set(entity_types)))
+    if not checked or not set(checked) <= set(ENTITY_TYPES):
+        raise InputInvalidError(
+            Reason.SETTINGS_UNSUPPORTED,
+            f"entity types: expected some of {', '.join(sorted(ENTITY_TYPES))}; got {', '.join(checked)[:200]!r}",
+        )
+    return checked

@@ -1,0 +1,107 @@
+"""JSONL files of annotated passages into memory, or one error that lists everything wrong. It parses no JSON itself.
+
+Of a file the error shows its name, line numbers and field names; never a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import BinaryIO
+
+from common.errors import InputInvalidError, Reason
+from site_agent.trainer.extraction.passage_records import parse_record
+from site_agent.trainer.extraction.passages import Passage
+
+# A whole discharge summary with thousands of entities fits; what does not is no passage.
+MAX_LINE_BYTES = 4 * 2**20
+MAX_PROBLEMS_SHOWN = 50
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(slots=True)
+class _Problems:
+    """All that is wrong: the first ones in words, the rest as a count, so that memory stays bounded."""
+
+    shown: list[str] = field(default_factory=list)
+    total: int = 0
+
+    def add(self, problem: str) -> None:
+        self.total += 1
+        if len(self.shown) < MAX_PROBLEMS_SHOWN:
+            self.shown.append(problem)
+
+    def message(self) -> str:
+        more = self.total - len(self.shown)
+        lines = [*self.shown, *([f"and {more} more"] if more else [])]
+        return f"{self.total} problems in the notes:\n" + "\n".join(lines)
+
+
+def read_passages(paths: Sequence[Path]) -> tuple[Passage, ...]:
+    """Read every passage of every file, in order. Blank lines and a leading byte order mark are passed over.
+
+    Raises:
+        InputInvalidError: NOTES_INVALID, with all problems of all files together.
+    """
+    problems = _Problems()
+    passages: list[Passage] = []
+    first_seen: dict[str, str] = {}
+    for path, label in zip(paths, _labels(paths), strict=True):
+        found = 0
+        for where, outcome in _records(path, label):
+            match outcome:
+                case Passage() if outcome.id in first_seen:
+                    problems.add(f"{where}: id: expected every passage id once, got that of {first_seen[outcome.id]}")
+                case Passage():
+                    first_seen[outcome.id] = where
+                    passages.append(outcome)
+                case _:
+                    for problem in outcome:
+                        problems.add(f"{where}: {problem}")
+            found += 1
+        if not found:
+            problems.add(f"{label}: expected at least one passage, got an empty file")
+    if not paths:
+        problems.add("expected at least one file, got none")
+    if problems.total:
+        raise InputInvalidError(Reason.NOTES_INVALID, problems.message())
+    return tuple(passages)
+
+
+def _records(path: Path, label: str) -> Iterator[tuple[str, Passage | tuple[str, ...]]]:
+    """Where each record stands, and what it is; a file that cannot be read is one malformed record."""
+    try:
+        with path.open("rb") as stream:
+            for number, line in _lines(stream):
+                where = f"{label}, line {number}"
+                if line is None:
+                    yield where, (f"expected at most {MAX_LINE_BYTES} bytes, got more",)
+                elif line.strip():
+                    yield where, parse_record(line)
+    except OSError as error:
+        yield label, (f"cannot be read ({type(error).__name__})",)
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """Lines counted from 1; None for one of more than `MAX_LINE_BYTES`, which is never held whole."""
+    for number in count(1):
+        line = stream.readline(MAX_LINE_BYTES + 1)
+        if not line:
+            return
+        if len(line) <= MAX_LINE_BYTES:
+            yield number, line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(MAX_LINE_BYTES)
+        yield number, None
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """File names alone, which is what a person looks for; numbered where two files share a name."""
+    names = [path.name for path in paths]
+    return [
+        name if names.count(name) == 1 else f"{name} (file {index} of {len(names)})"
+        for index, name in enumerate(names, start=1)
+    ]

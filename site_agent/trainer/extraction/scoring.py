@@ -1,0 +1,155 @@
+"""Entity F1: strict and lenient, type-aware and type-agnostic, per type and macro, with confidence intervals.
+
+Scores are counts, so that sets can be added; F1 is taken last. Only the types that a gold set annotates are scored,
+since the absence of a type from a corpus says nothing about its texts. The metrics are those of the paper
+(arXiv 2601.22124), whose authors print the type-agnostic number; type-aware micro F1 is the headline here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from site_agent.orders import F1Counts, TypeCounts
+from site_agent.trainer.extraction.matching import lenient_counts, strict_counts
+from site_agent.trainer.extraction.mentions import Mention
+from site_agent.trainer.extraction.passages import Passage, annotated_types
+
+_NONE = F1Counts(true_positives=0, predicted=0, gold=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntityScores:
+    """Counts of one set of passages: micro-averaged over types where type-aware."""
+
+    strict: F1Counts = _NONE
+    lenient: F1Counts = _NONE
+    strict_agnostic: F1Counts = _NONE
+    lenient_agnostic: F1Counts = _NONE
+    per_type: tuple[TypeCounts, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A confidence interval of an F1."""
+
+    low: float
+    high: float
+
+
+def f1(counts: F1Counts) -> float:
+    """``2 tp / (predicted + gold)``; 0 where nothing was to be found and nothing predicted, as in nervaluate."""
+    total = counts.predicted + counts.gold
+    return 2 * counts.true_positives / total if total else 0.0
+
+
+def scored_types(passages: Iterable[Passage], asked: Collection[str]) -> frozenset[str]:
+    """The types to score a gold set on: those that it annotates and that were asked for."""
+    return annotated_types(passages) & frozenset(asked)
+
+
+def score_mentions(
+    gold: Iterable[Mention], predicted: Iterable[Mention], entity_types: Collection[str]
+) -> EntityScores:
+    """Score what was predicted on one passage, on these types alone."""
+    wanted = [mention for mention in gold if mention.type in entity_types]
+    got = [mention for mention in predicted if mention.type in entity_types]
+    per_type = tuple(
+        TypeCounts(
+            entity_type=entity_type,
+            strict=strict_counts(*_of_type(entity_type, wanted, got), typed=True),
+            lenient=lenient_counts(*_of_type(entity_type, wanted, got), typed=True),
+        )
+        for entity_type in sorted(entity_types)
+    )
+    return EntityScores(
+        strict=add_counts(counts.strict for counts in per_type),
+        lenient=add_counts(counts.lenient for counts in per_type),
+        strict_agnostic=strict_counts(wanted, got, typed=False),
+        lenient_agnostic=lenient_counts(wanted, got, typed=False),
+        per_type=per_type,
+    )
+
+
+def score_documents(
+    passages: Sequence[Passage], predictions: Sequence[Iterable[Mention]], entity_types: Collection[str]
+) -> Mapping[str, EntityScores]:
+    """Scores of each document, from the predictions on each passage.
+
+    Raises:
+        ValueError: There are not as many predictions as passages.
+    """
+    by_document: dict[str, list[EntityScores]] = {}
+    for passage, predicted in zip(passages, predictions, strict=True):
+        gold = [entity.mention for entity in passage.entities]
+        by_document.setdefault(passage.document, []).append(score_mentions(gold, predicted, entity_types))
+    return {document: add_scores(scores) for document, scores in by_document.items()}
+
+
+def add_counts(counts: Iterable[F1Counts]) -> F1Counts:
+    """The counts of several sets as those of one."""
+    added = list(counts)
+    return F1Counts(
+        true_positives=sum(one.true_positives for one in added),
+        predicted=sum(one.predicted for one in added),
+        gold=sum(one.gold for one in added),
+    )
+
+
+def add_scores(scores: Iterable[EntityScores]) -> EntityScores:
+    """The scores of several sets as those of one; a type is in it when it is in any of them."""
+    added = list(scores)
+    by_type: dict[str, list[TypeCounts]] = {}
+    for counts in (counts for one in added for counts in one.per_type):
+        by_type.setdefault(counts.entity_type, []).append(counts)
+    return EntityScores(
+        strict=add_counts(one.strict for one in added),
+        lenient=add_counts(one.lenient for one in added),
+        strict_agnostic=add_counts(one.strict_agnostic for one in added),
+        lenient_agnostic=add_counts(one.lenient_agnostic for one in added),
+        per_type=tuple(
+            TypeCounts(
+                entity_type=entity_type,
+                strict=add_counts(one.strict for one in same),
+                lenient=add_counts(one.lenient for one in same),
+            )
+            for entity_type, same in sorted(by_type.items())
+        ),
+    )
+
+
+def macro_f1(counts: Iterable[F1Counts]) -> float:
+    """Mean F1 over types (``strict`` or ``lenient`` of `EntityScores.per_type`), without those that have no gold."""
+    scores = [f1(one) for one in counts if one.gold]
+    return sum(scores) / len(scores) if scores else 0.0
+
+
+def bootstrap_f1(
+    per_document: Sequence[F1Counts], seed: int, resamples: int = 1000, confidence: float = 0.95
+) -> Interval:
+    """Percentile interval of the micro F1 over ``resamples`` draws of documents with replacement (Efron 1979).
+
+    Documents, not mentions or passages, are drawn, since those of one document are not independent.
+    """
+    if not per_document:
+        return Interval(low=0.0, high=0.0)
+    counts = np.array([(one.true_positives, one.predicted + one.gold) for one in per_document], dtype=np.int64)
+    random = np.random.default_rng(seed)
+    scores = np.zeros(resamples)
+    for index in range(resamples):
+        matched, total = counts[random.integers(len(counts), size=len(counts))].sum(axis=0)
+        scores[index] = 2 * matched / total if total else 0.0
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(scores, (tail, 1 - tail))
+    return Interval(low=float(low), high=float(high))
+
+
+def _of_type(
+    entity_type: str, gold: Sequence[Mention], predicted: Sequence[Mention]
+) -> tuple[list[Mention], list[Mention]]:
+    return (
+        [mention for mention in gold if mention.type == entity_type],
+        [mention for mention in predicted if mention.type == entity_type],
+    )
