@@ -139,6 +139,9 @@ def _problem(spec: AdapterSpec) -> str | None:
         problem = _tensor_problem(tensor, spec.lora_rank, shapes)
         if problem:
             return problem
+    for a, b in zip(spec.names[::2], spec.names[1::2], strict=True):
+        if a.removesuffix(A_SUFFIX) + B_SUFFIX != b:
+            return f"tensors: expected each factor A to be followed by its B, got {a!r} and {b!r}"
     return None
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError, ValidationInfo
+from pydantic_core import PydanticCustomError
 
 from common.errors import InputInvalidError, Reason
 
@@ -60,7 +61,7 @@ def _from_config_folder(path: Path, info: ValidationInfo) -> Path:
 
 def _not_the_secret_itself(path: Path) -> Path:
     if "\n" in str(path) or "-----BEGIN" in str(path):
-        raise ValueError("expected the path of a file that holds the secret, not the secret")
+        raise PydanticCustomError("secret_shown", "expected the path of a file that holds the secret, got the secret")
     return path
 
 
@@ -121,6 +122,8 @@ def _problem(key: str, error: Any) -> str:
             return f"{key}: expected a value, got none"
         case "extra_forbidden" | "unexpected_keyword_argument":
             return f"{key}: unknown key"
+        case "secret_shown":
+            return f"{key}: {error['msg']}"
         case _:
             expected = error["msg"].removeprefix("Value error, ")
             got = repr(error["input"])

@@ -1,6 +1,6 @@
 """The terms of a run: what a site agrees to, as one value with one digest. Reads no file and no clock.
 
-Both sides hold them: the coordinator makes rounds from them, a site computes the digest for itself before it takes part.
+Both sides hold them: the coordinator makes rounds from them, a site computes the digest for itself before it joins.
 Durations are seconds. Every bound that a value must keep is in :func:`check_terms`.
 """
 

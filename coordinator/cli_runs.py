@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from fedmedlora.v1 import admin_pb2
 from rich.console import Console, Group
 from rich.live import Live
 
 from coordinator import cli_text
 from coordinator.adapters.rpc.operator_client import OperatorClient, connect
 from coordinator.adapters.terms_file import load_terms_toml
+from fedmedlora.v1 import admin_pb2
 
 T = TypeVar("T")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fedmedlora.v1 import admin_pb2, errors_pb2, rounds_pb2
 from rich.table import Table
 
 from common.rpc_errors import reason_from_proto
+from fedmedlora.v1 import admin_pb2, errors_pb2, rounds_pb2
 
 
 def enum_word(enum: object, value: int) -> str:

@@ -14,7 +14,9 @@ from coordinator.adapters.rpc.operator_client import connect
 from fedmedlora.v1 import admin_pb2
 
 
-def follow_run(address: str, identity: Path, run: str, console: Console, check: Callable[[], None]) -> admin_pb2.RunReport:
+def follow_run(
+    address: str, identity: Path, run: str, console: Console, check: Callable[[], None]
+) -> admin_pb2.RunReport:
     """Follow a run to its end; ``check`` is called at each change and raises when a process has died."""
 
     async def follow() -> admin_pb2.RunReport:
@@ -35,7 +37,8 @@ def page(report: admin_pb2.RunReport) -> RenderableType:
     parts: list[RenderableType] = [f"run {report.summary.name}: {cli_text.state(report.summary.state)}"]
     for past in report.rounds[:-1]:
         seconds = past.duration.ToTimedelta().total_seconds()
-        parts.append(f"round {past.round_number}: {cli_text.phase(past.phase)} in {seconds:.0f} s, {cli_text.scores(past)}")
+        phase = cli_text.phase(past.phase)
+        parts.append(f"round {past.round_number}: {phase} in {seconds:.0f} s, {cli_text.scores(past)}")
     for current in report.rounds[-1:]:
         parts.append(cli_text.round_table(current))
     return Group(*parts)

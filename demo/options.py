@@ -33,8 +33,18 @@ class DemoOptions:
     seed: int
 
 
-def parse_options(arguments: list[str]) -> tuple[str, DemoOptions]:
-    """The step to do (``run`` or ``prepare``) and its options; empty environment variables count as unset."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareOptions:
+    """For ``prepare``: addresses of a federation whose processes are containers, say; ports are the same in each."""
+
+    coordinator: str
+    coordinator_listen: str
+    metrics_listen: str
+    base_model: str
+
+
+def parse_options(arguments: list[str]) -> tuple[DemoOptions, PrepareOptions | None]:
+    """What to run, or what to prepare and not run; empty environment variables count as unset."""
     parser = argparse.ArgumentParser(prog="python -m demo", description="A whole federation on this machine.")
     parser.add_argument("step", nargs="?", choices=("run", "prepare"), default="run")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the demo (made anew)")
@@ -46,13 +56,18 @@ def parse_options(arguments: list[str]) -> tuple[str, DemoOptions]:
     parser.add_argument("--examples", type=_count, default="80", help="sentence-level examples a site and round")
     parser.add_argument("--test-passages", type=_count, default="25", help="scored passages a site")
     parser.add_argument("--seed", type=int, default=7)
+    addresses = parser.add_argument_group("prepare only", "addresses of a federation that something else starts")
+    addresses.add_argument("--coordinator", default="coordinator:8443", help="what agents dial")
+    addresses.add_argument("--listen", default="0.0.0.0:8443", help="where the coordinator listens")
+    addresses.add_argument("--metrics-listen", default="0.0.0.0:9100", help="of every process")
+    addresses.add_argument("--base-model-at", default="", help="where agents find the base model, if elsewhere")
     given = parser.parse_args(arguments)
     data = Path(given.data).resolve() if given.data else None
     if data is not None and not (data / CORPORA[0] / "train.jsonl").is_file():
         parser.error(f"DATA: expected a folder with {CORPORA[0]}/train.jsonl, got {data}")
     if data is not None and given.sites > len(CORPORA):
         parser.error(f"SITES: expected at most {len(CORPORA)} with DATA, one for each corpus, got {given.sites}")
-    return given.step, DemoOptions(
+    options = DemoOptions(
         out=given.out.resolve(),
         base_model=str(Path(given.model).resolve()) if Path(given.model).is_dir() else given.model,
         data=data,
@@ -62,6 +77,14 @@ def parse_options(arguments: list[str]) -> tuple[str, DemoOptions]:
         examples_per_round=given.examples,
         test_passages=given.test_passages,
         seed=given.seed,
+    )
+    if given.step == "run":
+        return options, None
+    return options, PrepareOptions(
+        coordinator=given.coordinator,
+        coordinator_listen=given.listen,
+        metrics_listen=given.metrics_listen,
+        base_model=given.base_model_at,
     )
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h: the kernel signals the child when its parent dies
@@ -56,10 +56,8 @@ class ProcessGroup:
         for process in chosen:
             _signal_group(process, signal.SIGTERM)
         for process in chosen:
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(TERM_SECONDS)
-            except subprocess.TimeoutExpired:
-                pass
             _signal_group(process, signal.SIGKILL)
             process.wait()
 

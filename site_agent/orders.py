@@ -153,6 +153,7 @@ class TrainResult:
         num_examples: Sentence-level examples in one pass of this round's data.
         num_label_tokens: Tokens that count in the loss, over one pass.
         mean_loss: Mean token cross-entropy in nats over the last local epoch.
+        num_left_out: Sentences of all the site's notes that are longer than ``max_length`` tokens.
     """
 
     kind: Literal["train"] = "train"
@@ -164,6 +165,7 @@ class TrainResult:
     tokens_per_second: float
     padding_share: float
     peak_memory_bytes: int
+    num_left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

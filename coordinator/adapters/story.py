@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from structlog.typing import FilteringBoundLogger
 
+from common.logging import log_fault
 from coordinator.adapters.metrics import CoordinatorMetrics
 from coordinator.domain import events as ev
+from coordinator.domain.commands import Command
 from coordinator.domain.values import Phase, RosterEntry, Round, Run
 
 
@@ -69,3 +71,7 @@ class Story:
         if not current.phase.is_open and current.closed_at is not None:
             seconds = (current.closed_at - current.opened_at).total_seconds()
             self._metrics.round_closed(current.phase, seconds)
+
+    def command_failed(self, command: Command, error: Exception) -> None:
+        """Say that a command will be tried again, and what kind of error it met."""
+        log_fault(self._log, "command_failed", error, command_id=command.command_id)

@@ -64,8 +64,8 @@ def _combine(
     strategy = strategy_of(terms)
     updates, weights = weighted
     with WeightsWriter(out, spec.tensors, spec.dtype) as writer:
-        # Sorted names put a module's A and B next to each other, in that order, which is how the file is written.
-        for module in spec.modules:
+        # A module's A and B stand next to each other (`common.adapter.check_spec`): that is how the file is written.
+        for module in (name.removesuffix(A_SUFFIX) for name in spec.names[::2]):
             combined = strategy.combine(
                 [_factors(update, module) for update in updates], weights, _factors(current, module)
             )

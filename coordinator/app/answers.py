@@ -71,6 +71,8 @@ class Answers:
         check_scores(assignment.run.terms, scores)
         reported = ev.ScoresReported(at=self._clock.now(), round_number=assignment.round_number, scores=scores)
         await self._driver.post(assignment.run.run_id, reported)
+        if not self._were_taken(caller, assignment_id, scores):
+            raise NotNowError(Reason.ROUND_CLOSED, "the round closed while the scores were arriving")
 
     def _were_taken(self, caller: Caller, assignment_id: AssignmentId, scores: Scores) -> bool:
         return any(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from common.clock import Clock
-from common.errors import NotNowError, Reason
 from common.ids import RunId, derived_id
 from common.terms import Terms, check_terms
 from coordinator.app.round_driver import RoundDriver
@@ -21,14 +20,5 @@ async def create(driver: RoundDriver, clock: Clock, terms: Terms) -> Run:
     """
     check_terms(terms)
     strategy_of(terms)
-    for run in driver.runs:
-        if run.terms.name == terms.name:
-            if run.terms == terms:
-                return run
-            raise NotNowError(
-                Reason.RUN_EXISTS, f"a run named {terms.name} exists with terms {run.terms.digest}, not {terms.digest}"
-            )
     # The id is a function of the terms: creating twice, even across a crash, creates once.
-    run = create_run(RunId(derived_id("run", terms.digest)), terms, clock.now())
-    await driver.add(run)
-    return run
+    return await driver.add(create_run(RunId(derived_id("run", terms.digest)), terms, clock.now()))

@@ -11,7 +11,8 @@ from typing import assert_never
 from structlog.typing import FilteringBoundLogger
 
 from common.clock import Clock
-from common.errors import FedMedError, Reason
+from common.errors import Reason
+from common.files import sync_folder
 from common.logging import log_fault
 from coordinator.app.aggregate_round import aggregate
 from coordinator.app.ports import BlobStore
@@ -55,7 +56,7 @@ class CommandPerformer:
         event: ev.CandidateReady | ev.AggregationFailed
         try:
             event = await asyncio.to_thread(self._combine, run, current)
-        except (FedMedError, OSError, ArithmeticError) as error:
+        except Exception as error:  # whatever it was, the round ends with it: left pending, it would fail every start
             log_fault(self.log, "aggregation_failed", error, run_name=run.terms.name, round_number=current.number)
             event = ev.AggregationFailed(
                 at=self.clock.now(), round_number=current.number, reason=Reason.AGGREGATION_FAILED
@@ -74,4 +75,5 @@ class CommandPerformer:
         )
         self.aggregated(self.clock.monotonic() - began)
         out.replace(self.blobs.adapter_path(candidate.digest))
+        sync_folder(out.parent)
         return ev.CandidateReady(at=self.clock.now(), round_number=current.number, candidate=candidate, weights=weights)

@@ -90,13 +90,10 @@ class BlobStore(Protocol):
         """How much of that upload has arrived; 0 when nothing has."""
 
     async def open_partial(self, assignment_id: AssignmentId, digest: Digest) -> PartialUpload:
-        """Begin an upload, or go on with it."""
+        """Begin an upload, or go on with it; an assignment's upload of another digest is forgotten."""
 
     def partial_path(self, assignment_id: AssignmentId, digest: Digest) -> Path:
         """Where an upload arrives."""
-
-    async def discard_partial(self, assignment_id: AssignmentId, digest: Digest) -> None:
-        """Forget an upload."""
 
     async def keep_update(self, assignment_id: AssignmentId, digest: Digest) -> None:
         """A sealed upload becomes an update."""
@@ -122,3 +119,6 @@ class RunObserver(Protocol):
 
     def run_moved(self, before: Run | None, after: Run, event: RunEvent | None) -> None:
         """``after`` is stored; ``event`` is None when the run was created."""
+
+    def command_failed(self, command: Command, error: Exception) -> None:
+        """A command's work failed, and will be tried again."""

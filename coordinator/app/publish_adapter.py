@@ -11,8 +11,8 @@ import os
 import shutil
 from pathlib import Path
 
+from common.files import sync_folder
 from common.peft_folder import CONFIG_FILE, WEIGHTS_FILE, peft_config
-
 from coordinator.domain.values import Round, Run
 
 LINEAGE_FILE = "fedmedlora.json"
@@ -42,7 +42,9 @@ def publish(registry: Path, run: Run, closed: Round, weights: Path) -> Path:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         _fill(draft, run, closed, weights)
+        sync_folder(draft)
         draft.rename(folder)
+        sync_folder(folder.parent)
     if run.served is not None and run.served.version == closed.number:
         _point(folder.parent / "served", folder.name)
     return folder

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from itertools import count
 
 from common.clock import Clock
-from common.errors import NotFoundError, Reason
+from common.errors import NotFoundError, NotNowError, Reason
 from common.ids import RunId, SiteName
+from common.retry import backoff
 from common.tls import Role
 from coordinator.app.ports import RunObserver, RunStore
 from coordinator.app.presence import Presence
@@ -16,6 +18,10 @@ from coordinator.domain import events as ev
 from coordinator.domain import run_machine
 from coordinator.domain.commands import Command
 from coordinator.domain.values import Phase, Run
+
+# A command that fails is tried again after so long, doubling.
+RETRY_BASE_SECONDS = 1.0
+RETRY_CAP_SECONDS = 60.0
 
 PerformCommand = Callable[[Command], Awaitable[None]]
 
@@ -34,6 +40,7 @@ class RoundDriver:
         self._clock = clock
         self._runs: dict[RunId, Run] = {}
         self._writers: defaultdict[RunId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._adding = asyncio.Lock()
         self._changed = asyncio.Event()
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
 
@@ -60,16 +67,36 @@ class RoundDriver:
         for command in await self._store.pending_commands():
             self._commands.put_nowait(command)
 
-    async def add(self, run: Run) -> None:
-        """Store a new run and begin to move it."""
-        async with self._writers[run.run_id]:
+    async def add(self, run: Run) -> Run:
+        """Store a new run and begin to move it; when its terms have a run already, return that one.
+
+        Raises:
+            NotNowError: RUN_EXISTS, when the name is taken by other terms.
+        """
+        return await asyncio.shield(self._add(run))
+
+    async def post(self, run_id: RunId, event: ev.RunEvent) -> Run:
+        """Step one run by one event; returns the run as stored."""
+        # Shielded: a caller that hangs up half-way must not part what is stored from what is held here.
+        return await asyncio.shield(self._post(run_id, event))
+
+    async def _add(self, run: Run) -> Run:
+        async with self._adding:
+            for known in self.runs:
+                if known.terms == run.terms:
+                    return known
+                if known.terms.name == run.terms.name:
+                    raise NotNowError(
+                        Reason.RUN_EXISTS,
+                        f"run {run.terms.name}: expected terms {known.terms.digest}, got {run.terms.digest}",
+                    )
             await self._store.save(None, run, ())
             self._runs[run.run_id] = run
         self._observer.run_moved(None, run, None)
         self._announce()
+        return run
 
-    async def post(self, run_id: RunId, event: ev.RunEvent) -> Run:
-        """Step one run by one event; returns the run as stored."""
+    async def _post(self, run_id: RunId, event: ev.RunEvent) -> Run:
         async with self._writers[run_id]:
             before = self._runs[run_id]
             after, commands = run_machine.step(before, event)
@@ -117,19 +144,29 @@ class RoundDriver:
     async def _perform_in_order(self, queue: asyncio.Queue[Command], perform: PerformCommand) -> None:
         while True:
             command = await queue.get()
-            await perform(command)
+            await self._perform_until_done(command, perform)
             await self._store.complete(command)
+
+    async def _perform_until_done(self, command: Command, perform: PerformCommand) -> None:
+        """Try again for as long as it fails (a full disk, say): a command is a debt of a stored step."""
+        for attempt in count():
+            try:
+                return await perform(command)
+            except Exception as error:
+                self._observer.command_failed(command, error)
+                await asyncio.sleep(backoff(attempt, RETRY_BASE_SECONDS, RETRY_CAP_SECONDS, jitter=1.0))
 
     async def watch(self) -> None:
         """For ever: turn passed deadlines into events, and tell newly opened rounds who is there."""
         while True:
             changed = self._changed
-            await self._fire_deadlines()
+            await self.fire_deadlines()
             await self.observe_presence()
             if changed is self._changed:
                 await self.wait_for_change(self._seconds_to_next_deadline())
 
-    async def _fire_deadlines(self) -> None:
+    async def fire_deadlines(self) -> None:
+        """Turn deadlines that have come into events."""
         for run in self.runs:
             now = self._clock.now()
             for deadline in run.open_deadlines:

@@ -1,7 +1,7 @@
 """Takes an update in: who may send it, its bytes into a file, its content checked, then into the round or out again.
 
 What is on disk if the process dies: before the last rename, a partial upload that resumes; after it and before the
-event is stored, an update that recovery turns back into a partial upload (`coordinator.app.recovery`).
+event is stored, an update that recovery removes, to be sent again (`coordinator.app.recovery`).
 """
 
 from __future__ import annotations
@@ -106,9 +106,11 @@ class UpdateIntake:
         try:
             return await self._take(assignment, claim, chunks)
         except UpdateRefusedError as refusal:
-            await self._blobs.discard_partial(claim.assignment_id, claim.digest)
+            await self._blobs.delete_updates([claim.assignment_id])
             await self._refuse(assignment, refusal.reason)
             raise
+        except FileNotFoundError:  # the round closed, and its partial uploads were deleted
+            raise _too_late() from None
         finally:
             self._receiving.discard(claim.assignment_id)
 
@@ -121,7 +123,9 @@ class UpdateIntake:
         if claim.update is None:
             await self._blobs.keep_adapter(claim.assignment_id, claim.digest)
             received = ev.FirstAdapterReceived(at=self._clock.now(), adapter=file, spec=spec)
-            await self._driver.post(assignment.run.run_id, received)
+            run = await self._driver.post(assignment.run.run_id, received)
+            if run.first_adapter != file:
+                raise _too_late()
             return claim.digest
         update = Update(
             file=file, num_examples=claim.update.num_examples, num_label_tokens=claim.update.num_label_tokens
@@ -134,7 +138,7 @@ class UpdateIntake:
         entry = _entry(self._driver, claim.assignment_id)
         if entry is None or entry.update != update:
             await self._blobs.delete_updates([claim.assignment_id])
-            raise NotNowError(Reason.ROUND_CLOSED, "the round closed while the update was arriving")
+            raise _too_late()
         return claim.digest
 
     async def _receive_bytes(self, claim: UploadClaim, chunks: AsyncIterator[ReceivedChunk]) -> None:
@@ -145,7 +149,7 @@ class UpdateIntake:
         finally:
             await partial.close()
         if digest != claim.digest:
-            await self._blobs.discard_partial(claim.assignment_id, claim.digest)
+            await self._blobs.delete_updates([claim.assignment_id])
             raise TransferBrokenError(Reason.DIGEST_DIFFERS, f"file: expected {claim.digest}, got {digest}")
 
     def _live(self, caller: Caller, assignment_id: AssignmentId) -> Assignment:
@@ -198,6 +202,10 @@ async def _append_all(partial: PartialUpload, size_bytes: int, chunks: AsyncIter
         raise TransferBrokenError(
             Reason.STREAM_ENDED_EARLY, f"upload: expected {size_bytes} bytes, got {partial.offset}"
         )
+
+
+def _too_late() -> NotNowError:
+    return NotNowError(Reason.ROUND_CLOSED, "the round closed while the upload was arriving")
 
 
 def _check_content(path: Path, tensors: tuple[TensorSpec, ...], spec: AdapterSpec) -> None:

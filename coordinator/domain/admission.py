@@ -18,7 +18,7 @@ from common.ids import AssignmentId, Digest, SiteName
 from common.terms import GateMetric, Terms
 from coordinator.domain.cohort import evaluate_assignment_id, initialise_assignment_id
 from coordinator.domain.promotion import metric_value
-from coordinator.domain.values import Run, Scores
+from coordinator.domain.values import Run, Scores, SiteOutcome
 
 # A safetensors header is about 100 bytes a tensor; this allows any order, spacing and metadata that peers write.
 HEADER_BYTES_PER_TENSOR = 512
@@ -107,9 +107,9 @@ def check_scores(terms: Terms, scores: Scores) -> None:
     if scores.num_examples < 1:
         raise InputInvalidError(Reason.FIELD_INVALID, f"num_examples: expected at least 1, got {scores.num_examples}")
     for what, counts in (("strict", scores.strict), ("lenient", scores.lenient)):
-        if counts is not None and counts.true_positives > min(counts.predicted, counts.gold):
+        if counts is not None and not 0 <= counts.true_positives <= min(counts.predicted, counts.gold):
             raise InputInvalidError(
-                Reason.FIELD_INVALID, f"{what}: expected true_positives of at most predicted and gold"
+                Reason.FIELD_INVALID, f"{what}: expected true_positives of 0 to the lesser of predicted and gold"
             )
     if terms.gate.metric is not GateMetric.NONE and metric_value(terms.gate.metric, scores) is None:
         raise InputInvalidError(Reason.METRIC_MISSING, f"scores: expected {terms.gate.metric}, which the gate compares")
@@ -128,9 +128,10 @@ def explain_dead_assignment(runs: tuple[Run, ...], caller: SiteName, wanted: Ass
             if entry.assignment_id == wanted:
                 if entry.site != caller:
                     raise NotAllowedError(Reason.ASSIGNMENT_NOT_YOURS, "this assignment belongs to another site")
-                _explain_closed(run, wanted)
+                is_open = run.current is not None and entry in run.current.roster
+                _explain_closed(run, is_answered=is_open and entry.outcome is not SiteOutcome.STRAGGLER)
         if wanted in _evaluator_ids(run, caller):
-            _explain_closed(run, wanted)
+            _explain_closed(run, is_answered=False)
     raise NotFoundError(Reason.ASSIGNMENT_UNKNOWN, "no such assignment")
 
 
@@ -139,10 +140,9 @@ def _evaluator_ids(run: Run, caller: SiteName) -> frozenset[AssignmentId]:
     return frozenset(ids | {initialise_assignment_id(run.run_id, caller)})
 
 
-def _explain_closed(run: Run, wanted: AssignmentId) -> None:
+def _explain_closed(run: Run, is_answered: bool) -> None:
     if not run.state.is_open:
         raise NotNowError(Reason.RUN_ENDED, f"run {run.terms.name} has ended as {run.state}")
-    current = run.current
-    if current is not None and any(entry.assignment_id == wanted for entry in current.roster):
+    if is_answered:
         raise NotNowError(Reason.ALREADY_ANSWERED, "this assignment has its answer already")
     raise NotNowError(Reason.ROUND_CLOSED, "the round of this assignment is closed")

@@ -199,6 +199,8 @@ def _evaluating(context: RoundContext, current: Round, event: ev.RoundEvent) -> 
         case ev.AssignmentDeclined(by=evaluator):
             if event.assignment_id != evaluate_assignment_id(context.run_id, current.number, evaluator):
                 return current, ()
+            if evaluator in current.declined_evaluators:
+                return current, ()
             return replace(current, declined_evaluators=(*current.declined_evaluators, evaluator)), ()
         case ev.DeadlinePassed(name=DeadlineName.EVALUATE):
             if context.terms.gate.on_evaluator_absent is OnEvaluatorAbsent.PROMOTE:

@@ -64,6 +64,8 @@ def _initialising(run: Run, event: ev.RunEvent) -> Step:
         case ev.AssignmentDeclined(by=evaluator):
             if event.assignment_id != initialise_assignment_id(run.run_id, evaluator):
                 return run, ()
+            if evaluator in run.declined_evaluators:
+                return run, ()
             return replace(run, declined_evaluators=(*run.declined_evaluators, evaluator)), ()
         case ev.DeadlinePassed(name=DeadlineName.EVALUATE):
             return _end(run, RunState.FAILED, event.at, Reason.EVALUATOR_ABSENT), ()

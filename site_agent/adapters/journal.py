@@ -11,13 +11,14 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from common.files import write_whole
 from common.ids import AssignmentId
 from site_agent.adapters.order_folder import TRAINER_LOG
-from site_agent.adapters.safe_files import replace_file
 from site_agent.app.ports import Entry
+from site_agent.orders import FAILURE_FILE
 
 ENTRY_FILE = "assignment.json"
-# Ended assignments that are remembered, with the trainer's log, for the people at the site.
+# Ended assignments that are remembered, each with its trainer's log, for the people at the site.
 KEPT_ENDED = 20
 
 _ENTRY = TypeAdapter(Entry)
@@ -27,14 +28,14 @@ class FileJournal:
     """The `Journal` port on a folder. One agent at a time may use it (the wiring locks the state folder)."""
 
     def __init__(self, state_dir: Path) -> None:
-        self._root = state_dir / "assignments"
+        self._root = state_dir.resolve() / "assignments"
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def save(self, entry: Entry) -> None:
         """Store ``entry``; see the port."""
         folder = self.folder(entry.assignment.assignment_id)
         folder.mkdir(exist_ok=True, mode=0o700)
-        replace_file(folder / ENTRY_FILE, _ENTRY.dump_json(entry))
+        write_whole(folder / ENTRY_FILE, _ENTRY.dump_json(entry))
         if not entry.state.stage.is_open:
             _lighten(folder)
             self._forget_oldest()
@@ -69,8 +70,9 @@ class FileJournal:
 
 
 def _read(folder: Path) -> Entry | None:
-    """The entry in ``folder``. One that another version of this program wrote and that means nothing here counts as
-    none: the coordinator hands an assignment that it still wants out again.
+    """The entry in ``folder``; None too for one of another version of this program that means nothing here.
+
+    The coordinator hands an assignment that it still wants out again.
     """
     try:
         return _ENTRY.validate_json((folder / ENTRY_FILE).read_bytes())
@@ -91,9 +93,9 @@ def _stored_at(folder: Path) -> int:
 
 
 def _lighten(folder: Path) -> None:
-    """Remove everything but the entry and the trainer's log."""
+    """Remove everything but the entry and what the trainer said of itself."""
     for path in folder.iterdir():
-        if path.name in {ENTRY_FILE, TRAINER_LOG}:
+        if path.name in {ENTRY_FILE, TRAINER_LOG, FAILURE_FILE}:
             continue
         if path.is_dir():
             shutil.rmtree(path)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from site_agent.adapters.safe_files import replace_file
+from common.files import write_whole
 from site_agent.orders import (
     FAILURE,
     FAILURE_FILE,
@@ -39,7 +39,7 @@ _T = TypeVar("_T")
 def write_order(folder: Path, order: InitialiseOrder | TrainOrder | EvaluateOrder) -> None:
     """Write ``order.json``; what an earlier trainer said of its progress is removed."""
     (folder / PROGRESS_FILE).unlink(missing_ok=True)
-    replace_file(folder / ORDER_FILE, ORDER.dump_json(order))
+    write_whole(folder / ORDER_FILE, ORDER.dump_json(order))
 
 
 def read_outcome(folder: Path) -> InitialiseResult | TrainResult | EvaluateResult | Failure | None:

@@ -93,12 +93,16 @@ class TrainerProcess:
                 await asyncio.gather(relaying, return_exceptions=True)
         return read_outcome(folder) or _crash(folder, return_code, self._oom_kills() > kills_before)
 
+    def outcome(self, folder: Path) -> Result | Failure | None:
+        """What was left in ``folder`` by work that is over."""
+        return read_outcome(folder)
+
     @contextlib.asynccontextmanager
     async def _child(self, folder: Path) -> AsyncIterator[Process]:
         with (folder / TRAINER_LOG).open("ab") as log:
             child = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-S", "-E", leash.__file__, str(os.getpid())),
-                *(*self._command, str(folder.resolve())),
+                *(*self._command, str(folder)),
                 stdin=DEVNULL,
                 stdout=log,
                 stderr=STDOUT,

@@ -1,4 +1,4 @@
-"""What a site gives in answer to an assignment: typed values made from a trainer's result. It decides and sends nothing."""
+"""What a site gives in answer to an assignment: typed values from a trainer's result. It decides and sends nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from common.adapter import AdapterSpec
 from common.ids import AssignmentId, Digest
-from site_agent.orders import EvaluateResult, F1Counts, TrainResult
+from site_agent.orders import EvaluateResult, F1Counts, Progress, TrainerStage, TrainResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,17 @@ class EvaluationScores:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedProgress:
+    """How far the trainer is, as the consortium may know it: numbers only."""
+
+    stage: TrainerStage
+    step: int
+    steps: int
+    loss: float | None
+    tokens_per_second: float | None
+
+
 def trained_update(result: TrainResult, base_digest: Digest) -> TrainedUpdate:
     """The part of a training result that the consortium asked for."""
     return TrainedUpdate(
@@ -78,6 +89,17 @@ def evaluation_scores(result: EvaluateResult) -> EvaluationScores:
     )
 
 
-def metric_names(answer: TrainedUpdate | EvaluationScores) -> frozenset[str]:
+def reported_progress(progress: Progress) -> ReportedProgress:
+    """The part of a progress report that the consortium asked for."""
+    return ReportedProgress(
+        stage=progress.stage,
+        step=progress.step,
+        steps=progress.steps,
+        loss=progress.loss,
+        tokens_per_second=progress.tokens_per_second,
+    )
+
+
+def metric_names(answer: TrainedUpdate | EvaluationScores | ReportedProgress) -> frozenset[str]:
     """Names of everything in ``answer`` that was measured here: a field added later is seen by the egress check."""
     return frozenset(field.name for field in fields(answer)) - {"base_digest"}

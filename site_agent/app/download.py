@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from common.errors import Reason, TransferBrokenError
+from common.files import sync_folder
 from common.ids import Digest
+from common.weights_io import file_digest
 from site_agent.domain.assignment import AdapterRef
 
 
 class Source(Protocol):
-    """The one rpc that a download needs."""
+    """The one call that a download needs."""
 
-    def download(self, digest: Digest, offset: int) -> AsyncIterator[bytes]:
+    def download(self, digest: Digest, offset: int) -> AsyncGenerator[bytes, None]:
         """The file's bytes from ``offset``."""
 
 
-async def download_once(
-    source: Source, adapter: AdapterRef, path: Path, *, on_bytes: Callable[[int], None] = lambda _: None
-) -> None:
+async def download_once(source: Source, adapter: AdapterRef, path: Path) -> None:
     """Bring ``path`` to hold ``adapter``; what an earlier attempt left beside it as ``.part`` is used.
 
     Raises:
@@ -31,9 +31,7 @@ async def download_once(
     """
     part = path.with_name(path.name + ".part")
     with part.open("ab") as file:
-        if file.tell() > adapter.size_bytes:
-            file.truncate(0)
-        await _append(source, adapter, file, on_bytes)
+        await _append_rest(source, adapter, file)
         file.flush()
         await asyncio.to_thread(os.fsync, file.fileno())
     digest = await asyncio.to_thread(file_digest, part)
@@ -41,27 +39,22 @@ async def download_once(
         part.unlink()
         raise TransferBrokenError(Reason.DIGEST_DIFFERS, f"adapter: expected {adapter.digest}, got {digest}")
     part.replace(path)
+    sync_folder(path.parent)
 
 
-async def _append(source: Source, adapter: AdapterRef, file: BinaryIO, on_bytes: Callable[[int], None]) -> None:
-    size = file.seek(0, 2)
-    if size == adapter.size_bytes:
+async def _append_rest(source: Source, adapter: AdapterRef, file: BinaryIO) -> None:
+    size = file.tell()
+    if size >= adapter.size_bytes:  # whole, or of another file: the digest tells
         return
-    async for content in source.download(adapter.digest, size):
-        size += len(content)
-        if size > adapter.size_bytes:
-            raise TransferBrokenError(
-                Reason.DIGEST_DIFFERS, f"adapter: expected {adapter.size_bytes} bytes, got more"
-            )
-        file.write(content)
-        on_bytes(len(content))
-    if size != adapter.size_bytes:
-        raise TransferBrokenError(
-            Reason.STREAM_ENDED_EARLY, f"adapter: expected {adapter.size_bytes} bytes, got {size}"
-        )
+    async with contextlib.aclosing(source.download(adapter.digest, size)) as stream:
+        async for content in stream:
+            size += len(content)
+            if size > adapter.size_bytes:
+                raise _broken(Reason.DIGEST_DIFFERS, adapter, "more")
+            file.write(content)
+    if size < adapter.size_bytes:
+        raise _broken(Reason.STREAM_ENDED_EARLY, adapter, str(size))
 
 
-def file_digest(path: Path) -> Digest:
-    """SHA-256 of a file's content, read piece by piece."""
-    with path.open("rb") as file:
-        return Digest("sha256:" + hashlib.file_digest(file, "sha256").hexdigest())
+def _broken(reason: Reason, adapter: AdapterRef, got: str) -> TransferBrokenError:
+    return TransferBrokenError(reason, f"adapter: expected {adapter.size_bytes} bytes, got {got}")

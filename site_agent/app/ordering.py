@@ -40,14 +40,15 @@ def order_for(assignment: Assignment, local: LocalSettings) -> InitialiseOrder |
                 seed=terms.training.seed,
                 wire_dtype=terms.aggregation.wire_dtype,
             )
-        case TrainWork(trainable=trainable):
+        case TrainWork(trained=trained, uploaded=uploaded):
             return TrainOrder(
                 base_model=base_model,
                 lora=terms.lora,
                 task=terms.task,
                 training=terms.training,
                 data_files=local.train_files,
-                trainable=trainable,
+                trained=trained,
+                uploaded=uploaded,
                 round_number=assignment.round_number,
                 seed=terms.training.seed,
                 wire_dtype=terms.aggregation.wire_dtype,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from common.errors import Reason
 from common.ids import AssignmentId, Digest
-from site_agent.app.answers import EvaluationScores, UploadHeader, UploadOffset
+from site_agent.app.answers import EvaluationScores, ReportedProgress, UploadHeader, UploadOffset
 from site_agent.domain.assignment import Assignment, Cancel
 from site_agent.domain.assignment_machine import AssignmentState
+from site_agent.domain.egress import FileLayout
 from site_agent.orders import (
     EvaluateOrder,
     EvaluateResult,
@@ -46,7 +47,7 @@ class Coordinator(Protocol):
     async def decline(self, assignment_id: AssignmentId, reason: Reason) -> None:
         """Say no."""
 
-    def download(self, digest: Digest, offset: int) -> AsyncIterator[bytes]:
+    def download(self, digest: Digest, offset: int) -> AsyncGenerator[bytes, None]:
         """An adapter file's bytes from ``offset``, chunk after chunk, in order and without a hole."""
 
     async def upload_offset(self, assignment_id: AssignmentId, digest: Digest) -> UploadOffset:
@@ -55,7 +56,7 @@ class Coordinator(Protocol):
     async def upload(self, header: UploadHeader, path: Path, offset: int) -> None:
         """Send the file's bytes from ``offset``; returns once the update is accepted."""
 
-    async def report_progress(self, assignment_id: AssignmentId, progress: Progress) -> None:
+    async def report_progress(self, assignment_id: AssignmentId, progress: ReportedProgress) -> None:
         """Tell how far the trainer is."""
 
     async def report_evaluation(self, assignment_id: AssignmentId, scores: EvaluationScores) -> None:
@@ -67,6 +68,22 @@ class Trainer(Protocol):
 
     async def perform(self, folder: Path, order: Order, relay: ProgressRelay) -> Result | Failure:
         """Do ``order`` in its folder, unless it was done already. Cancelled, it stops the work."""
+
+    def outcome(self, folder: Path) -> Result | Failure | None:
+        """What was left in the folder by work that is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescribedFile:
+    """A safetensors file as the egress check and the upload's header need it."""
+
+    layout: FileLayout
+    digest: Digest
+    size_bytes: int
+
+
+# Reads a file that the trainer wrote. Raises UpdateRefusedError when it is none.
+DescribeFile = Callable[[Path], DescribedFile]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +98,7 @@ class Journal(Protocol):
     """The assignments this agent knows, on disk, each with its order folder."""
 
     def save(self, entry: Entry) -> None:
-        """Store ``entry`` durably; once it has ended, what is heavy in its folder is removed, and so are old entries."""
+        """Store ``entry`` durably; of one that has ended, what is heavy is removed, and so are old entries."""
 
     def find(self, assignment_id: AssignmentId) -> Entry | None:
         """The entry of this id."""
@@ -96,20 +113,14 @@ class Journal(Protocol):
 class Observer(Protocol):
     """Counts what happens; see `adapters/metrics.py`."""
 
-    def coordinator_is_present(self, is_present: bool) -> None:
+    def connection_changed(self, is_connected: bool) -> None:
         """The coordinator answers, or no longer does."""
 
-    def assignment_ended(self, entry: Entry) -> None:
-        """An assignment reached its end."""
-
-    def bytes_received(self, count: int) -> None:
-        """Adapter bytes came in."""
-
-    def bytes_sent(self, count: int) -> None:
-        """Update bytes went out."""
+    def assignment_moved(self, entry: Entry) -> None:
+        """An assignment stands somewhere else."""
 
     def trainer_progressed(self, progress: Progress) -> None:
         """The trainer said where it stands."""
 
-    def trainer_finished(self, result: Result) -> None:
-        """The trainer left a result."""
+    def update_accepted(self, num_examples: int) -> None:
+        """An update of so many examples is in the round."""

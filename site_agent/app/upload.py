@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
-from common.ids import AssignmentId, Digest
-from site_agent.app.answers import UploadHeader, UploadOffset
-
-
-class Sink(Protocol):
-    """The two rpcs that an upload needs."""
-
-    async def upload_offset(self, assignment_id: AssignmentId, digest: Digest) -> UploadOffset:
-        """How far the upload is."""
-
-    async def upload(self, header: UploadHeader, path: Path, offset: int) -> None:
-        """Send the rest."""
+from site_agent.app.answers import UploadHeader
+from site_agent.app.ports import Coordinator
 
 
-async def upload_once(
-    sink: Sink, header: UploadHeader, path: Path, *, on_bytes: Callable[[int], None] = lambda _: None
-) -> None:
+async def upload_once(coordinator: Coordinator, header: UploadHeader, path: Path) -> None:
     """Bring the coordinator to have accepted the file: ask how far it is, send what is missing.
 
     Called again after any failure it goes on from what arrived; after a lost acknowledgement it sends nothing.
@@ -31,8 +17,6 @@ async def upload_once(
         UpdateRefusedError: The coordinator read the update and does not want it.
         TransferBrokenError: Bytes were lost; call again.
     """
-    known = await sink.upload_offset(header.assignment_id, header.digest)
-    if known.is_accepted:
-        return
-    await sink.upload(header, path, known.offset)
-    on_bytes(header.size_bytes - known.offset)
+    known = await coordinator.upload_offset(header.assignment_id, header.digest)
+    if not known.is_accepted:
+        await coordinator.upload(header, path, known.offset)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.adapter import AdapterSpec, TensorSpec, WireDtype
+from common.adapter import AdapterSpec, FactorSet, TensorSpec, WireDtype
 from common.errors import Reason
 from common.ids import AssignmentId, Digest, RunId
 from common.terms import Terms
@@ -34,18 +34,17 @@ class InitialiseWork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainWork:
-    """Train the global adapter; only the tensors named in ``trainable`` change and travel up."""
+    """Train the global adapter: the factors in ``trained`` may change, those in ``uploaded`` travel up."""
 
     global_adapter: AdapterRef
     adapter_spec: AdapterSpec
-    trainable: tuple[str, ...]
+    trained: FactorSet
+    uploaded: FactorSet
 
     @property
     def update_spec(self) -> UpdateSpec:
         """The part of the adapter that travels up."""
-        wanted = frozenset(self.trainable)
-        tensors = tuple(tensor for tensor in self.adapter_spec.tensors if tensor.name in wanted)
-        return UpdateSpec(tensors=tensors, dtype=self.adapter_spec.dtype)
+        return UpdateSpec(tensors=self.adapter_spec.tensors_of(self.uploaded), dtype=self.adapter_spec.dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

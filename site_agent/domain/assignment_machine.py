@@ -6,11 +6,12 @@
         |            |             |           |
         +------------+-------------+-----------+-> DECLINING -> DECLINED    the site cannot, and says why
                      +-------------------------+-> REFUSED                  the coordinator said no
-    any open stage -> CANCELLED                                             the coordinator no longer wants it
+        +------------+-------------+-> CANCELLED                            the coordinator no longer wants it
 
 Because the command is a function of the stage alone, a restarted agent goes on by performing the command of the stage
 it finds in its journal; commands are idempotent. TRAINING stands for whatever the trainer does (for an evaluator it
-makes or scores an adapter), UPLOADING for giving the answer (an update or scores).
+makes or scores an adapter), UPLOADING for giving the answer (an update or scores). An answer that is under way is not
+cancelled: the coordinator accepts or refuses it, and a cancel may be nothing but the echo of its acceptance.
 """
 
 from __future__ import annotations
@@ -68,10 +69,11 @@ _WITH_REASON = frozenset({EventKind.UNABLE, EventKind.REFUSED, EventKind.CANCELL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened; UNABLE, REFUSED and CANCELLED say why."""
+    """Something that happened; UNABLE, REFUSED and CANCELLED say why. ``detail`` is for the people at the site."""
 
     kind: EventKind
     reason: Reason | None = None
+    detail: str = ""
 
     def __post_init__(self) -> None:
         """Refuse an event that lacks its reason, or has one too many."""
@@ -85,6 +87,7 @@ class AssignmentState:
 
     stage: Stage = Stage.RECEIVED
     reason: Reason | None = None
+    detail: str = ""
 
 
 _COMMANDS: dict[Stage, Command] = {
@@ -108,7 +111,9 @@ _TRANSITIONS: dict[tuple[Stage, EventKind], Stage] = {
     (Stage.UPLOADING, EventKind.REFUSED): Stage.REFUSED,
     (Stage.DECLINING, EventKind.DECLINE_HEARD): Stage.DECLINED,
     (Stage.DECLINING, EventKind.REFUSED): Stage.REFUSED,
-    **{(stage, EventKind.CANCELLED): Stage.CANCELLED for stage in _COMMANDS},
+    (Stage.RECEIVED, EventKind.CANCELLED): Stage.CANCELLED,
+    (Stage.DOWNLOADING, EventKind.CANCELLED): Stage.CANCELLED,
+    (Stage.TRAINING, EventKind.CANCELLED): Stage.CANCELLED,
 }
 
 
@@ -117,15 +122,19 @@ def commands_of(state: AssignmentState) -> tuple[Command, ...]:
     return (_COMMANDS[state.stage],) if state.stage.is_open else ()
 
 
+def can_happen(state: AssignmentState, kind: EventKind) -> bool:
+    """Whether an event of this kind is legal in ``state``."""
+    return (state.stage, kind) in _TRANSITIONS
+
+
 def step(state: AssignmentState, event: Event) -> tuple[AssignmentState, tuple[Command, ...]]:
     """The state after ``event``, and the commands then due. The state must be stored before they are performed.
 
     Raises:
         ValueError: The event cannot happen in this stage.
     """
-    stage = _TRANSITIONS.get((state.stage, event.kind))
-    if stage is None:
+    if not can_happen(state, event.kind):
         raise ValueError(f"assignment {state.stage}: expected one of its events, got {event.kind}")
-    reason = event.reason if event.reason is not None else state.reason
-    after = AssignmentState(stage=stage, reason=reason)
+    why = event if event.reason is not None else state  # a decline keeps its reason when it is heard
+    after = AssignmentState(stage=_TRANSITIONS[state.stage, event.kind], reason=why.reason, detail=why.detail)
     return after, commands_of(after)

@@ -15,6 +15,8 @@ from site_agent.domain.eligibility import ALLOWED, Decision
 
 UPDATE_METRICS = frozenset({"num_examples", "num_label_tokens", "mean_loss"})
 EVALUATION_METRICS = frozenset({"mean_loss", "num_examples", "num_label_tokens", "strict", "lenient", "seconds"})
+# peft and transformers refuse a file that does not say for which framework it was written.
+ALLOWED_METADATA = frozenset({("format", "pt")})
 PROGRESS_METRICS = frozenset({"stage", "step", "steps", "loss", "tokens_per_second"})
 
 
@@ -25,20 +27,20 @@ class FileLayout:
     Attributes:
         tensors: Sorted by name.
         dtypes: All dtypes that occur, in safetensors' names and lower case.
-        metadata_keys: Keys of its free-text metadata: text could leave in their values.
-        stray_bytes: Bytes that belong to neither the header nor a tensor.
+        metadata: Its free-text entries.
+        stray_bytes: Bytes that say nothing: beside the tensors, or as blanks in the header.
     """
 
     tensors: tuple[TensorSpec, ...]
     dtypes: frozenset[str]
-    metadata_keys: frozenset[str] = frozenset()
-    stray_bytes: int = 0
+    metadata: frozenset[tuple[str, str]]
+    stray_bytes: int
 
 
 def judge_file(layout: FileLayout, spec: UpdateSpec) -> Decision:
     """Whether a file of this layout may leave for an assignment that asks for ``spec``."""
-    if layout.metadata_keys:
-        return _denied(f"metadata: expected none, got {len(layout.metadata_keys)} entries")
+    if not layout.metadata <= ALLOWED_METADATA:
+        return _denied(f"metadata: expected at most {sorted(ALLOWED_METADATA)}, got {len(layout.metadata)} entries")
     if layout.stray_bytes:
         return _denied(f"stray bytes: expected none, got {layout.stray_bytes}")
     if layout.dtypes != {str(spec.dtype)}:

@@ -1,16 +1,17 @@
 """May this site do this assignment? Decides from the assignment and the site's own policy; looks at no file.
 
-What the trainer alone can see (the weights on disk, the notes, the device) it checks itself, later.
+That terms and specification keep their bounds was checked when they were read. What the trainer alone can see
+(the weights on disk, the notes, the device) it checks itself, later.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.adapter import AdapterSpec
-from common.errors import FedMedError, Reason
+from common.adapter import AdapterSpec, FactorSet, check_spec
+from common.errors import InputInvalidError, Reason
 from common.ids import Digest
-from common.terms import Terms, check_terms
+from common.terms import Terms
 from site_agent.domain.assignment import AdapterRef, Assignment, EvaluateWork, InitialiseWork, TrainWork
 
 # A safetensors header takes about 120 bytes a tensor; this is room for the most tensors an adapter may have.
@@ -48,6 +49,16 @@ class Decision:
 ALLOWED = Decision()
 
 
+def judge_spec(spec: AdapterSpec, terms: Terms) -> Decision:
+    """Whether ``spec`` is a LoRA adapter as ``terms`` want it."""
+    try:
+        check_spec(spec)
+    except InputInvalidError as error:
+        return _unsupported(error.message)
+    problem = _spec_problem(spec, terms)
+    return _unsupported(problem) if problem else ALLOWED
+
+
 def judge(assignment: Assignment, policy: SitePolicy) -> Decision:
     """Whether the site may do ``assignment`` under ``policy``: the first objection, or ALLOWED."""
     expected = policy.weights_digest
@@ -58,13 +69,7 @@ def judge(assignment: Assignment, policy: SitePolicy) -> Decision:
     if strategy not in policy.strategies:
         return _unsupported(f"strategy: expected one of {sorted(policy.strategies)}, got {strategy[:64]!r}")
     if expected is not None and got != expected:
-        return Decision(
-            reason=Reason.BASE_MODEL_MISMATCH, detail=f"base model weights: expected {expected}, got {got}"
-        )
-    try:
-        check_terms(assignment.terms)
-    except FedMedError as error:
-        return _unsupported(error.message)
+        return Decision(reason=Reason.BASE_MODEL_MISMATCH, detail=f"base model weights: expected {expected}, got {got}")
     return _judge_work(assignment)
 
 
@@ -73,18 +78,18 @@ def _judge_work(assignment: Assignment) -> Decision:
     match assignment.work:
         case InitialiseWork():
             return ALLOWED
-        case TrainWork(global_adapter=adapter, adapter_spec=spec, trainable=trainable):
-            problem = _trainable_problem(trainable, spec)
+        case TrainWork(global_adapter=adapter, adapter_spec=spec, trained=trained, uploaded=uploaded):
+            problem = _factors_problem(trained, uploaded)
         case EvaluateWork(candidate=adapter, adapter_spec=spec):
             problem = None
     problem = problem or _spec_problem(spec, assignment.terms) or _file_problem(adapter, spec)
     return _unsupported(problem) if problem else ALLOWED
 
 
-def _trainable_problem(trainable: tuple[str, ...], spec: AdapterSpec) -> str | None:
-    if trainable and set(trainable) <= set(spec.names):
+def _factors_problem(trained: FactorSet, uploaded: FactorSet) -> str | None:
+    if trained is FactorSet.A_AND_B or uploaded is trained:
         return None
-    return "trainable: expected at least one name, all of them of the adapter's tensors"
+    return f"uploaded factors: expected some of those trained ({trained}), got {uploaded}"
 
 
 def _spec_problem(spec: AdapterSpec, terms: Terms) -> str | None:

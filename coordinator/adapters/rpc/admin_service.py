@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc.aio
-from fedmedlora.v1 import admin_pb2, admin_pb2_grpc, registry_pb2, registry_pb2_grpc
 
 from common.clock import Clock
 from common.errors import NotNowError, Reason
@@ -22,6 +21,7 @@ from coordinator.app.presence import Presence
 from coordinator.app.round_driver import RoundDriver
 from coordinator.domain import events as ev
 from coordinator.domain.values import Run
+from fedmedlora.v1 import admin_pb2, admin_pb2_grpc, registry_pb2, registry_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
 # A watcher is told of progress at least this often, and of a step at once.

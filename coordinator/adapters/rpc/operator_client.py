@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
-from fedmedlora.v1 import admin_pb2, admin_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from common.rpc_errors import from_rpc_error
 from common.terms import Terms
 from common.tls import CHANNEL_OPTIONS, channel_credentials, load_identity
 from common.wire import terms_to_proto
+from fedmedlora.v1 import admin_pb2, admin_pb2_grpc
 
 CALL_SECONDS = 20.0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
-from fedmedlora.v1 import admin_pb2, registry_pb2, rounds_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from common.ids import AssignmentId, SiteName
@@ -16,6 +15,7 @@ from coordinator.app.answers import SiteProgress
 from coordinator.app.ports import Traffic
 from coordinator.app.publish_adapter import version_name
 from coordinator.domain.values import F1Score, Phase, RosterEntry, Round, Run, RunState, Scores, SiteOutcome
+from fedmedlora.v1 import admin_pb2, registry_pb2, rounds_pb2
 
 _RUN_STATES = {
     RunState.INITIALISING: admin_pb2.RUN_STATE_INITIALISING,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc.aio
-from fedmedlora.v1 import rounds_pb2, rounds_pb2_grpc, types_pb2
 
 from common.chunks import chunk_ranges
 from common.errors import InputInvalidError, NotFoundError, Reason, TransferBrokenError
@@ -23,6 +22,7 @@ from coordinator.app.ports import BlobStore
 from coordinator.app.round_driver import RoundDriver
 from coordinator.app.update_intake import ReceivedChunk, UpdateIntake
 from coordinator.domain.assignments import Assignment
+from fedmedlora.v1 import rounds_pb2, rounds_pb2_grpc, types_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
 TrafficKey = tuple[RunId, int, SiteName]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import grpc.aio
-from fedmedlora.v1 import admin_pb2_grpc, registry_pb2_grpc, rounds_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
@@ -13,6 +12,7 @@ from common.tls import SERVER_OPTIONS, Identity, server_credentials
 from coordinator.adapters.rpc.admin_service import AdminServicer, RegistryServicer
 from coordinator.adapters.rpc.interceptor import GuardInterceptor
 from coordinator.adapters.rpc.rounds_service import RoundServicer
+from fedmedlora.v1 import admin_pb2_grpc, registry_pb2_grpc, rounds_pb2_grpc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from fedmedlora.v1 import errors_pb2, rounds_pb2, types_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from common.adapter import AdapterSpec, FactorSet
@@ -18,6 +17,7 @@ from coordinator.app.update_intake import ReceivedChunk, UploadClaim
 from coordinator.domain.admission import ClaimedUpdate
 from coordinator.domain.assignments import Assignment, AssignmentKind
 from coordinator.domain.values import AdapterFile, F1Score, Scores
+from fedmedlora.v1 import errors_pb2, rounds_pb2, types_pb2
 
 _FACTORS = {
     FactorSet.A_AND_B: types_pb2.FACTOR_SET_A_AND_B,

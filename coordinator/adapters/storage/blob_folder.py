@@ -13,10 +13,12 @@ import asyncio
 import errno
 import hashlib
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import OverloadedError, Reason
+from common.files import sync_folder
 from common.ids import AssignmentId, Digest, check_digest
 
 _READ_BYTES = 1 << 20
@@ -40,15 +42,11 @@ class BlobFolder:
 
     async def open_partial(self, assignment_id: AssignmentId, digest: Digest) -> PartialFile:
         """Begin an upload, or go on with it; what arrived before is hashed again."""
-        return await asyncio.to_thread(PartialFile, self.partial_path(assignment_id, digest))
+        return await asyncio.to_thread(self._open_partial, assignment_id, digest)
 
     def partial_path(self, assignment_id: AssignmentId, digest: Digest) -> Path:
         """Where an upload arrives."""
         return self._updates / f"{assignment_id}.{_hex(digest)}.part"
-
-    async def discard_partial(self, assignment_id: AssignmentId, digest: Digest) -> None:
-        """Forget an upload."""
-        self.partial_path(assignment_id, digest).unlink(missing_ok=True)
 
     async def keep_update(self, assignment_id: AssignmentId, digest: Digest) -> None:
         """A sealed upload becomes an update."""
@@ -74,6 +72,13 @@ class BlobFolder:
         """Remove files of no open assignment and drafts; an update never accepted is removed, to be sent again."""
         return await asyncio.to_thread(self._sweep, frozenset(live), frozenset(accepted))
 
+    def _open_partial(self, assignment_id: AssignmentId, digest: Digest) -> PartialFile:
+        wanted = self.partial_path(assignment_id, digest)
+        # One file an assignment, so that a site cannot fill the disk with beginnings.
+        for other in set(self._updates.glob(f"{assignment_id}.*.part")) - {wanted}:
+            other.unlink(missing_ok=True)
+        return PartialFile(wanted)
+
     def _delete(self, assignment_ids: frozenset[AssignmentId]) -> None:
         for path in self._updates.iterdir():
             if path.name.split(".")[0] in assignment_ids:
@@ -95,6 +100,7 @@ class PartialFile:
 
     def __init__(self, path: Path) -> None:
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._writing = threading.Lock()
         self._hash = hashlib.sha256()
         self._offset = 0
         while content := os.pread(self._handle, _READ_BYTES, self._offset):
@@ -121,20 +127,27 @@ class PartialFile:
 
     async def close(self) -> None:
         """Give back the file handle."""
-        os.close(self._handle)
+        # A cancelled ``append`` goes on in its thread; it must not write into whatever file gets this number next.
+        with self._writing:
+            handle, self._handle = self._handle, -1
+        os.close(handle)
 
     def _append(self, content: bytes) -> None:
+        with self._writing:
+            try:
+                self._write(content)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    os.ftruncate(self._handle, self._offset)
+                    raise OverloadedError(Reason.DISK_FULL, "the coordinator's disk is full; try again later") from None
+                raise
+            self._hash.update(content)
+            self._offset += len(content)
+
+    def _write(self, content: bytes) -> None:
         written = 0
-        try:
-            while written < len(content):
-                written += os.pwrite(self._handle, content[written:], self._offset + written)
-        except OSError as error:
-            os.ftruncate(self._handle, self._offset)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise OverloadedError(Reason.DISK_FULL, "the coordinator's disk is full; try again later") from None
-            raise
-        self._hash.update(content)
-        self._offset += len(content)
+        while written < len(content):
+            written += os.pwrite(self._handle, content[written:], self._offset + written)
 
 
 def _hex(digest: Digest) -> str:
@@ -144,8 +157,4 @@ def _hex(digest: Digest) -> str:
 def _move(source: Path, target: Path) -> None:
     """Rename, and make the rename durable."""
     source.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(target.parent)

@@ -11,7 +11,7 @@ from sqlite3 import Connection as SqliteConnection
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 
 from common.errors import NotNowError, Reason
 
@@ -45,6 +45,7 @@ def open_engine(state_folder: Path) -> Engine:
     """The engine of ``<state_folder>/coordinator.db``, created or migrated to the newest schema."""
     engine = create_engine(f"sqlite:///{state_folder / DATABASE_FILE}")
     event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "begin", _begin)
     migrate(engine)
     return engine
 
@@ -62,3 +63,9 @@ def _set_pragmas(connection: SqliteConnection, _record: object) -> None:
     # FULL: a transaction that was answered for survives a power cut (sqlite.org/pragma.html#pragma_synchronous).
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "busy_timeout = 5000"):
         connection.execute(f"PRAGMA {pragma}")
+    connection.isolation_level = None
+
+
+def _begin(connection: Connection) -> None:
+    # By itself Python's sqlite3 begins no transaction before a CREATE TABLE: a migration would not be all or nothing.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

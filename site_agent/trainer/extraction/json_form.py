@@ -17,6 +17,8 @@ from site_agent.trainer.extraction.occurrences import Occurrences
 
 # More entities than any sentence has; a model that repeats itself for ever is cut off here.
 MAX_MENTIONS = 500
+# Braces of a broken answer at which an object is looked for.
+_MAX_TRIES = 2 * MAX_MENTIONS
 # Lists and objects inside each other that a model may wrap its entities in.
 _MAX_DEPTH = 4
 
@@ -70,7 +72,9 @@ def _objects(answer: str) -> tuple[list[object], bool]:
 
 def _whole_objects(answer: str) -> Iterator[object]:
     position = answer.find("{")
-    while position >= 0:
+    for _ in range(_MAX_TRIES):
+        if position < 0:
+            return
         try:
             value, end = _DECODER.raw_decode(answer, position)
         except (ValueError, RecursionError):

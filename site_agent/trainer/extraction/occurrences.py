@@ -15,38 +15,36 @@ class Occurrences:
     for inside others; each time first behind what was given out last, then anywhere.
     """
 
-    __slots__ = ("_cursor", "_sentence", "_taken")
+    __slots__ = ("_cursor", "_exhausted", "_sentence", "_taken")
 
     def __init__(self, sentence: str) -> None:
         self._sentence = sentence
-        self._taken: list[Span] = []
+        self._taken = bytearray(len(sentence))
+        self._exhausted: set[str] = set()
         self._cursor = 0
 
     def take(self, words: str) -> Span | None:
         """The next free occurrence of ``words``, which is then no longer free; None where there is none."""
-        if not words.strip():
+        visible = len("".join(words.split()))
+        if not 0 < visible <= len(self._sentence) or words in self._exhausted:
             return None
         for pattern in _patterns(words):
-            free = [span for span in self._spans(pattern) if self._is_free(span)]
-            if free:
-                behind = (span for span in free if span.start >= self._cursor)
-                chosen = next(behind, free[0])
-                self._taken.append(chosen)
-                self._cursor = chosen.end
-                return chosen
+            for start in (self._cursor, 0):
+                for match in pattern.finditer(self._sentence, start):
+                    if not any(self._taken[match.start() : match.end()]):
+                        return self._give(Span(start=match.start(), end=match.end()))
+        self._exhausted.add(words)
         return None
 
-    def _spans(self, pattern: re.Pattern[str]) -> Iterator[Span]:
-        for match in pattern.finditer(self._sentence):
-            yield Span(start=match.start(), end=match.end())
-
-    def _is_free(self, span: Span) -> bool:
-        return all(span.end <= taken.start or taken.end <= span.start for taken in self._taken)
+    def _give(self, span: Span) -> Span:
+        self._taken[span.start : span.end] = b"\x01" * (span.end - span.start)
+        self._cursor = span.end
+        return span
 
 
 def _patterns(words: str) -> Iterator[re.Pattern[str]]:
     exact = re.escape(words)
     loose = r"\s+".join(re.escape(word) for word in words.split())
-    for template in (r"(?<!\w){}(?!\w)", "{}"):
-        yield re.compile(template.format(exact))
-        yield re.compile(template.format(loose), re.IGNORECASE)
+    for start, end in ((r"(?<!\w)", r"(?!\w)"), ("", "")):
+        yield re.compile(start + exact + end)
+        yield re.compile(start + loose + end, re.IGNORECASE)

@@ -36,7 +36,7 @@ class _Problems:
     def message(self) -> str:
         more = self.total - len(self.shown)
         lines = [*self.shown, *([f"and {more} more"] if more else [])]
-        return f"{self.total} problems in the notes:\n" + "\n".join(lines)
+        return f"problems in the notes: {self.total}\n" + "\n".join(lines)
 
 
 def read_passages(paths: Sequence[Path]) -> tuple[Passage, ...]:

@@ -26,7 +26,7 @@ def choose_attention(config: PretrainedConfig, device: torch.device) -> str:
     return GROUPED
 
 
-def _grouped_attention(
+def _grouped_attention(  # noqa: PLR0913 - the signature is transformers'
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -39,14 +39,9 @@ def _grouped_attention(
 ) -> tuple[Tensor, None]:
     """Softmax attention in transformers' signature.
 
-    Args:
-        module: The attention layer; unused but for its ``training`` flag.
-        query: ``(batch, heads, length, head_dim)``.
-        key: ``(batch, key_heads, key_length, head_dim)``; so is ``value``.
-        attention_mask: Added to the scores, ``(batch, 1, length, key_length)``.
-
-    Returns:
-        ``(batch, length, heads, head_dim)``, and no attention weights.
+    ``query`` is ``(batch, heads, length, head_dim)``; ``key`` and ``value`` are ``(batch, key_heads, key_length,
+    head_dim)``; ``attention_mask``, ``(batch, 1, length, key_length)``, is added to the scores. What comes back is
+    ``(batch, length, heads, head_dim)``, and no attention weights.
     """
     batch, heads, length, head_dim = query.shape
     key_heads, key_length = key.shape[1], key.shape[2]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -35,6 +36,16 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
     dtype: torch.dtype
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The layers below the output head: token ids in, hidden states out."""
+        return self.model.get_decoder()  # type: ignore[no-any-return,no-untyped-call]
+
+    @property
+    def head(self) -> nn.Module:
+        """Hidden states in, logits out."""
+        return self.model.get_output_embeddings()  # type: ignore[no-any-return,no-untyped-call]
 
 
 def choose_device(wish: str) -> torch.device:
@@ -71,9 +82,10 @@ def load_config(folder: Path) -> PretrainedConfig:
         InputInvalidError: BASE_MODEL_UNREADABLE.
     """
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(error) from error
+    return config
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -120,7 +132,8 @@ def load_base_model(folder: Path, device: torch.device, quantization: Quantizati
     if quantization is Quantization.NONE:
         model.to(device)  # type: ignore[arg-type]
     model.requires_grad_(False)
-    return LoadedModel(model=model.eval(), tokenizer=tokenizer, device=device, dtype=dtype)
+    model.train(False)
+    return LoadedModel(model=model, tokenizer=tokenizer, device=device, dtype=dtype)
 
 
 def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -129,7 +142,7 @@ def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
         raise InputInvalidError(
             Reason.SETTINGS_UNSUPPORTED, "quantization: expected package bitsandbytes for nf4, got none"
         )
-    return BitsAndBytesConfig(
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +15,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from common.adapter import A_SUFFIX, AdapterSpec, TensorSpec, WireDtype, check_spec
+from common.adapter import A_SUFFIX, B_SUFFIX, AdapterSpec, FactorSet, TensorSpec, WireDtype, check_spec
 from common.errors import InputInvalidError, Reason
 from common.terms import LoraTerms
-from site_agent.trainer.training.base_model import load_config
+from site_agent.trainer.training.base_model import LoadedModel, load_config
 
 # peft puts the name of the adapter into its parameters' names, and takes it out of the names that it saves.
 _IN_MEMORY, _SAVED = ".default.weight", ".weight"
@@ -43,13 +45,23 @@ def attach_adapter(model: PreTrainedModel, lora: LoraTerms) -> PeftModel:
         target_modules=list(lora.target_modules),
         bias="none",
     )
-    return get_peft_model(model, config)  # type: ignore[no-any-return]
+    return get_peft_model(model, config)
 
 
 def adapter_parameters(model: PeftModel) -> dict[str, nn.Parameter]:
     """The factors by their saved names, sorted."""
     found = ((name, value) for name, value in model.named_parameters() if name.endswith(_IN_MEMORY))
     return dict(sorted((name.removesuffix(_IN_MEMORY) + _SAVED, value) for name, value in found))
+
+
+def factors_of(model: PeftModel, factors: FactorSet) -> dict[str, nn.Parameter]:
+    """Those of the factors that ``factors`` names."""
+    wanted = {
+        FactorSet.A_AND_B: (A_SUFFIX, B_SUFFIX),
+        FactorSet.A_ONLY: (A_SUFFIX,),
+        FactorSet.B_ONLY: (B_SUFFIX,),
+    }[factors]
+    return {name: value for name, value in adapter_parameters(model).items() if name.endswith(wanted)}
 
 
 def set_adapter(model: PeftModel, tensors: Mapping[str, Tensor]) -> None:
@@ -75,6 +87,18 @@ def set_adapter(model: PeftModel, tensors: Mapping[str, Tensor]) -> None:
             parameter.copy_(tensors[name])
 
 
+def with_adapter(loaded: LoadedModel, lora: LoraTerms, tensors: Mapping[str, Tensor]) -> LoadedModel:
+    """The model with the adapter folded into its weights, which makes it fast; ``loaded`` itself is used up.
+
+    Quantised weights could not take it without losing it again: beside those it stays as it is.
+    """
+    adapted = attach_adapter(loaded.model, lora)
+    set_adapter(adapted, tensors)
+    is_quantised = getattr(loaded.model, "is_quantized", False)
+    model: Any = adapted.get_base_model() if is_quantised else adapted.merge_and_unload()
+    return replace(loaded, model=model.train(False))
+
+
 def adapter_spec(folder: Path, lora: LoraTerms, dtype: WireDtype) -> AdapterSpec:
     """The names and shapes of the factors for the base model in ``folder``, whose weights are not loaded.
 
@@ -82,7 +106,8 @@ def adapter_spec(folder: Path, lora: LoraTerms, dtype: WireDtype) -> AdapterSpec
         InputInvalidError: BASE_MODEL_UNREADABLE or SETTINGS_UNSUPPORTED.
     """
     with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(load_config(folder), trust_remote_code=False)
+        config = load_config(folder)
+        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
         parameters = adapter_parameters(attach_adapter(skeleton, lora))
     return check_spec(
         AdapterSpec(

@@ -32,9 +32,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[ChatMessag
     """Token ids of a chat up to the place where the model is to answer."""
     turns = [{"role": str(message.role), "content": message.content} for message in messages]
     # Templates of models that can think aloud read ``enable_thinking``; the others ignore it.
-    text = tokenizer.apply_chat_template(
-        turns, add_generation_prompt=True, tokenize=False, enable_thinking=False
-    )
+    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, enable_thinking=False)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
@@ -51,7 +49,7 @@ def tokenize_example(
 
 def shared_prefix_length(sequences: Iterable[Sequence[int]]) -> int:
     """How many leading ids all ``sequences`` have in common."""
-    ordered = sorted(sequences)
+    ordered = sorted(map(tuple, sequences))
     # Whatever the first and the last in order share, all between them share.
     pairs = zip(ordered[0], ordered[-1], strict=False)
     return next((index for index, (one, other) in enumerate(pairs) if one != other), len(ordered[0]))

@@ -1,0 +1,105 @@
+"""``python -m demo``: prepare, run the federation, score, report. ``python -m demo prepare`` stops before the start."""
+
+from __future__ import annotations
+
+import json
+import sys
+from math import prod
+from pathlib import Path
+
+from common.tls import harden_tls
+
+harden_tls()  # before anything imports grpc: TLS 1.3 only
+
+from rich.console import Console  # noqa: E402
+
+from common.errors import FedMedError  # noqa: E402
+from common.weights_io import WeightsReader  # noqa: E402
+from demo.federation import Federated, run_federation  # noqa: E402
+from demo.options import DemoOptions, PrepareOptions, parse_options  # noqa: E402
+from demo.prepare import Addresses, prepare  # noqa: E402
+from demo.report import BaseModelSize, DemoFindings, print_report, write_report  # noqa: E402
+from demo.scoring import Scorer  # noqa: E402
+from site_agent.trainer.base_model_files import resolve_base_model  # noqa: E402
+
+
+def main() -> int:
+    """Do the step asked for; 130 after Ctrl-C, 1 when something failed, with one sentence that says what."""
+    options, addresses = parse_options(sys.argv[1:])
+    console = Console()
+    try:
+        if addresses is None:
+            _demo(options, console)
+        else:
+            _prepare(options, addresses, console)
+    except KeyboardInterrupt:
+        console.print("stopped; nothing is left running")
+        return 130
+    except (FedMedError, RuntimeError) as error:
+        console.print(f"[red]{error}[/red]", soft_wrap=True)
+        return 1
+    return 0
+
+
+def _prepare(options: DemoOptions, addresses: PrepareOptions, console: Console) -> None:
+    prepared = prepare(
+        options,
+        Addresses(
+            coordinator=addresses.coordinator,
+            coordinator_listen=addresses.coordinator_listen,
+            metrics=[addresses.metrics_listen] * (options.sites + 2),
+            base_model=addresses.base_model,
+        ),
+    )
+    console.print(f"prepared in {options.out}: {', '.join(prepared.agent_configs)}", soft_wrap=True)
+
+
+def _demo(options: DemoOptions, console: Console) -> None:
+    federated = run_federation(options, console)
+    prepared = federated.prepared
+    console.print("federation done; now scoring it beside the base model and each site on its own")
+    scores = Scorer(
+        options=options,
+        terms=prepared.terms,
+        corpora=prepared.corpora,
+        folder=options.out / "scores",
+        federated=federated.adapter_folder / "adapter_model.safetensors",
+    ).score()
+    found = DemoFindings(
+        run=federated.run,
+        base_model=_size(resolve_base_model(options.base_model)),
+        scores=scores,
+        sites=[corpus.site for corpus in prepared.corpora],
+        adapter_folder=federated.adapter_folder,
+        adapter_parameters=_parameters([federated.adapter_folder / "adapter_model.safetensors"]),
+        base_model_location=options.base_model,
+        sample_note=_sample_note(options, federated),
+    )
+    write_report(options.out / "report.json", found)
+    print_report(console, found, options.out / "report.json")
+
+
+def _sample_note(options: DemoOptions, federated: Federated) -> Path:
+    """The first held-out passage as a note of its own, to try the adapter on."""
+    with federated.prepared.corpora[0].test.open(encoding="utf-8") as lines:
+        text = json.loads(next(lines))["text"]
+    note = options.out / "note.txt"
+    note.write_text(text + "\n", encoding="utf-8")
+    return note
+
+
+def _size(folder: Path) -> BaseModelSize:
+    files = sorted(folder.glob("*.safetensors"))
+    return BaseModelSize(parameters=_parameters(files), bytes=sum(file.stat().st_size for file in files))
+
+
+def _parameters(files: list[Path]) -> int:
+    total = 0
+    for file in files:
+        with WeightsReader(file) as reader:
+            total += sum(prod(slot.shape) for slot in reader.layout.tensors)
+    return total
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""Makes everything a federation needs before it starts: certificates, notes, configurations, terms.
+
+::
+
+    <out>/ca                                         the consortium's CA
+    <out>/coordinator/{identity/, coordinator.toml}  and later state/
+    <out>/operator/{identity/, terms.toml}
+    <out>/agents/<name>/{identity/, site.toml}       generated notes, and later state/
+
+Each folder holds what one trust position may see, and its configuration names nothing outside it but the base model
+(and corpora that the user brought), so that a folder can be mounted into a container of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from common.terms import GateMetric, GateTerms, LoraTerms, RoundTerms, Schedule, TaskTerms, Terms, TrainingTerms
+from common.tls import Role
+from coordinator.adapters.pki.ca import create_ca, issue
+from demo.corpora import SiteCorpus, corpora_of
+from demo.options import DemoOptions
+from site_agent.trainer.base_model_files import describe_base_model, resolve_base_model
+
+CONSORTIUM = "demo"
+EVALUATOR = "evaluator"
+CERTIFICATE_LIFE = timedelta(days=7)
+COORDINATOR_HOSTS = ("localhost", "127.0.0.1", "coordinator")
+_DURATIONS = ("train_deadline", "grace", "evaluate_deadline")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where the demo's processes listen.
+
+    Attributes:
+        metrics: The coordinator's first, then one an agent, the evaluator's last.
+        base_model: Where the agents find the base model; empty: where this process does.
+    """
+
+    coordinator: str
+    coordinator_listen: str
+    metrics: Sequence[str]
+    base_model: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A federation that only needs to be started."""
+
+    coordinator_config: Path
+    agent_configs: Mapping[str, Path]
+    operator_identity: Path
+    state: Path
+    terms: Terms
+    corpora: tuple[SiteCorpus, ...]
+
+
+def prepare(options: DemoOptions, addresses: Addresses) -> Prepared:
+    """Make the demo's folder anew."""
+    _empty(options.out)
+    create_ca(options.out / "ca", CONSORTIUM)
+    _issue(options, Role.COORDINATOR, "coordinator", options.out / "coordinator")
+    _issue(options, Role.OPERATOR, "operator", options.out / "operator")
+    corpora = corpora_of(options, options.out / "agents")
+    terms = demo_terms(options, [corpus.site for corpus in corpora])
+    _write_terms(options.out / "operator" / "terms.toml", terms)
+    return Prepared(
+        coordinator_config=_coordinator(options, addresses),
+        agent_configs=_agents(options, addresses, corpora),
+        operator_identity=options.out / "operator" / "identity",
+        state=options.out / "coordinator" / "state",
+        terms=terms,
+        corpora=corpora,
+    )
+
+
+def demo_terms(options: DemoOptions, sites: Sequence[str]) -> Terms:
+    """The terms of the demo's run: small enough for two CPU cores (``docs/performance.md`` has what they cost)."""
+    folder = resolve_base_model(options.base_model)
+    return Terms(
+        name="demo",
+        base_model=describe_base_model(folder, folder.name),
+        lora=LoraTerms(lora_rank=16, lora_alpha=32),
+        task=TaskTerms(max_new_tokens=160),
+        training=TrainingTerms(
+            learning_rate=1e-3,
+            schedule=Schedule.COSINE,
+            warmup_ratio=0.1,
+            tokens_per_batch=1024,
+            max_length=512,
+            examples_per_round=options.examples_per_round,
+            seed=options.seed,
+        ),
+        rounds=RoundTerms(
+            count=options.rounds,
+            quorum=max(1, len(sites) - 1),
+            sites=tuple(sorted(sites)),
+            train_deadline=3600.0,
+            grace=1800.0,
+            evaluate_deadline=3600.0,
+        ),
+        gate=GateTerms(metric=GateMetric.LOSS),
+    )
+
+
+def _empty(folder: Path) -> None:
+    """Remove what an earlier demo left; the folder itself and mounted folders in it stay."""
+    for path in sorted(folder.glob("**/*"), reverse=True) if folder.is_dir() else ():
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        elif not path.is_mount():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _issue(options: DemoOptions, role: Role, name: str, home: Path) -> None:
+    hosts = COORDINATOR_HOSTS if role is Role.COORDINATOR else ()
+    issue(options.out / "ca", name, role, home / "identity", hosts=hosts, lifetime=CERTIFICATE_LIFE)
+
+
+def _coordinator(options: DemoOptions, addresses: Addresses) -> Path:
+    tables = {
+        "coordinator": {"listen": addresses.coordinator_listen, "state_folder": "state", "poll_hold": "10s"},
+        "identity": {"folder": "identity"},
+        "metrics": {"listen": addresses.metrics[0]},
+    }
+    return _write_toml(options.out / "coordinator" / "coordinator.toml", tables)
+
+
+def _agents(options: DemoOptions, addresses: Addresses, corpora: Sequence[SiteCorpus]) -> dict[str, Path]:
+    files = {corpus.site: [corpus.train] for corpus in corpora}
+    homes = {name: options.out / "agents" / name for name in (*files, EVALUATOR)}
+    files[EVALUATOR] = [_brought(corpus, homes[EVALUATOR], options) for corpus in corpora]
+    configs = {}
+    for (name, home), listen in zip(homes.items(), addresses.metrics[1:], strict=True):
+        role = Role.EVALUATOR if name == EVALUATOR else Role.SITE
+        _issue(options, role, name, home)
+        kind = "validation" if role is Role.EVALUATOR else "train"
+        tables: dict[str, dict[str, object]] = {
+            "coordinator": {"address": addresses.coordinator},
+            "identity": {"folder": "identity"},
+            "site": {"state_folder": "state"},
+            "base_model": {"location": addresses.base_model or options.base_model},
+            "data": {
+                kind: [str(file.relative_to(home) if file.is_relative_to(home) else file) for file in files[name]]
+            },
+            "trainer": {"device": options.device, "threads": 1},
+            "metrics": {"listen": listen},
+        }
+        configs[name] = _write_toml(home / "site.toml", tables)
+    return configs
+
+
+def _seen_from(home: Path, file: Path) -> str:
+    return str(file.relative_to(home) if file.is_relative_to(home) else file)
+
+
+def _brought(corpus: SiteCorpus, home: Path, options: DemoOptions) -> Path:
+    """The evaluator's part of a corpus: where the user keeps it, or brought from the site it was generated for."""
+    if options.data is not None:
+        return corpus.dev
+    home.mkdir(parents=True, exist_ok=True)
+    return corpus.dev.rename(home / f"{corpus.site}.jsonl")
+
+
+def _write_terms(path: Path, terms: Terms) -> None:
+    tables = dataclasses.asdict(terms)
+    name = tables.pop("name")
+    for duration in _DURATIONS:
+        tables["rounds"][duration] = f"{tables['rounds'][duration]:g}s"
+    _write_toml(path, tables, head=f"name = {json.dumps(name)}")
+
+
+def _write_toml(path: Path, tables: Mapping[str, Mapping[str, object]], head: str = "") -> Path:
+    """TOML of plain tables: TOML writes strings, numbers, booleans and lists of strings as JSON does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [head] if head else []
+    for table, keys in tables.items():
+        lines.append(f"[{table}]")
+        lines.extend(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items())
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path

@@ -1,0 +1,64 @@
+# A site agent and its trainer; an evaluator is the same image. For CPU:
+#   docker build -f docker/site_agent.Dockerfile -t fedmedlora/site-agent .
+# For CUDA (NF4 too), from the package index whose torch is built for it:
+#   docker build -f docker/site_agent.Dockerfile -t fedmedlora/site-agent:cuda \
+#     --build-arg TORCH_INDEX= --build-arg EXTRAS="site cuda" .
+ARG BASE_IMAGE=debian:bookworm-slim
+
+FROM ${BASE_IMAGE} AS python
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends python3 \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig /var/log/*
+
+# pip works from its own stage, mounted; the image itself has none.
+FROM python AS pip
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends python3-venv \
+    && rm -rf /var/lib/apt/lists/* \
+    && python3 -m venv /opt/pip
+
+FROM python
+ENV PATH=/opt/fedmedlora/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HF_HUB_OFFLINE=1
+RUN python3 -m venv --without-pip /opt/fedmedlora \
+    && useradd --uid 10001 --home-dir /var/lib/fedmedlora --shell /usr/sbin/nologin fedmed \
+    && install --directory --owner=fedmed --group=fedmed --mode=0700 /var/lib/fedmedlora
+
+# Three layers, the largest and slowest first: torch, the other dependencies, the code. Bytecode stays in: a trainer
+# starts for every assignment, and on a read-only root it would compile its imports each time.
+# The secrets may be absent: they are for machines whose way to a package index needs a pip.conf or a CA of its own.
+ARG TORCH_SPEC=torch==2.13.0
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN --mount=from=pip,source=/opt/pip,target=/opt/pip \
+    --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    --mount=type=secret,id=ca,target=/run/secrets/ca \
+    /opt/pip/bin/pip --python /opt/fedmedlora install --no-cache-dir \
+        ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} "${TORCH_SPEC}"
+
+ARG EXTRAS=site
+RUN --mount=from=pip,source=/opt/pip,target=/opt/pip \
+    --mount=type=bind,source=pyproject.toml,target=/build/pyproject.toml \
+    --mount=type=bind,source=docker/requirements.py,target=/build/requirements.py \
+    --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    --mount=type=secret,id=ca,target=/run/secrets/ca \
+    python3 /build/requirements.py ${EXTRAS} < /build/pyproject.toml > /tmp/requirements.txt \
+    && /opt/pip/bin/pip --python /opt/fedmedlora install --no-cache-dir -r /tmp/requirements.txt \
+    && rm /tmp/requirements.txt
+
+RUN --mount=from=pip,source=/opt/pip,target=/opt/pip \
+    --mount=type=bind,target=/build,rw \
+    --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    --mount=type=secret,id=ca,target=/run/secrets/ca \
+    /opt/pip/bin/pip --python /opt/fedmedlora install --no-cache-dir --no-deps /build
+
+USER 10001:10001
+WORKDIR /var/lib/fedmedlora
+EXPOSE 9101
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s \
+    CMD ["fedmed-site", "health", "--config", "/etc/fedmedlora/site.toml"]
+ENTRYPOINT ["fedmed-site"]
+CMD ["run", "--config", "/etc/fedmedlora/site.toml"]

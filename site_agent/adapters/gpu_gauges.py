@@ -1,0 +1,50 @@
+"""GPU utilisation and memory through NVIDIA's own binding, read when Prometheus asks; nothing where there is no GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from common import metric_names as names
+
+
+class GpuGauges(Collector):
+    """Implements prometheus_client's collector protocol."""
+
+    def collect(self) -> Iterable[Metric]:
+        """One sample a GPU, labelled by its index; no family at all without a GPU."""
+        nvml = self._nvml
+        if nvml is None:
+            return
+        utilisation, used, limit = (
+            GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+            for metric in (
+                names.AGENT_GPU_UTILISATION_RATIO,
+                names.AGENT_GPU_MEMORY_BYTES,
+                names.AGENT_GPU_MEMORY_LIMIT_BYTES,
+            )
+        )
+        for index in range(nvml.nvmlDeviceGetCount()):
+            device = nvml.nvmlDeviceGetHandleByIndex(index)
+            memory = nvml.nvmlDeviceGetMemoryInfo(device)
+            utilisation.add_metric([str(index)], nvml.nvmlDeviceGetUtilizationRates(device).gpu / 100)
+            used.add_metric([str(index)], memory.used)
+            limit.add_metric([str(index)], memory.total)
+        yield from (utilisation, used, limit)
+
+    @cached_property
+    def _nvml(self) -> Any:
+        """The binding, started once; None without it, its library or a GPU."""
+        try:
+            import pynvml
+
+            pynvml.nvmlInit()
+        except (ImportError, OSError):
+            return None
+        except pynvml.NVMLError:
+            return None
+        return pynvml

@@ -1,0 +1,72 @@
+"""The registry and the health of the coordinator over gRPC, for the commands. Assignments are `rpc_client`'s."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from common.errors import Reason
+from common.ids import Digest
+from common.rpc_errors import from_rpc_error
+from common.wire import spec_from_proto, terms_from_proto
+from fedmedlora.v1 import registry_pb2, registry_pb2_grpc
+from site_agent.adapters.rpc_client import CALL_SECONDS, RpcCoordinator
+from site_agent.adapters.translate import adapter_ref
+from site_agent.app.fetch_adapter import AdapterVersion, RunAdapters
+
+
+class _Uncounted:
+    """The `Traffic` of a command, which nobody scrapes."""
+
+    def sent(self, rpc: str, count: int) -> None:
+        """Not counted."""
+
+    def received(self, rpc: str, count: int) -> None:
+        """Not counted."""
+
+    def failed(self, reason: Reason) -> None:
+        """Not counted."""
+
+
+class RegistryClient:
+    """Implements `site_agent.app.fetch_adapter.Registry`."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._registry = registry_pb2_grpc.RegistryServiceStub(channel)
+        self._coordinator = RpcCoordinator(channel, _Uncounted())
+
+    async def adapters_of(self, run: str) -> RunAdapters:
+        """See the port."""
+        request = registry_pb2.ListAdapterVersionsRequest(run=run)
+        try:
+            response = await self._registry.ListAdapterVersions(request, timeout=CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+        return RunAdapters(
+            versions=tuple(_version(message) for message in response.versions),
+            terms=terms_from_proto(response.terms),
+            spec=spec_from_proto(response.spec) if response.HasField("spec") else None,
+        )
+
+    def download(self, digest: Digest, offset: int) -> AsyncGenerator[bytes, None]:
+        """See the port."""
+        return self._coordinator.download(digest, offset)
+
+
+def _version(message: registry_pb2.AdapterVersion) -> AdapterVersion:
+    return AdapterVersion(
+        version=message.version, adapter=adapter_ref(message.adapter), is_promoted=message.is_promoted
+    )
+
+
+async def coordinator_serves(channel: grpc.aio.Channel) -> bool:
+    """Whether the coordinator answers this identity, and says that it serves."""
+    try:
+        response = await health_pb2_grpc.HealthStub(channel).Check(
+            health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS
+        )
+    except grpc.aio.AioRpcError:
+        return False
+    return response.status == health_pb2.HealthCheckResponse.SERVING

@@ -1,0 +1,188 @@
+"""The `Coordinator` port over gRPC: calls with deadlines, streams with progress deadlines, errors of `common.errors`.
+
+It repeats nothing and stores nothing. It counts the payload of every message, as protobuf writes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Awaitable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, TypeAlias, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from common.chunks import chunk_ranges
+from common.errors import FedMedError, Reason, TransferBrokenError
+from common.ids import AssignmentId, Digest
+from common.rpc_errors import from_rpc_error, reason_to_proto
+from common.tls import CHANNEL_OPTIONS, Identity, channel_credentials
+from fedmedlora.v1 import rounds_pb2, rounds_pb2_grpc
+from site_agent.adapters import translate
+from site_agent.app.answers import EvaluationScores, ReportedProgress, UploadHeader, UploadOffset
+from site_agent.app.ports import Unreadable
+from site_agent.domain.assignment import Assignment, Cancel
+
+# Longer than any poll_hold a coordinator may be configured with.
+POLL_SECONDS = 180.0
+CALL_SECONDS = 20.0
+# Between two messages of a stream, and for the coordinator to check a whole update.
+STREAM_PROGRESS_SECONDS = 60.0
+ANSWER_SECONDS = 300.0
+
+_T = TypeVar("_T")
+_Response = TypeVar("_Response", bound=Message)
+_AnyCall = TypeVar("_AnyCall", bound=grpc.aio.Call)
+_UploadCall: TypeAlias = "grpc.aio.StreamUnaryCall[rounds_pb2.UploadUpdateRequest, rounds_pb2.UploadUpdateResponse]"
+
+
+class Traffic(Protocol):
+    """Counts what goes over the wire, by rpc."""
+
+    def sent(self, rpc: str, count: int) -> None:
+        """So many bytes of protobuf payload went out."""
+
+    def received(self, rpc: str, count: int) -> None:
+        """So many came in."""
+
+    def failed(self, reason: Reason) -> None:
+        """A call failed."""
+
+
+def open_channel(address: str, identity: Identity, server_name: str = "") -> grpc.aio.Channel:
+    """A channel over mutual TLS. A renewed certificate needs a new one: gRPC reads the files' content once.
+
+    Args:
+        address: ``host:port`` of the coordinator.
+        identity: Whom the agent proves to be.
+        server_name: The name in the coordinator's certificate, where it is not the host of ``address``.
+    """
+    options = [*CHANNEL_OPTIONS, *([("grpc.ssl_target_name_override", server_name)] if server_name else [])]
+    return grpc.aio.secure_channel(address, channel_credentials(identity), options=options)
+
+
+class RpcCoordinator:
+    """The coordinator at the other end of ``channel``."""
+
+    def __init__(self, channel: grpc.aio.Channel, traffic: Traffic) -> None:
+        self._rounds = rounds_pb2_grpc.RoundServiceStub(channel)
+        self._traffic = traffic
+
+    async def await_assignment(self, current: AssignmentId | None) -> Assignment | Unreadable | Cancel | None:
+        """See the port."""
+        request = rounds_pb2.AwaitAssignmentRequest(current_assignment_id=current or "")
+        call = self._rounds.AwaitAssignment(request, timeout=POLL_SECONDS)
+        return translate.poll_answer(await self._unary("AwaitAssignment", request, call))
+
+    async def decline(self, assignment_id: AssignmentId, reason: Reason) -> None:
+        """See the port."""
+        request = rounds_pb2.DeclineAssignmentRequest(assignment_id=assignment_id, reason=reason_to_proto(reason))
+        call = self._rounds.DeclineAssignment(request, timeout=CALL_SECONDS)
+        await self._unary("DeclineAssignment", request, call)
+
+    async def upload_offset(self, assignment_id: AssignmentId, digest: Digest) -> UploadOffset:
+        """See the port."""
+        request = rounds_pb2.GetUploadOffsetRequest(assignment_id=assignment_id, digest=digest)
+        call = self._rounds.GetUploadOffset(request, timeout=CALL_SECONDS)
+        known = await self._unary("GetUploadOffset", request, call)
+        return UploadOffset(offset=known.offset, is_accepted=known.is_accepted)
+
+    async def report_progress(self, assignment_id: AssignmentId, progress: ReportedProgress) -> None:
+        """See the port."""
+        request = translate.progress_request(assignment_id, progress)
+        await self._unary("ReportProgress", request, self._rounds.ReportProgress(request, timeout=CALL_SECONDS))
+
+    async def report_evaluation(self, assignment_id: AssignmentId, scores: EvaluationScores) -> None:
+        """See the port."""
+        request = translate.evaluation_request(assignment_id, scores)
+        await self._unary("ReportEvaluation", request, self._rounds.ReportEvaluation(request, timeout=CALL_SECONDS))
+
+    async def download(self, digest: Digest, offset: int) -> AsyncGenerator[bytes, None]:
+        """See the port."""
+        request = rounds_pb2.DownloadAdapterRequest(digest=digest, offset=offset)
+        self._traffic.sent("DownloadAdapter", request.ByteSize())
+        with self._failures(), _cancelling(self._rounds.DownloadAdapter(request)) as call:
+            stream = aiter(call)
+            while (response := await _within(STREAM_PROGRESS_SECONDS, anext(stream, None))) is not None:
+                self._traffic.received("DownloadAdapter", response.ByteSize())
+                if response.WhichOneof("part") == "chunk":
+                    _check_offset(response.chunk.offset, offset)
+                    offset += len(response.chunk.content)
+                    yield response.chunk.content
+
+    async def upload(self, header: UploadHeader, path: Path, offset: int) -> None:
+        """See the port."""
+        with self._failures(), _cancelling(self._rounds.UploadUpdate()) as call:
+            try:
+                await self._write(call, translate.upload_header(header))
+                await self._write_chunks(call, path, header.size_bytes, offset)
+                await _within(STREAM_PROGRESS_SECONDS, call.done_writing())
+            except asyncio.InvalidStateError:
+                pass  # the coordinator ended the stream early; its answer says why
+            response = await _within(ANSWER_SECONDS, call)
+            self._traffic.received("UploadUpdate", response.ByteSize())
+
+    async def _write_chunks(self, call: _UploadCall, path: Path, size_bytes: int, offset: int) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for start, length in chunk_ranges(size_bytes, offset):
+                content = await asyncio.to_thread(os.pread, descriptor, length, start)
+                await self._write(call, translate.upload_chunk(start, content))
+        finally:
+            os.close(descriptor)
+
+    async def _write(self, call: _UploadCall, message: rounds_pb2.UploadUpdateRequest) -> None:
+        await _within(STREAM_PROGRESS_SECONDS, call.write(message))
+        self._traffic.sent("UploadUpdate", message.ByteSize())
+
+    async def _unary(self, rpc: str, request: Message, call: Awaitable[_Response]) -> _Response:
+        self._traffic.sent(rpc, request.ByteSize())
+        with self._failures():
+            response = await call
+        self._traffic.received(rpc, response.ByteSize())
+        return response
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn what gRPC raises into errors of `common.errors`, and count them."""
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            meant = from_rpc_error(error)
+            self._traffic.failed(meant.reason)
+            raise meant from None
+        except FedMedError as error:
+            self._traffic.failed(error.reason)
+            raise
+
+
+@contextmanager
+def _cancelling(call: _AnyCall) -> Iterator[_AnyCall]:
+    """End the call with the block: an rpc that nobody waits for must not go on."""
+    try:
+        yield call
+    finally:
+        call.cancel()
+
+
+async def _within(seconds: float, awaited: Awaitable[_T]) -> _T:
+    """What ``awaited`` gives, if it does so in time.
+
+    Raises:
+        TransferBrokenError: STREAM_TOO_SLOW.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await awaited
+    except TimeoutError:
+        message = f"stream: expected progress within {seconds:g} s, got none"
+        raise TransferBrokenError(Reason.STREAM_TOO_SLOW, message) from None
+
+
+def _check_offset(got: int, expected: int) -> None:
+    if got != expected:
+        raise TransferBrokenError(Reason.OFFSET_DIFFERS, f"chunk offset: expected {expected}, got {got}")

@@ -1,0 +1,50 @@
+"""Describes a file that the trainer wrote, for the egress check: all that is in it. It sends nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from common.adapter import TensorSpec
+from common.weights_io import WeightsReader, file_digest
+from common.weights_layout import LENGTH_BYTES, METADATA_KEY
+from site_agent.app.ports import DescribedFile
+from site_agent.domain.egress import FileLayout
+
+
+def describe_file(path: Path) -> DescribedFile:
+    """Layout, digest and size of a safetensors file, whose tensors cover it without a hole.
+
+    Raises:
+        UpdateRefusedError: It is none.
+        FileNotFoundError: There is none.
+    """
+    with WeightsReader(path) as reader:
+        slots = reader.layout.tensors
+        size_bytes = reader.layout.size_bytes
+    header = _header(path)
+    parsed = json.loads(header)
+    layout = FileLayout(
+        tensors=tuple(sorted(TensorSpec(name=slot.name, shape=slot.shape) for slot in slots)),
+        dtypes=frozenset(slot.dtype.lower() for slot in slots),
+        metadata=_metadata(parsed.get(METADATA_KEY, {})),
+        stray_bytes=_stray_bytes(header, parsed),
+    )
+    return DescribedFile(layout=layout, digest=file_digest(path), size_bytes=size_bytes)
+
+
+def _header(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(int.from_bytes(file.read(LENGTH_BYTES), "little"))
+
+
+def _metadata(entries: object) -> frozenset[tuple[str, str]]:
+    if not isinstance(entries, dict):
+        return frozenset({(METADATA_KEY, type(entries).__name__)})
+    return frozenset((str(key), str(value)) for key, value in entries.items())
+
+
+def _stray_bytes(header: bytes, parsed: object) -> int:
+    """Bytes of the header beyond its tightest JSON, less the blanks that align the tensors to LENGTH_BYTES."""
+    blanks = len(header) - len(json.dumps(parsed, separators=(",", ":"), ensure_ascii=False).encode())
+    return blanks if blanks >= LENGTH_BYTES else 0

@@ -1,0 +1,71 @@
+"""Brings the served adapter of a run to a folder that peft loads. It trains nothing and needs no assignment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from common.adapter import AdapterSpec
+from common.errors import FedMedError, NotFoundError, Reason
+from common.files import write_whole
+from common.peft_folder import CONFIG_FILE, WEIGHTS_FILE, peft_config
+from common.terms import Terms
+from site_agent.app.download import Source, download_once
+from site_agent.app.retrying import Patience, keep_trying
+from site_agent.domain.assignment import AdapterRef
+
+# A person waits: about half a minute, then it is said what is wrong. Started again, it goes on from what arrived.
+MAX_ATTEMPTS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterVersion:
+    """One version in the registry; 0 is the first adapter, n comes out of round n."""
+
+    version: int
+    adapter: AdapterRef
+    is_promoted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAdapters:
+    """A run's versions, oldest first, and what they have in common; no specification before the first adapter."""
+
+    versions: tuple[AdapterVersion, ...]
+    terms: Terms
+    spec: AdapterSpec | None
+
+
+class Registry(Source, Protocol):
+    """The registry, as a member of the federation may call it."""
+
+    async def adapters_of(self, run: str) -> RunAdapters:
+        """The versions of the run of that id or name."""
+
+
+async def fetch_served_adapter(
+    registry: Registry, run: str, out: Path, patience: Patience, on_failure: Callable[[FedMedError, int, float], None]
+) -> AdapterVersion:
+    """Fill the folder ``out`` with the last promoted adapter of ``run``, checked by digest; returns what it was.
+
+    Raises:
+        FedMedError: The coordinator said no, or did not answer MAX_ATTEMPTS times.
+    """
+
+    def count(error: FedMedError, attempt: int, wait_seconds: float) -> None:
+        if attempt >= MAX_ATTEMPTS:
+            raise error
+        on_failure(error, attempt, wait_seconds)
+
+    known = await keep_trying(partial(registry.adapters_of, run), patience, count)
+    served = next((version for version in reversed(known.versions) if version.is_promoted), None)
+    if served is None or known.spec is None:
+        raise NotFoundError(Reason.ADAPTER_UNKNOWN, f"run {known.terms.name} has promoted no adapter yet")
+    await keep_trying(partial(download_once, registry, served.adapter, out / WEIGHTS_FILE), patience, count)
+    config = json.dumps(peft_config(known.spec, known.terms), indent=2, sort_keys=True)
+    write_whole(out / CONFIG_FILE, config.encode() + b"\n")
+    return served

@@ -1,0 +1,112 @@
+"""Carries one assignment to its end: judge, fetch, train, answer. It holds no connection and reads no note.
+
+The machine in `domain/` says what is due; here it is done, and what came of it is stored before the next thing begins.
+Killed at any line and started again from the journal, it repeats at most the command at hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from functools import partial
+from typing import assert_never
+
+from common.errors import FedMedError, Reason
+from common.logging import log_fault
+from site_agent.app.answers import metric_names, reported_progress
+from site_agent.app.download import download_once
+from site_agent.app.give_answer import give_answer
+from site_agent.app.ordering import order_for
+from site_agent.app.parts import Parts
+from site_agent.app.ports import Entry
+from site_agent.app.retrying import FINAL_ERRORS, keep_trying
+from site_agent.app.story import log_of, tell_interruption, tell_result
+from site_agent.domain.assignment import Assignment
+from site_agent.domain.assignment_machine import Command, Event, EventKind, can_happen, commands_of, step
+from site_agent.domain.egress import PROGRESS_METRICS, judge_metrics
+from site_agent.domain.eligibility import judge
+from site_agent.orders import ADAPTER_FILE, Failure, Progress
+
+
+async def perform_assignment(entry: Entry, parts: Parts) -> None:
+    """Go on from where ``entry`` stands until it has ended. Cancelled, it stops the trainer and leaves the journal."""
+    commands = commands_of(entry.state)
+    while commands:
+        event = await _perform(commands[0], entry, parts)
+        state, commands = step(entry.state, event)
+        entry = dataclasses.replace(entry, state=state)
+        parts.record(entry)
+
+
+async def _perform(command: Command, entry: Entry, parts: Parts) -> Event:
+    assignment = entry.assignment
+    try:
+        match command:
+            case Command.JUDGE:
+                return _judge(assignment, parts)
+            case Command.FETCH_ADAPTER:
+                return await _fetch_adapter(assignment, parts)
+            case Command.RUN_TRAINER:
+                return await _run_trainer(assignment, parts)
+            case Command.SEND_ANSWER:
+                return await give_answer(assignment, parts)
+            case Command.SEND_DECLINE:
+                return await _send_decline(entry, parts)
+            case _:
+                assert_never(command)
+    except Exception as error:
+        return _event_of(error, entry)
+
+
+def _event_of(error: Exception, entry: Entry) -> Event:
+    """What an error means for the assignment: the coordinator's no, or a fault of ours, which ends it too."""
+    if isinstance(error, FINAL_ERRORS) and can_happen(entry.state, EventKind.REFUSED):
+        return Event(kind=EventKind.REFUSED, reason=error.reason, detail=error.message)
+    error_id = log_fault(log_of(entry.assignment), "assignment_failed", error)
+    detail = f"a fault of the agent; its log has the cause under {error_id}"
+    if can_happen(entry.state, EventKind.UNABLE):
+        return Event(kind=EventKind.UNABLE, reason=Reason.TRAINER_CRASHED, detail=detail)
+    return Event(kind=EventKind.REFUSED, reason=Reason.INTERNAL, detail=detail)
+
+
+def _judge(assignment: Assignment, parts: Parts) -> Event:
+    decision = judge(assignment, parts.policy)
+    if decision.reason is None:
+        return Event(kind=EventKind.ELIGIBLE)
+    return Event(kind=EventKind.UNABLE, reason=decision.reason, detail=decision.detail)
+
+
+async def _fetch_adapter(assignment: Assignment, parts: Parts) -> Event:
+    if assignment.adapter is not None:
+        path = parts.journal.folder(assignment.assignment_id) / ADAPTER_FILE
+        call = partial(download_once, parts.coordinator, assignment.adapter, path)
+        await keep_trying(call, parts.patience, partial(tell_interruption, assignment, "download_interrupted"))
+    return Event(kind=EventKind.FETCHED)
+
+
+async def _run_trainer(assignment: Assignment, parts: Parts) -> Event:
+    folder = parts.journal.folder(assignment.assignment_id)
+    outcome = await parts.trainer.perform(
+        folder, order_for(assignment, parts.local), partial(_relay, assignment, parts)
+    )
+    if isinstance(outcome, Failure):
+        return Event(kind=EventKind.UNABLE, reason=Reason(outcome.reason), detail=outcome.detail)
+    tell_result(assignment, outcome)
+    return Event(kind=EventKind.TRAINED)
+
+
+async def _relay(assignment: Assignment, parts: Parts, progress: Progress) -> None:
+    """Tell how far the trainer is; a report that is lost, or may not leave, costs nothing."""
+    parts.observer.trainer_progressed(progress)
+    report = reported_progress(progress)
+    if judge_metrics(metric_names(report), PROGRESS_METRICS).is_allowed:
+        with contextlib.suppress(FedMedError):
+            await parts.coordinator.report_progress(assignment.assignment_id, report)
+
+
+async def _send_decline(entry: Entry, parts: Parts) -> Event:
+    reason = entry.state.reason
+    assert reason is not None  # the machine lets no event without a reason lead to a decline
+    call = partial(parts.coordinator.decline, entry.assignment.assignment_id, reason)
+    await keep_trying(call, parts.patience, partial(tell_interruption, entry.assignment, "decline_interrupted"))
+    return Event(kind=EventKind.DECLINE_HEARD)

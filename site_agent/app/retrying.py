@@ -1,0 +1,66 @@
+"""Repeats a call until it succeeds or the other side says no. It knows no deadline: a CANCEL is what ends waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from common.errors import (
+    FedMedError,
+    InputInvalidError,
+    NotAllowedError,
+    NotFoundError,
+    NotNowError,
+    UpdateRefusedError,
+)
+from common.retry import backoff
+from site_agent.app.ports import Sleep
+
+T = TypeVar("T")
+
+# A clear no to this request. All else, a fault of the coordinator's or an expired certificate included, may pass, and
+# hours of training are worth the wait.
+FINAL_ERRORS = (InputInvalidError, NotAllowedError, NotFoundError, NotNowError, UpdateRefusedError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long to wait between attempts; jitter spreads agents that lost the same coordinator."""
+
+    base_seconds: float = 1.0
+    cap_seconds: float = 30.0
+    sleep: Sleep = asyncio.sleep
+    jitter: Callable[[], float] = random.random
+
+    def wait_seconds(self, attempt: int) -> float:
+        """How long to wait after failed attempt number ``attempt``, counted from 0."""
+        return backoff(attempt, self.base_seconds, self.cap_seconds, self.jitter())
+
+
+async def keep_trying(
+    call: Callable[[], Awaitable[T]], patience: Patience, on_failure: Callable[[FedMedError, int, float], None]
+) -> T:
+    """The outcome of ``call``, repeated after every error but a final one.
+
+    Args:
+        call: Safe to repeat.
+        patience: How long to wait.
+        on_failure: Told each error, the number of the attempt from 1 and the seconds until the next.
+
+    Raises:
+        FedMedError: One of FINAL_ERRORS.
+    """
+    attempt = 0
+    while True:
+        try:
+            return await call()
+        except FINAL_ERRORS:
+            raise
+        except FedMedError as error:
+            wait_seconds = patience.wait_seconds(attempt)
+            attempt += 1
+            on_failure(error, attempt, wait_seconds)
+            await patience.sleep(wait_seconds)

@@ -1,0 +1,150 @@
+"""The site's command, ``fedmed-site``. Each command is a few lines over the wiring, or over a child that reads notes.
+
+No command loads torch: what needs the model or the notes runs as ``python -m site_agent.trainer...``, a child process.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from site_agent.config import SiteConfig
+
+# Everything else is imported inside the commands, so that `--help` answers at once.
+app = typer.Typer(
+    no_args_is_help=True,
+    help="A hospital's agent, or an evaluator.",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+model = typer.Typer(no_args_is_help=True, help="The base model on this machine.")
+data = typer.Typer(no_args_is_help=True, help="Annotated passages.")
+adapter = typer.Typer(no_args_is_help=True, help="Adapters of the consortium.")
+app.add_typer(model, name="model")
+app.add_typer(data, name="data")
+app.add_typer(adapter, name="adapter")
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="the agent's configuration (TOML)")]
+
+
+class OutputFormat(StrEnum):
+    """How entities are written."""
+
+    JSON = "json"
+    BRAT = "brat"
+
+
+@app.command()
+def run(config: ConfigFile) -> None:
+    """Run the agent until SIGTERM."""
+    import asyncio
+
+    from common.logging import configure_logging
+    from site_agent.wiring import run_agent
+
+    loaded = _load(config)
+    configure_logging(loaded.log.level)
+    asyncio.run(run_agent(loaded))
+
+
+@app.command("check-config")
+def check_config(config: ConfigFile) -> None:
+    """Say whether a configuration is valid, and everything that is wrong with it."""
+    _load(config)
+    typer.echo(f"{config} is valid")
+
+
+@app.command()
+def health(config: ConfigFile) -> None:
+    """Say whether the agent runs and reaches the coordinator (for container checks)."""
+    import asyncio
+
+    from site_agent.wiring import find_ailment
+
+    ailment = asyncio.run(find_ailment(_load(config)))
+    typer.echo(ailment or "healthy", err=bool(ailment))
+    raise typer.Exit(1 if ailment else 0)
+
+
+@app.command()
+def extract(
+    notes: Annotated[list[Path], typer.Argument(help="notes, or folders of .txt files")],
+    adapter: Annotated[Path, typer.Option(help="a PEFT folder: the consortium's adapter")],
+    base_model: Annotated[Path, typer.Option(help="the base model's folder")],
+    output: Annotated[OutputFormat, typer.Option("--format", help="how entities are written")] = OutputFormat.JSON,
+    out: Annotated[Path | None, typer.Option(help="folder for one file a note; without it, standard output")] = None,
+) -> None:
+    """Find the entities of notes, with character offsets."""
+    options = ["--adapter", str(adapter), "--base-model", str(base_model), "--format", output]
+    where = [] if out is None else ["--out", str(out)]
+    _run_child("predict", *options, *where, *(str(note) for note in notes))
+
+
+@model.command("digest")
+def model_digest(path: Annotated[Path, typer.Argument(help="the base model's folder")]) -> None:
+    """Print the [base_model] table for a run's terms."""
+    _run_child("base_model_files", str(path))
+
+
+@data.command("check")
+def check_data(files: Annotated[list[Path], typer.Argument(help="JSONL files of annotated passages")]) -> None:
+    """Count the passages, and list every malformed record by line and field."""
+    _run_child("check_notes", *(str(file) for file in files))
+
+
+@adapter.command("fetch")
+def fetch_adapter(
+    run: Annotated[str, typer.Argument(help="a run's name or id")],
+    out: Annotated[Path, typer.Option(help="folder to fill")],
+    config: ConfigFile,
+) -> None:
+    """Fetch the last promoted adapter of a run, as a PEFT folder; started again, it goes on where it was cut off."""
+    import asyncio
+
+    from site_agent.wiring import fetch_served
+
+    out.mkdir(parents=True, exist_ok=True)
+    version = asyncio.run(fetch_served(_load(config), run, out, lambda message: typer.echo(message, err=True)))
+    typer.echo(f"{out}: version {version.version}, {version.adapter.digest}")
+
+
+def _load(config: Path) -> SiteConfig:
+    from common.config import load_toml
+    from site_agent.config import SiteConfig
+
+    return load_toml(config.absolute(), SiteConfig)
+
+
+def _run_child(module: str, *arguments: str) -> None:
+    """Run a module of the trainer as a child with this terminal, and end with its exit code."""
+    import os
+    import subprocess
+
+    from site_agent.adapters.trainer_process import trainer_environment
+
+    command = [sys.executable, "-P", "-m", f"site_agent.trainer.{module}", *arguments]
+    child = subprocess.run(command, env=trainer_environment(os.environ, threads=0), check=False)
+    raise typer.Exit(child.returncode)
+
+
+def main() -> None:
+    """Run the command; an expected error is one sentence and exit code 1, or 2 for a configuration."""
+    from common.errors import FedMedError, Reason
+
+    try:
+        app()
+    except FedMedError as error:
+        typer.echo(f"{error.reason}: {error.message}", err=True)
+        sys.exit(2 if error.reason is Reason.CONFIG_INVALID else 1)
+    except OSError as error:
+        typer.echo(f"{error.filename or 'error'}: {error.strerror}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The three orders, each from files to files: the first adapter, a round of training, a score. No failures here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import assert_never
+
+import torch
+
+from common.adapter import WireDtype
+from site_agent.orders import (
+    ADAPTER_FILE,
+    UPDATE_FILE,
+    EvaluateOrder,
+    EvaluateResult,
+    InitialiseOrder,
+    InitialiseResult,
+    Progress,
+    TrainerStage,
+    TrainOrder,
+    TrainResult,
+)
+from site_agent.trainer.choices import examples_of_round
+from site_agent.trainer.extraction.passage_files import read_passages
+from site_agent.trainer.order_files import ProgressFile
+from site_agent.trainer.training.adapter_files import read_adapter, write_adapter
+from site_agent.trainer.training.base_model import choose_device, load_base_model
+from site_agent.trainer.training.evaluate import evaluate
+from site_agent.trainer.training.examples import Question, not_longer_than, tokenized_examples
+from site_agent.trainer.training.loop import StepReport, train
+from site_agent.trainer.training.lora import (
+    adapter_parameters,
+    adapter_spec,
+    attach_adapter,
+    factors_of,
+    initial_adapter,
+    set_adapter,
+)
+from site_agent.trainer.training.memory import gpu_memory_bytes, peak_memory_bytes
+
+
+def perform(
+    order: InitialiseOrder | TrainOrder | EvaluateOrder, base_model: Path, folder: Path, progress: ProgressFile
+) -> InitialiseResult | TrainResult | EvaluateResult:
+    """Do ``order`` in its ``folder``, with the base model in ``base_model``, whose digests were checked."""
+    if order.base_model.threads:
+        torch.set_num_threads(order.base_model.threads)
+    match order:
+        case InitialiseOrder():
+            return _initialise(order, base_model, folder)
+        case TrainOrder():
+            return _train(order, base_model, folder, progress)
+        case EvaluateOrder():
+            return evaluate(order, base_model, folder / ADAPTER_FILE, progress)
+        case _:
+            assert_never(order)
+
+
+def _initialise(order: InitialiseOrder, base_model: Path, folder: Path) -> InitialiseResult:
+    """It needs the base model's shapes and none of its weights."""
+    spec = adapter_spec(base_model, order.lora, WireDtype(order.wire_dtype))
+    write_adapter(folder / UPDATE_FILE, initial_adapter(spec, order.seed), spec.dtype)
+    return InitialiseResult(spec=spec)
+
+
+def _train(order: TrainOrder, base_model: Path, folder: Path, progress: ProgressFile) -> TrainResult:
+    passages = read_passages([Path(name) for name in order.data_files])
+    device = choose_device(order.base_model.device)
+    loaded = load_base_model(base_model, device, order.training.quantization)
+    question = Question.about(passages, order.task)
+    every = tokenized_examples(loaded.tokenizer, question, passages, order.training.loss_on)
+    fit = not_longer_than(every, order.training)
+    examples = examples_of_round(fit, order.training.examples_per_round, order.round_number, order.seed)
+    adapted = attach_adapter(loaded.model, order.lora)
+    set_adapter(adapted, read_adapter(folder / ADAPTER_FILE))
+    trained = factors_of(adapted, order.trained)
+    for name, parameter in adapter_parameters(adapted).items():
+        parameter.requires_grad_(name in trained)
+
+    def report(step: StepReport) -> None:
+        progress.report(
+            Progress(
+                stage=TrainerStage.TRAINING,
+                step=step.step,
+                steps=step.steps,
+                loss=step.loss,
+                tokens_per_second=step.tokens_per_second,
+                gpu_memory_bytes=gpu_memory_bytes(device),
+            )
+        )
+
+    outcome = train(loaded, adapted, examples, order.training, order.seed + order.round_number, report)
+    progress.report(Progress(stage=TrainerStage.WRITING, step=outcome.steps, steps=outcome.steps))
+    write_adapter(folder / UPDATE_FILE, factors_of(adapted, order.uploaded), WireDtype(order.wire_dtype))
+    return TrainResult(
+        num_examples=len(examples),
+        num_left_out=len(every) - len(fit),
+        num_label_tokens=sum(example.num_label_tokens for example in examples),
+        mean_loss=outcome.mean_loss,
+        steps=outcome.steps,
+        seconds=outcome.seconds,
+        tokens_per_second=outcome.tokens_per_second,
+        padding_share=outcome.padding_share,
+        peak_memory_bytes=peak_memory_bytes(device),
+    )

@@ -1,0 +1,148 @@
+"""Puts the agent together, once, top to bottom. Decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from common.errors import FedMedError, InputInvalidError, Reason
+from common.logging import get_logger
+from common.tls import Role
+from site_agent.adapters.identity_files import AgentIdentity, read_identity
+from site_agent.adapters.journal import FileJournal
+from site_agent.adapters.metrics import AgentMetrics, MetricsTls, is_listening, serve_metrics
+from site_agent.adapters.registry_client import RegistryClient, coordinator_serves
+from site_agent.adapters.rpc_client import RpcCoordinator, open_channel
+from site_agent.adapters.state_lock import exclusive
+from site_agent.adapters.trainer_process import TRAINER_COMMAND, TrainerProcess, trainer_environment
+from site_agent.adapters.update_file import describe_file
+from site_agent.app.agent_loop import AgentLoop
+from site_agent.app.fetch_adapter import AdapterVersion, fetch_served_adapter
+from site_agent.app.ordering import LocalSettings
+from site_agent.app.parts import Parts
+from site_agent.app.retrying import Patience
+from site_agent.config import MetricsSection, SiteConfig
+from site_agent.domain.eligibility import SitePolicy
+
+
+async def run_agent(config: SiteConfig) -> None:
+    """Run one agent until SIGTERM or SIGINT.
+
+    Raises:
+        FedMedError: It cannot start; the message says why.
+    """
+    who = read_identity(config.identity.folder)
+    policy = _policy(config, who.caller.role)
+    with ExitStack() as stack:
+        stack.enter_context(exclusive(config.site.state_folder))
+        metrics = AgentMetrics(who.expires_at.timestamp())
+        stack.callback(_serve_metrics(config.metrics, metrics))
+        _stop_on_signals()
+        _log_start(config, who)
+        async with open_channel(config.coordinator.address, who.identity, config.coordinator.server_name) as channel:
+            parts = Parts(
+                coordinator=RpcCoordinator(channel, metrics),
+                trainer=TrainerProcess(
+                    trainer_environment(os.environ, config.trainer.threads),
+                    command=config.trainer.command or TRAINER_COMMAND,
+                ),
+                journal=FileJournal(config.site.state_folder),
+                describe_file=describe_file,
+                observer=metrics,
+                policy=policy,
+                local=_local_settings(config),
+                patience=Patience(),
+            )
+            try:
+                await AgentLoop(parts).run()
+            except asyncio.CancelledError:
+                get_logger("site_agent").info("agent_stopped")
+
+
+async def find_ailment(config: SiteConfig) -> str | None:
+    """What is wrong with the agent of ``config``, seen from outside; None when nothing is."""
+    who = read_identity(config.identity.folder)
+    async with open_channel(config.coordinator.address, who.identity, config.coordinator.server_name) as channel:
+        if not await coordinator_serves(channel):
+            return f"the coordinator at {config.coordinator.address} does not answer this site"
+    if config.metrics.listen and not is_listening(config.metrics.listen):
+        return f"no agent listens on {config.metrics.listen}"
+    return None
+
+
+async def fetch_served(config: SiteConfig, run: str, out: Path, say: Callable[[str], None]) -> AdapterVersion:
+    """Bring the last promoted adapter of ``run`` to ``out``; what goes wrong on the way is told to ``say``.
+
+    Raises:
+        FedMedError: The coordinator said no, or does not answer.
+    """
+    who = read_identity(config.identity.folder)
+
+    def say_failure(error: FedMedError, _attempt: int, wait_seconds: float) -> None:
+        say(f"{error.reason}: {error.message}; trying again in {wait_seconds:.0f} s")
+
+    async with open_channel(config.coordinator.address, who.identity, config.coordinator.server_name) as channel:
+        return await fetch_served_adapter(RegistryClient(channel), run, out, Patience(), say_failure)
+
+
+def _policy(config: SiteConfig, role: Role) -> SitePolicy:
+    """What this agent does by its role and its files: a site trains, an evaluator makes and scores adapters."""
+    needed = "validation" if role is Role.EVALUATOR else "train"
+    if not getattr(config.data, needed):
+        message = f"data.{needed}: expected at least one file for a certificate of role {role}, got none"
+        raise InputInvalidError(Reason.CONFIG_INVALID, message)
+    kinds = {"initialise", "evaluate"} if role is Role.EVALUATOR else {"train"}
+    return SitePolicy(
+        kinds=frozenset(kinds | ({"evaluate"} if config.data.validation else set())),
+        strategies=frozenset(config.policy.strategies),
+        weights_digest=config.base_model.weights_digest,
+    )
+
+
+def _local_settings(config: SiteConfig) -> LocalSettings:
+    return LocalSettings(
+        base_model_location=config.base_model.location,
+        device=config.trainer.device,
+        threads=config.trainer.threads,
+        train_files=_names(config.data.train),
+        validation_files=_names(config.data.validation),
+    )
+
+
+def _names(paths: tuple[Path, ...]) -> tuple[str, ...]:
+    return tuple(str(path) for path in paths)
+
+
+def _serve_metrics(section: MetricsSection, metrics: AgentMetrics) -> Callable[[], None]:
+    tls = None
+    if section.certificate is not None and section.key is not None:
+        tls = MetricsTls(certificate=section.certificate, key=section.key, client_ca=section.client_ca)
+    try:
+        return serve_metrics(section.listen, metrics.registry, tls)
+    except OSError as error:
+        message = f"metrics: cannot serve on {section.listen}: {error.strerror or type(error).__name__}"
+        raise InputInvalidError(Reason.CONFIG_INVALID, message) from None
+
+
+def _stop_on_signals() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
+def _log_start(config: SiteConfig, who: AgentIdentity) -> None:
+    get_logger("site_agent").info(
+        "agent_started",
+        site=who.caller.name,
+        role=str(who.caller.role),
+        consortium=who.caller.consortium,
+        address=config.coordinator.address,
+        location=config.base_model.name or config.base_model.location,
+        expires_at=who.expires_at.isoformat(),
+        metrics_address=config.metrics.listen,
+    )

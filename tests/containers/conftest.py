@@ -1,0 +1,48 @@
+"""The compose file's federation, built and run once for all tests of this folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.containers.engine import RUN_SECONDS, Engine, build_images, isolated_engine, missing_part
+from tests.tiny_model import make_tiny_model
+
+ROUNDS = 2
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer model: what is tested is the containers, and training it takes seconds."""
+    folder = make_tiny_model(tmp_path_factory.mktemp("models") / "tiny-llama")
+    for file in folder.iterdir():
+        file.chmod(0o644)  # the containers' user is not ours
+    return folder
+
+
+@pytest.fixture(scope="session")
+def federation(base_model: Path) -> Iterator[Engine]:
+    """The federation after its run: prepared, enrolled, trained, published; its services still up."""
+    if reason := missing_part():
+        # In CI nothing may be missing: a skipped suite would look like a passed one.
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    environment = {"BASE_MODEL": str(base_model), "ROUNDS": str(ROUNDS), "EXAMPLES": "8"}
+    build_images(_prometheus_image(environment))
+    with isolated_engine(environment) as engine:
+        engine.compose("down", "--volumes", "--timeout", "5")  # of a session that was killed
+        try:
+            engine.compose("up", "--detach", "--no-build", timeout=RUN_SECONDS)
+            engine.docker("wait", engine.inspect("operator")["Id"], timeout=RUN_SECONDS)
+            yield engine
+        finally:
+            engine.compose("down", "--volumes", "--timeout", "5")
+
+
+def _prometheus_image(environment: dict[str, str]) -> str:
+    """The name that the compose file gives it; the stand-in takes that name."""
+    project = json.loads(Engine(environment=environment).compose("config", "--format", "json"))
+    return str(project["services"]["prometheus"]["image"])

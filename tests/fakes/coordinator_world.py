@@ -1,0 +1,243 @@
+"""The coordinator's use cases over their real store and folder, with a clock that only a test moves. No sockets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from common.adapter import AdapterSpec
+from common.ids import AssignmentId, Digest, SiteName
+from common.logging import get_logger
+from common.terms import Terms
+from common.tls import Caller, Role
+from coordinator.adapters.storage.blob_folder import BlobFolder
+from coordinator.adapters.storage.engine import open_engine
+from coordinator.adapters.storage.run_store import SqlRunStore
+from coordinator.app.answers import Answers
+from coordinator.app.create_run import create
+from coordinator.app.perform_commands import CommandPerformer
+from coordinator.app.poll import Poll
+from coordinator.app.presence import Presence
+from coordinator.app.recovery import recover
+from coordinator.app.round_driver import RoundDriver
+from coordinator.app.update_intake import UpdateIntake, UploadClaim
+from coordinator.domain import assignments
+from coordinator.domain import events as ev
+from coordinator.domain.assignments import Assignment
+from coordinator.domain.commands import Command
+from coordinator.domain.events import RunEvent
+from coordinator.domain.values import Round, Run
+from tests.fakes.coordinator_updates import chunks_of, digest_bytes, trained_claim, update_bytes
+from tests.fakes.coordinator_values import EVALUATOR, SITES, START, make_spec, make_terms
+
+HOLD_SECONDS = 30.0
+LINGER_SECONDS = 60.0
+
+
+class FakeClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def advance(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+@dataclass(slots=True)
+class RecordingObserver:
+    """Keeps what it is told."""
+
+    moves: list[tuple[Run | None, Run, RunEvent | None]] = field(default_factory=list)
+    failures: list[tuple[Command, Exception]] = field(default_factory=list)
+
+    def run_moved(self, before: Run | None, after: Run, event: RunEvent | None) -> None:
+        self.moves.append((before, after, event))
+
+    def command_failed(self, command: Command, error: Exception) -> None:
+        self.failures.append((command, error))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """One life of a coordinator over the state in ``root``."""
+
+    root: Path
+    clock: FakeClock
+    store: SqlRunStore
+    blobs: BlobFolder
+    presence: Presence
+    observer: RecordingObserver
+    driver: RoundDriver
+    intake: UpdateIntake
+    answers: Answers
+    poll: Poll
+    performer: CommandPerformer
+    swept: int
+
+    @property
+    def run(self) -> Run:
+        """The only run."""
+        (run,) = self.driver.runs
+        return run
+
+    @property
+    def round(self) -> Round:
+        """The open round of the only run."""
+        assert self.run.current is not None, f"expected an open round, the run is {self.run.state}"
+        return self.run.current
+
+    @property
+    def registry(self) -> Path:
+        """Where adapters are published."""
+        return self.root / "registry"
+
+    def update_files(self) -> list[str]:
+        """Names of all files of updates, whole or not, sorted."""
+        return sorted(path.name for path in (self.root / "updates").iterdir())
+
+    def adapter_files(self) -> list[str]:
+        """Names of all files of adapters, sorted."""
+        return sorted(path.name for path in (self.root / "adapters").iterdir())
+
+    def assignment(self, site: SiteName) -> Assignment:
+        """The site's live assignment."""
+        given = assignments.for_site(self.run, site)
+        assert given is not None, f"expected an assignment for {site}"
+        return given
+
+    def base(self) -> Digest:
+        """What updates of the open round are trained from."""
+        return self.round.global_adapter.digest
+
+    def spec(self) -> AdapterSpec:
+        """The run's specification."""
+        assert self.run.spec is not None
+        return self.run.spec
+
+    async def begin(self, terms: Terms | None = None, spec: AdapterSpec | None = None) -> Run:
+        """Create a run and send its first adapter; its first round waits for sites."""
+        run = await create(self.driver, self.clock, terms or make_terms())
+        given = assignments.for_evaluator(run, EVALUATOR)
+        assert given is not None
+        spec = spec or make_spec()
+        content = update_bytes(self.root, spec, seed=1000)
+        claim = UploadClaim(
+            assignment_id=given.assignment_id, digest=digest_bytes(content), size_bytes=len(content), first_spec=spec
+        )
+        await self.intake.receive(evaluator(), claim, chunks_of(content))
+        return self.driver.run_named(run.run_id)
+
+    async def invite(self, sites: Sequence[SiteName] = SITES) -> None:
+        """Let the sites come, so that every waiting round is trained by them."""
+        for name in sites:
+            await self.store.remember_site(name, Role.SITE, self.clock.now())
+            self.presence.enter(name)
+        await self.driver.observe_presence()
+
+    async def training(self, terms: Terms | None = None, spec: AdapterSpec | None = None) -> None:
+        """Begin a run and invite all sites to its first round."""
+        await self.begin(terms, spec)
+        await self.invite()
+
+    def honest_bytes(self, seed: int) -> bytes:
+        """A file that the open round may accept."""
+        return update_bytes(self.root, self.spec(), seed)
+
+    def claim(self, site: SiteName, content: bytes, num_label_tokens: int = 100) -> UploadClaim:
+        """The site's header for ``content``."""
+        assignment_id = self.assignment(site).assignment_id
+        return trained_claim(assignment_id, content, self.base(), num_label_tokens=num_label_tokens)
+
+    async def send(self, site: SiteName, content: bytes, num_label_tokens: int = 100) -> Digest:
+        """Upload ``content`` as the site's update."""
+        return await self.intake.receive(
+            site_caller(site), self.claim(site, content, num_label_tokens), chunks_of(content)
+        )
+
+    async def answer(self, *sites: SiteName) -> None:
+        """Let those sites send honest updates, each one of its own, with counts of its own."""
+        for site in sites:
+            number = SITES.index(site)
+            await self.send(site, self.honest_bytes(number), num_label_tokens=100 * (number + 1))
+
+    async def perform_pending(self) -> list[Command]:
+        """Perform what is stored and not completed, to the end; returns what was performed."""
+        done: list[Command] = []
+        while pending := await self.store.pending_commands():
+            for command in pending:
+                await self.performer.perform(command)
+                await self.store.complete(command)
+                done.append(command)
+        return done
+
+    async def post(self, event: RunEvent) -> Run:
+        """Step the only run."""
+        return await self.driver.post(self.run.run_id, event)
+
+    async def abort(self) -> Run:
+        """End the only run, as an operator does."""
+        return await self.post(ev.AbortRequested(at=self.clock.now()))
+
+    def candidate_bytes(self) -> bytes:
+        """The open round's candidate."""
+        assert self.round.candidate is not None
+        return self.blobs.adapter_path(self.round.candidate.digest).read_bytes()
+
+
+@asynccontextmanager
+async def coordinator(root: Path, clock: FakeClock | None = None) -> AsyncIterator[World]:
+    """Start a coordinator over the state in ``root``, whatever an earlier life left there; stopping stores nothing."""
+    clock = clock or FakeClock()
+    store, blobs = SqlRunStore(open_engine(root)), BlobFolder(root)
+    presence, observer = Presence(clock.monotonic, LINGER_SECONDS), RecordingObserver()
+    driver = RoundDriver(store, presence, observer, clock)
+    performer = CommandPerformer(
+        driver=driver,
+        blobs=blobs,
+        clock=clock,
+        registry=root / "registry",
+        log=get_logger("test"),
+        aggregated=lambda _seconds: None,
+    )
+    try:
+        yield World(
+            root=root,
+            clock=clock,
+            store=store,
+            blobs=blobs,
+            presence=presence,
+            observer=observer,
+            driver=driver,
+            intake=UpdateIntake(driver, blobs, clock),
+            answers=Answers(driver, clock),
+            poll=Poll(driver, presence, store, clock, HOLD_SECONDS),
+            performer=performer,
+            swept=await recover(driver, store, blobs),
+        )
+    finally:
+        await store.close()
+
+
+def site_caller(name: SiteName) -> Caller:
+    """A site, as its certificate names it."""
+    return Caller(name=name, role=Role.SITE, consortium="demo")
+
+
+def evaluator(name: SiteName = EVALUATOR) -> Caller:
+    """An evaluator, as its certificate names it."""
+    return Caller(name=name, role=Role.EVALUATOR, consortium="demo")
+
+
+def foreign_id() -> AssignmentId:
+    """An id of no assignment."""
+    return AssignmentId("0" * 32)

@@ -1,0 +1,117 @@
+"""A real coordinator process over real sockets, for tests: its consortium, its port, clients of any role."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from common.tls import Role, harden_tls
+
+harden_tls()
+
+import grpc  # noqa: E402
+
+from common.tls import CHANNEL_OPTIONS, channel_credentials, load_identity  # noqa: E402
+from coordinator.adapters.pki.ca import create_ca, issue  # noqa: E402
+
+START_SECONDS = 30.0
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consortium:
+    """A CA and the folders of the identities it issued."""
+
+    folder: Path
+
+    def identity(self, name: str, role: Role, life: timedelta = timedelta(hours=1)) -> Path:
+        """The folder of an identity, issued at the first call."""
+        out = self.folder / "identities" / f"{name}-{role}"
+        if not out.exists():
+            hosts = ["localhost", "127.0.0.1"] if role is Role.COORDINATOR else []
+            issue(self.folder / "ca", name, role, out, hosts=hosts, lifetime=life)
+        return out
+
+
+def make_consortium(folder: Path, name: str = "demo") -> Consortium:
+    """A consortium with a CA of its own."""
+    create_ca(folder / "ca", name)
+    return Consortium(folder=folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningCoordinator:
+    """A coordinator process that serves."""
+
+    consortium: Consortium
+    process: subprocess.Popen[bytes]
+    port: int
+    metrics_port: int
+    state: Path
+    log: Path
+
+    @property
+    def address(self) -> str:
+        """What agents dial."""
+        return f"localhost:{self.port}"
+
+    def channel(self, identity: Path) -> grpc.Channel:
+        """A synchronous channel with that identity; the caller closes it."""
+        return grpc.secure_channel(self.address, channel_credentials(load_identity(identity)), options=CHANNEL_OPTIONS)
+
+
+@contextmanager
+def running_coordinator(consortium: Consortium, poll_hold: str = "2s") -> Iterator[RunningCoordinator]:
+    """Start ``fedmed-coordinator serve`` on free ports; stopped by pid at the end."""
+    port, metrics_port = free_port(), free_port()
+    folder = consortium.folder
+    config = folder / "coordinator.toml"
+    identity = consortium.identity("coordinator", Role.COORDINATOR)
+    config.write_text(
+        f'[coordinator]\nlisten = "127.0.0.1:{port}"\nstate_folder = "{folder / "state"}"\npoll_hold = "{poll_hold}"\n'
+        f'[identity]\nfolder = "{identity}"\n[metrics]\nlisten = "127.0.0.1:{metrics_port}"\n',
+        encoding="utf-8",
+    )
+    log = folder / "coordinator.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "coordinator", "serve", "--config", str(config)], stdout=output, stderr=output
+        )
+    try:
+        _wait_until_listening(process, port, log)
+        yield RunningCoordinator(
+            consortium=consortium,
+            process=process,
+            port=port,
+            metrics_port=metrics_port,
+            state=folder / "state",
+            log=log,
+        )
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    ends_at = time.monotonic() + START_SECONDS
+    while time.monotonic() < ends_at:
+        if process.poll() is not None:
+            raise AssertionError(f"the coordinator ended with {process.returncode}: {log.read_text()}")
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"the coordinator does not listen after {START_SECONDS} s: {log.read_text()}")
