@@ -1,13 +1,16 @@
-"""Files that are there whole or not at all: written beside their place, synced, renamed. It reads nothing."""
+"""Files that are there whole or not at all: written beside their place, synced, renamed; and files kept private."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from common.errors import InputInvalidError, Reason
 
 # Of files that a killed process left behind; whoever owns the folder may delete them when it starts.
 PARTIAL_SUFFIX = ".partial"
@@ -40,6 +43,20 @@ def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write ``content`` to ``path``, or leave what was there."""
     with replacing(path, mode) as file:
         file.write(content)
+
+
+def read_private(path: Path) -> bytes:
+    """The content of a file that nobody but its owner may read or write.
+
+    Raises:
+        InputInvalidError: CONFIG_INVALID, with the command that mends it.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+            message = f"{path}: expected a file for its owner alone; run: chmod 600 {path}"
+            raise InputInvalidError(Reason.CONFIG_INVALID, message)
+        return file.read()
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ import secrets
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import PurePath
 from types import TracebackType
 from typing import Any, cast
@@ -23,26 +23,11 @@ from structlog.types import EventDict, FilteringBoundLogger, WrappedLogger
 # Names, ids, counts, states and digests; never text of a record, and no free text at all.
 ALLOWED_FIELDS = frozenset(
     {
-        *("run_name", "run_id", "run_state", "round_number", "site", "role", "caller", "rpc", "code", "kind"),
-        *("assignment_id", "command", "command_id", "state", "phase", "stage", "outcome", "reason", "weight"),
-        *(
-            "weights",
-            "strategy",
-            "device",
-            "version",
-            "count",
-            "accepted",
-            "invited",
-            "quorum",
-            "sites",
-            "rounds",
-            "updates",
-        ),
-        *("blobs", "num_examples", "num_label_tokens", "num_passages", "step", "steps", "loss", "strict_f1"),
-        *("lenient_f1", "tokens_per_second", "attempt", "is_subset", "is_promoted", "is_resumed", "is_accepted"),
-        *("offset", "size_bytes", "sent_bytes", "received_bytes", "seconds", "wait_seconds", "deadline_at"),
-        *("expires_at", "digest", "terms_digest", "spec_digest", "listen_address", "metrics_address", "address"),
-        *("folder", "pid", "exit_code", "signal", "serial", "consortium"),
+        *("run_name", "run_id", "run_state", "round_number", "assignment_id", "site", "sites", "role", "caller", "rpc"),
+        *("kind", "phase", "stage", "outcome", "reason", "is_subset", "weight", "updates", "blobs", "count", "attempt"),
+        *("num_examples", "num_label_tokens", "num_passages", "steps", "loss", "strict_f1", "lenient_f1"),
+        *("tokens_per_second", "seconds", "wait_seconds", "expires_at", "terms_digest", "consortium", "command_id"),
+        *("listen_address", "metrics_address", "address"),
         *("error_id", "error_type", "error_frames", "error_causes", "library", "location"),
     }
 )
@@ -133,8 +118,6 @@ def _is_plain(value: object) -> bool:
             return len(value) <= _MAX_TEXT and value.isprintable()
         case list() | tuple():
             return len(value) <= _MAX_ITEMS and all(_is_plain(item) for item in value)
-        case Mapping():
-            return len(value) <= _MAX_ITEMS and all(_is_plain(key) and _is_plain(item) for key, item in value.items())
         case _:
             return False
 

@@ -7,6 +7,8 @@ from common.terms import Terms
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+# Where the adapter comes from; peft ignores it.
+LINEAGE_FILE = "fedmedlora.json"
 
 
 def peft_config(spec: AdapterSpec, terms: Terms) -> dict[str, object]:

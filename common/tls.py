@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from common.chunks import MAX_MESSAGE_BYTES
 from common.errors import FedMedError, InputInvalidError, Reason, UnauthenticatedError
+from common.files import read_private
 from common.ids import SiteName, check_name
 
 if TYPE_CHECKING:
@@ -168,14 +168,11 @@ def load_identity(folder: Path) -> Identity:
         InputInvalidError: CONFIG_INVALID, with what to do about it.
     """
     try:
-        mode = (folder / KEY_FILE).stat().st_mode
-        key_pem, certificate_pem, trust_bundle_pem = (
-            (folder / name).read_bytes() for name in (KEY_FILE, CERTIFICATE_FILE, TRUST_BUNDLE_FILE)
-        )
+        key_pem = read_private(folder / KEY_FILE)
+        certificate_pem = (folder / CERTIFICATE_FILE).read_bytes()
+        trust_bundle_pem = (folder / TRUST_BUNDLE_FILE).read_bytes()
     except OSError as error:
         raise _invalid(f"{error.filename}: {error.strerror}") from None
-    if stat.S_IMODE(mode) & 0o077:
-        raise _invalid(f"{folder / KEY_FILE}: others may read it; run: chmod 600 {folder / KEY_FILE}")
     _check_identity(folder, key_pem, certificate_pem, trust_bundle_pem)
     return Identity(key_pem=key_pem, certificate_pem=certificate_pem, trust_bundle_pem=trust_bundle_pem)
 

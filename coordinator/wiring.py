@@ -29,7 +29,7 @@ from coordinator.app.round_driver import RoundDriver
 from coordinator.app.update_intake import UpdateIntake
 from coordinator.config import CoordinatorConfig
 
-# How long open rpcs may finish after SIGTERM; polls are cut at once by their own hold.
+# How long open rpcs may take to finish after SIGTERM; polls answer at once.
 SHUTDOWN_GRACE_SECONDS = 2.0
 
 
@@ -85,6 +85,7 @@ async def _serve(config: CoordinatorConfig) -> None:
     try:
         await _until_stopped(driver, performer)
     finally:
+        driver.stop()
         await running.server.stop(SHUTDOWN_GRACE_SECONDS)
         stop_metrics()
         await store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from math import prod
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from common.tls import harden_tls
 
 harden_tls()  # before anything imports grpc: TLS 1.3 only
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # processes are started, never forked into
 
 from rich.console import Console  # noqa: E402
 

@@ -56,20 +56,30 @@ def run_federation(options: DemoOptions, console: Console) -> Federated:
         f"preparing a consortium with {options.sites} sites and an evaluator in {options.out}", soft_wrap=True
     )
     prepared = prepare(options, addresses)
-    with process_group(options.out / "logs") as group:
+    console.print(f"metrics of every process (Prometheus): {_urls(addresses.metrics)}", soft_wrap=True)
+    run = run_prepared(prepared, addresses, options.out / "logs", console)
+    return Federated(prepared=prepared, run=run)
+
+
+def run_prepared(prepared: Prepared, addresses: Addresses, logs: Path, console: Console) -> admin_pb2.RunReport:
+    """Start the processes, create the run, follow it to its end, stop the processes.
+
+    Raises:
+        RuntimeError: as `run_federation`.
+    """
+    with process_group(logs) as group:
         group.start("coordinator", "coordinator", "serve", "--config", str(prepared.coordinator_config))
         _wait_until_serving(addresses.coordinator, prepared.operator_identity, group)
         for name, config in prepared.agent_configs.items():
             group.start(name, "site_agent", "run", "--config", str(config), environment={"OMP_NUM_THREADS": "1"})
         asyncio.run(_create(addresses.coordinator, prepared))
-        console.print(f"metrics of every process (Prometheus): {_urls(addresses.metrics)}", soft_wrap=True)
         run = follow_run(
             addresses.coordinator, prepared.operator_identity, prepared.terms.name, console, lambda: _all_alive(group)
         )
     if run.summary.state != admin_pb2.RUN_STATE_COMPLETED or not run.served_folder:
         state = admin_pb2.RunState.Name(run.summary.state)
-        raise RuntimeError(f"the run ended as {state}; the processes' logs are in {options.out / 'logs'}")
-    return Federated(prepared=prepared, run=run)
+        raise RuntimeError(f"the run ended as {state}; the processes' logs are in {logs}")
+    return run
 
 
 async def _create(address: str, prepared: Prepared) -> None:

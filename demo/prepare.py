@@ -30,6 +30,7 @@ from site_agent.trainer.base_model_files import describe_base_model, resolve_bas
 
 CONSORTIUM = "demo"
 EVALUATOR = "evaluator"
+VALIDATION_PASSAGES = 60
 CERTIFICATE_LIFE = timedelta(days=7)
 COORDINATOR_HOSTS = ("localhost", "127.0.0.1", "coordinator")
 _DURATIONS = ("train_deadline", "grace", "evaluate_deadline")
@@ -130,7 +131,7 @@ def _coordinator(options: DemoOptions, addresses: Addresses) -> Path:
         "identity": {"folder": "identity"},
         "metrics": {"listen": addresses.metrics[0]},
     }
-    return _write_toml(options.out / "coordinator" / "coordinator.toml", tables)
+    return write_toml(options.out / "coordinator" / "coordinator.toml", tables)
 
 
 def _agents(options: DemoOptions, addresses: Addresses, corpora: Sequence[SiteCorpus]) -> dict[str, Path]:
@@ -153,8 +154,12 @@ def _agents(options: DemoOptions, addresses: Addresses, corpora: Sequence[SiteCo
             "trainer": {"device": options.device, "threads": 1},
             "metrics": {"listen": listen},
         }
-        configs[name] = _write_toml(home / "site.toml", tables)
+        configs[name] = write_toml(home / "site.toml", tables)
     return configs
+
+
+def _limits(role: Role) -> dict[str, int]:
+    return {"validation_passages": VALIDATION_PASSAGES} if role is Role.EVALUATOR else {}
 
 
 def _seen_from(home: Path, file: Path) -> str:
@@ -166,7 +171,7 @@ def _brought(corpus: SiteCorpus, home: Path, options: DemoOptions) -> Path:
     if options.data is not None:
         return corpus.dev
     home.mkdir(parents=True, exist_ok=True)
-    return corpus.dev.rename(home / f"{corpus.site}.jsonl")
+    return Path(shutil.move(corpus.dev, home / f"{corpus.site}.jsonl"))  # maybe onto another volume
 
 
 def _write_terms(path: Path, terms: Terms) -> None:
@@ -174,10 +179,10 @@ def _write_terms(path: Path, terms: Terms) -> None:
     name = tables.pop("name")
     for duration in _DURATIONS:
         tables["rounds"][duration] = f"{tables['rounds'][duration]:g}s"
-    _write_toml(path, tables, head=f"name = {json.dumps(name)}")
+    write_toml(path, tables, head=f"name = {json.dumps(name)}")
 
 
-def _write_toml(path: Path, tables: Mapping[str, Mapping[str, object]], head: str = "") -> Path:
+def write_toml(path: Path, tables: Mapping[str, Mapping[str, object]], head: str = "") -> Path:
     """TOML of plain tables: TOML writes strings, numbers, booleans and lists of strings as JSON does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [head] if head else []

@@ -6,7 +6,6 @@ No command loads torch: what needs the model or the notes runs as ``python -m si
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,13 +29,6 @@ app.add_typer(data, name="data")
 app.add_typer(adapter, name="adapter")
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="the agent's configuration (TOML)")]
-
-
-class OutputFormat(StrEnum):
-    """How entities are written."""
-
-    JSON = "json"
-    BRAT = "brat"
 
 
 @app.command()
@@ -71,18 +63,13 @@ def health(config: ConfigFile) -> None:
     raise typer.Exit(1 if ailment else 0)
 
 
-@app.command()
-def extract(
-    notes: Annotated[list[Path], typer.Argument(help="notes, or folders of .txt files")],
-    adapter: Annotated[Path, typer.Option(help="a PEFT folder: the consortium's adapter")],
-    base_model: Annotated[Path, typer.Option(help="the base model's folder")],
-    output: Annotated[OutputFormat, typer.Option("--format", help="how entities are written")] = OutputFormat.JSON,
-    out: Annotated[Path | None, typer.Option(help="folder for one file a note; without it, standard output")] = None,
-) -> None:
-    """Find the entities of notes, with character offsets."""
-    options = ["--adapter", str(adapter), "--base-model", str(base_model), "--format", output]
-    where = [] if out is None else ["--out", str(out)]
-    _run_child("predict", *options, *where, *(str(note) for note in notes))
+# The child has its own parser, help included, so that its options stand in one place.
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def extract(context: typer.Context) -> None:
+    """Find the entities of notes, with character offsets (`extract --help` tells how)."""
+    _run_child("predict", *context.args)
 
 
 @model.command("digest")

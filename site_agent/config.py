@@ -67,6 +67,7 @@ class DataSection(_Section):
 
     train: tuple[ConfigPath, ...] = ()
     validation: tuple[ConfigPath, ...] = ()
+    validation_passages: int = Field(default=0, ge=0)
 
 
 class TrainerSection(_Section):

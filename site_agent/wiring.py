@@ -110,6 +110,7 @@ def _local_settings(config: SiteConfig) -> LocalSettings:
         threads=config.trainer.threads,
         train_files=_names(config.data.train),
         validation_files=_names(config.data.validation),
+        validation_passages=config.data.validation_passages,
     )
 
 

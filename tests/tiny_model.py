@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from common.terms import Quantization
+from site_agent.trainer.training.base_model import LoadedModel, load_base_model
 
 TINY_TARGET_MODULES = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
 _SPECIAL_TOKENS = ("<|start|>", "<|end|>")
@@ -51,3 +55,23 @@ def _write_tokenizer(folder: Path) -> None:
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>", "pad_token": "<|end|>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "chat_template.jinja").write_text(_CHAT_TEMPLATE)
+
+
+def load_tiny_model(folder: Path) -> LoadedModel:
+    """The model of that folder on the CPU in fp32, where sums can be compared closely."""
+    loaded = load_base_model(folder, torch.device("cpu"), Quantization.NONE)
+    return replace(loaded, model=loaded.model.float(), dtype=torch.float32)
+
+
+def write_passages(path: Path, count: int, *, word: str = "aspirin") -> Path:
+    """``count`` annotated passages of two sentences each, as JSONL; ``word`` is a drug in all of them."""
+    lines = []
+    for number in range(count):
+        text = f"{word} {number} mg was given. No fever on day {number}."
+        drug = {"id": "T1", "type": "drug", "start": 0, "end": len(word), "text": word}
+        start = text.index("fever")
+        problem = {"id": "T2", "type": "problem", "start": start, "end": start + 5, "text": "fever"}
+        record = {"id": f"p{number}", "text": text, "entities": [drug, problem], "relations": []}
+        lines.append(json.dumps({**record, "meta": {"doc": f"d{number}"}}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path

@@ -80,7 +80,7 @@ class Poll:
 
     async def _answer_within_hold(self, caller: Caller, current: AssignmentId | None) -> Assignment | Cancelled | None:
         ends_at = self._clock.monotonic() + self._hold_seconds
-        while (remaining := ends_at - self._clock.monotonic()) > 0:
+        while not self._driver.is_stopping and (remaining := ends_at - self._clock.monotonic()) > 0:
             runs = self._driver.runs
             if current is None:
                 assignment = live_assignment(runs, caller)

@@ -42,6 +42,7 @@ class RoundDriver:
         self._writers: defaultdict[RunId, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._adding = asyncio.Lock()
         self._changed = asyncio.Event()
+        self._is_stopping = False
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
 
     @property
@@ -59,6 +60,16 @@ class RoundDriver:
             if id_or_name in (run.run_id, run.terms.name):
                 return run
         raise NotFoundError(Reason.RUN_UNKNOWN, f"run: expected a run's id or name, got {id_or_name[:80]!r}")
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the process is about to end: whoever waits for a change should answer now."""
+        return self._is_stopping
+
+    def stop(self) -> None:
+        """Let everyone who waits for a change go."""
+        self._is_stopping = True
+        self._announce()
 
     async def load(self) -> None:
         """Take up the stored runs and their pending commands."""

@@ -1,8 +1,8 @@
 """One sentence from a template and a case, with its entities where the words were put. It searches no text.
 
-Which fact tells what: a main slot (`MAIN_SLOTS`) tells one that this passage has not told; in a group, one that has
-every field that the group asks for. Other slots take their words from the group's facts, then from the sentence's
-last fact that has them, then from the patient.
+Which fact tells what: a main slot (`MAIN_SLOTS`) tells one that this passage has not told; the first one in a group,
+one that has every field that the group asks for. Other slots take their words from the group's facts, then from the
+sentence's last fact that has them, then from the patient.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
+from itertools import chain
 from typing import Any
 
 _TABLES = resources.files("demo.notes") / "tables"
@@ -27,7 +28,8 @@ class Regimen:
     @property
     def is_urgent(self) -> bool:
         """Whether a hospital gives it in the acute phase."""
-        return self.frequency in ("once", "cont") or (self.route in _URGENT_ROUTES and not self.is_spaced)
+        by_staff = self.route in _URGENT_ROUTES and self.frequency != "prn" and not self.is_spaced
+        return by_staff or self.frequency in ("once", "cont")
 
     @property
     def is_spaced(self) -> bool:
@@ -105,6 +107,14 @@ class Condition:
     therapies: tuple[str, ...]
     workup: tuple[str, ...]
     complications: tuple[str, ...]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of all problems, drugs, tests and treatments that go with it, and its own."""
+        paired = (first for first, _ in self.symptoms + self.labs)
+        findings = (finding.name for finding in self.signs + self.studies)
+        lists = (self.absent, self.acute, self.home, self.procedures, self.therapies, self.workup, self.complications)
+        return frozenset(chain([self.name], paired, findings, *lists))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,12 @@
 r"""The language of the sentence templates: text to a tree. It draws no choice and knows no word of medicine.
 
-    The patient (denied|reported) text        one of the alternatives
-    {drug}  {strength}                        a slot, filled from the case (`case.py`)
-    {2-6}                                     a whole number
-    {harm~adverse_effect:drug}                a slot whose entity is so related to that of slot ``drug``
-    <negation:no|no evidence of>              the words themselves are an entity of this type
-    [{drug} {strength} daily]                 main entities and the modifiers that belong to them
-    \[ \( \|                                  the characters themselves
+The patient (denied|reported) text        one of the alternatives
+{drug}  {strength}                        a slot, filled from the case (`case.py`)
+{2-6}                                     a whole number
+{harm~adverse_effect:drug}                a slot whose entity is so related to that of slot ``drug``
+<negation:no|no evidence of>              the words themselves are an entity of this type
+[{drug} {strength} daily]                 main entities and the modifiers that belong to them
+\[ \( \|                                  the characters themselves
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-_TOKEN = re.compile(r"\\(?P<escaped>.)|<(?P<label>[a-z_]+):|\{(?P<slot>[^{}]*)\}|[()\[\]|>]|[^\\<>{}()\[\]|]+|.", re.DOTALL)
+_TOKEN = re.compile(
+    r"\\(?P<escaped>.)|<(?P<label>[a-z_]+):|\{(?P<slot>[^{}]*)\}|[()\[\]|>]|[^\\<>{}()\[\]|]+|.", re.DOTALL
+)
 _NUMBER = re.compile(r"(\d+)-(\d+)")
 _SLOT = re.compile(r"([a-z_]+)(?:~([a-z_]+):([a-z_]+))?")
 

@@ -8,7 +8,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from common.errors import Reason
-from common.ids import Digest
+from common.ids import Digest, check_digest
 from common.rpc_errors import from_rpc_error
 from common.wire import spec_from_proto, terms_from_proto
 from fedmedlora.v1 import registry_pb2, registry_pb2_grpc
@@ -57,7 +57,11 @@ class RegistryClient:
 
 def _version(message: registry_pb2.AdapterVersion) -> AdapterVersion:
     return AdapterVersion(
-        version=message.version, adapter=adapter_ref(message.adapter), is_promoted=message.is_promoted
+        version=message.version,
+        adapter=adapter_ref(message.adapter),
+        parent_digest=check_digest(message.parent_digest, "parent_digest") if message.parent_digest else None,
+        is_promoted=message.is_promoted,
+        contributors=tuple(message.contributors),
     )
 
 

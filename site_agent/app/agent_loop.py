@@ -127,7 +127,9 @@ class AgentLoop:
     async def _decline_unreadable(self, unreadable: Unreadable) -> None:
         """Say no to what a newer agent may know, instead of being waited for."""
         field = unreadable.detail.partition(":")[0]
-        get_logger("site_agent").warning("assignment_unreadable", assignment_id=unreadable.assignment_id, location=field)
+        get_logger("site_agent").warning(
+            "assignment_unreadable", assignment_id=unreadable.assignment_id, location=field
+        )
         try:
             await self._parts.coordinator.decline(unreadable.assignment_id, Reason.SETTINGS_UNSUPPORTED)
         except FedMedError:  # it will be offered again, and declined then

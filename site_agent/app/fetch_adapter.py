@@ -12,7 +12,8 @@ from typing import Protocol
 from common.adapter import AdapterSpec
 from common.errors import FedMedError, NotFoundError, Reason
 from common.files import write_whole
-from common.peft_folder import CONFIG_FILE, WEIGHTS_FILE, peft_config
+from common.ids import Digest
+from common.peft_folder import CONFIG_FILE, LINEAGE_FILE, WEIGHTS_FILE, peft_config
 from common.terms import Terms
 from site_agent.app.download import Source, download_once
 from site_agent.app.retrying import Patience, keep_trying
@@ -28,7 +29,9 @@ class AdapterVersion:
 
     version: int
     adapter: AdapterRef
+    parent_digest: Digest | None
     is_promoted: bool
+    contributors: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,22 @@ async def fetch_served_adapter(
     if served is None or known.spec is None:
         raise NotFoundError(Reason.ADAPTER_UNKNOWN, f"run {known.terms.name} has promoted no adapter yet")
     await keep_trying(partial(download_once, registry, served.adapter, out / WEIGHTS_FILE), patience, count)
-    config = json.dumps(peft_config(known.spec, known.terms), indent=2, sort_keys=True)
-    write_whole(out / CONFIG_FILE, config.encode() + b"\n")
+    write_whole(out / LINEAGE_FILE, _json(_lineage(served, known.terms)))
+    write_whole(out / CONFIG_FILE, _json(peft_config(known.spec, known.terms)))  # last: without it, peft loads nothing
     return served
+
+
+def _lineage(version: AdapterVersion, terms: Terms) -> dict[str, object]:
+    """Where the adapter comes from, as far as a member of the federation may know it."""
+    return {
+        "terms": json.loads(terms.canonical),
+        "terms_digest": terms.digest,
+        "round": version.version,
+        "digest": version.adapter.digest,
+        "parent_digest": version.parent_digest,
+        "contributors": version.contributors,
+    }
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"

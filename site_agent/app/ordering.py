@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from common.terms import GateMetric
 from site_agent.domain.assignment import Assignment, EvaluateWork, InitialiseWork, TrainWork
 from site_agent.orders import BaseModelSource, EvaluateOrder, InitialiseOrder, TrainOrder
 
@@ -21,6 +22,7 @@ class LocalSettings:
     threads: int
     train_files: tuple[str, ...]
     validation_files: tuple[str, ...]
+    validation_passages: int = 0
 
 
 def order_for(assignment: Assignment, local: LocalSettings) -> InitialiseOrder | TrainOrder | EvaluateOrder:
@@ -60,5 +62,7 @@ def order_for(assignment: Assignment, local: LocalSettings) -> InitialiseOrder |
                 task=terms.task,
                 training=terms.training,
                 data_files=local.validation_files,
+                max_passages=local.validation_passages,
+                generate=terms.gate.metric in (GateMetric.STRICT_F1, GateMetric.LENIENT_F1),
                 seed=terms.training.seed,
             )

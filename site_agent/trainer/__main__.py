@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import warnings
 from pathlib import Path
+
+from site_agent.trainer.quiet import quiet_libraries
 
 
 def main() -> int:
@@ -14,12 +14,7 @@ def main() -> int:
     if not folders:
         sys.stderr.write("usage: python -m site_agent.trainer ORDER_FOLDER...\n")
         return 2
-    # Libraries must neither call home nor quote, in a warning, what they read.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ["TRANSFORMERS_VERBOSITY"] = "critical"
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    warnings.simplefilter("ignore")
+    quiet_libraries()
     from site_agent.trainer.runner import run_order
 
     return next((code for folder in folders if (code := run_order(folder)) != 0), 0)

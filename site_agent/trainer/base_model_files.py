@@ -10,7 +10,9 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +137,20 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _unreadable(message: str) -> InputInvalidError:
     return InputInvalidError(Reason.BASE_MODEL_UNREADABLE, message)
+
+
+def main() -> int:
+    """Print the ``[base_model]`` table of a run's terms; what ``fedmed-site model digest`` runs."""
+    location = sys.argv[1]
+    try:
+        terms = describe_base_model(resolve_base_model(location), Path(location).name)
+    except InputInvalidError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return 1
+    lines = [f"{field.name} = {json.dumps(getattr(terms, field.name))}" for field in fields(terms)]
+    sys.stdout.write("\n".join(["[base_model]", *lines, ""]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

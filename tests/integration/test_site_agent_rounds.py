@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import io
 import json
 import sys
@@ -192,14 +192,12 @@ async def test_an_upload_goes_on_at_its_offset_after_the_coordinator_restarted(
     state.faults.hang_upload_at = 2 * MAX_CHUNK_BYTES
     assignment_id = await offer_training(state, tmp_path, WIDE)
     port = free_port()
-    async with asyncio.timeout(60):
+    async with contextlib.AsyncExitStack() as agents:
         async with serving(state, identity, port):
-            agent = site.agent(port)
-            await agent.__aenter__()
+            await agents.enter_async_context(site.agent(port))
             await state.until(lambda: len(state.received.get(assignment_id, b"")) >= 2 * MAX_CHUNK_BYTES)
         async with serving(state, identity, port):
             await state.until(lambda: assignment_id in state.accepted)
-            await agent.__aexit__(None, None, None)
     assert state.upload_starts == [0, 2 * MAX_CHUNK_BYTES]
     assert site.trainer_starts == 1
 

@@ -52,7 +52,7 @@ def fail() -> None:
 
 def test_an_event_is_one_json_line_with_its_fields(capsys: Capture) -> None:
     configure_logging(strict=True)
-    get_logger("tests").info("round_phase", run_name="demo", round_number=2, weights={"north": 0.5})
+    get_logger("tests").info("round_phase", run_name="demo", round_number=2, weight=0.5, sites=["north"])
     found = event(capsys)
     assert found.pop("timestamp").endswith("Z")
     assert found == {
@@ -61,7 +61,8 @@ def test_an_event_is_one_json_line_with_its_fields(capsys: Capture) -> None:
         "module": "tests",
         "run_name": "demo",
         "round_number": 2,
-        "weights": {"north": 0.5},
+        "weight": 0.5,
+        "sites": ["north"],
     }
 
 
@@ -72,9 +73,7 @@ def test_a_field_outside_the_allow_list_fails_in_strict_mode() -> None:
     assert TEXT not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "value", [TEXT + "\n", "x" * 201, ["x" * 201], {"a": {"b": "\n"}}, {"x" * 201: 1}, [0] * 101, object(), b"bytes"]
-)
+@pytest.mark.parametrize("value", [TEXT + "\n", "x" * 201, ["x" * 201], {"a": 1}, [0] * 101, object(), b"bytes"])
 def test_an_allowed_field_with_anything_but_a_short_plain_value_fails_in_strict_mode(value: object) -> None:
     configure_logging(strict=True)
     with pytest.raises(AllowListError, match="reason"):

@@ -155,6 +155,28 @@ def test_a_folder_that_holds_no_ca_is_refused(ca: CertificateAuthority, missing:
         load_ca(ca.folder)
 
 
+def test_a_ca_key_that_others_may_read_is_refused_with_the_cure(ca: CertificateAuthority) -> None:
+    (ca.folder / "ca_key.pem").chmod(0o640)
+    with pytest.raises(InputInvalidError, match="chmod 600"):
+        load_ca(ca.folder)
+
+
+def test_a_key_and_a_certificate_of_two_cas_are_no_ca(ca: CertificateAuthority, tmp_path: Path) -> None:
+    other = create_ca(tmp_path / "other", "onco")
+    (ca.folder / "ca_certificate.pem").write_bytes(other.certificate.public_bytes(Encoding.PEM))
+    with pytest.raises(InputInvalidError, match="expected an ECDSA key and its certificate"):
+        load_ca(ca.folder)
+
+
+def test_an_identity_signs_no_certificate(ca: CertificateAuthority, out: Path) -> None:
+    issue(ca.folder, "north", Role.SITE, out)
+    extensions = certificate_in(out).extensions
+    basic = extensions.get_extension_for_class(x509.BasicConstraints)
+    usage = extensions.get_extension_for_class(x509.KeyUsage)
+    assert (basic.critical, basic.value.ca) == (True, False)
+    assert (usage.critical, usage.value.digital_signature, usage.value.key_cert_sign) == (True, True, False)
+
+
 # --- what `common.tls` reads
 
 

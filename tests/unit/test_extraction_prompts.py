@@ -28,13 +28,13 @@ def example(text: str, *mentions: tuple[str, str]) -> Example:
 PAIN = example("Aspirin for chest pain at 5 mg", ("drug", "Aspirin"), ("problem", "chest pain"), ("dosage", "5 mg"))
 
 
-def test_a_json_prompt_asks_behind_the_sentence_for_the_types_of_the_set() -> None:
+def test_a_json_prompt_asks_before_the_sentence_for_the_types_of_the_set() -> None:
     assert [(turn.role, turn.content) for turn in build_prompt(JSON, "Some pain.", ("problem", "drug"))] == [
         (Role.SYSTEM, "You extract medical entities."),
         (
             Role.USER,
-            "Text: Some pain.\nList the names of drug, problem (disease, symptom) in the text as JSON: "
-            '[{"drug":"..."},{"problem":"..."}]',
+            "List the names of drug, problem (disease, symptom) in the text as JSON: "
+            '[{"drug":"..."},{"problem":"..."}]\nText: Some pain.',
         ),
     ]
 
@@ -42,8 +42,8 @@ def test_a_json_prompt_asks_behind_the_sentence_for_the_types_of_the_set() -> No
 def test_a_span_prompt_shows_the_tags() -> None:
     *_, last = build_prompt(SPAN, "Some pain.", ("problem", "drug"))
     assert last.content == (
-        "Text: Some pain.\nRewrite the text with tags around the names of drug, problem (disease, symptom): "
-        '<span class="drug">...</span>, <span class="problem">...</span>'
+        "Rewrite the text with tags around the names of drug, problem (disease, symptom): "
+        '<span class="drug">...</span>, <span class="problem">...</span>\nText: Some pain.'
     )
 
 

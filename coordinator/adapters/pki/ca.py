@@ -28,7 +28,7 @@ from cryptography.x509.oid import NameOID
 
 from common.clock import Clock, SystemClock
 from common.errors import InputInvalidError, Reason
-from common.files import write_whole
+from common.files import read_private, write_whole
 from common.ids import SiteName, check_name
 from common.tls import CERTIFICATE_FILE, KEY_FILE, TRUST_BUNDLE_FILE, Caller, Role
 from coordinator.adapters.pki.certificates import (
@@ -94,10 +94,10 @@ def load_ca(ca_folder: Path) -> CertificateAuthority:
     """Open the CA in ``ca_folder``.
 
     Raises:
-        InputInvalidError: CONFIG_INVALID, when there is none.
+        InputInvalidError: CONFIG_INVALID, when there is none, or others may read its key.
     """
     try:
-        key = load_pem_private_key((ca_folder / CA_KEY_FILE).read_bytes(), password=None)
+        key = load_pem_private_key(read_private(ca_folder / CA_KEY_FILE), password=None)
         certificate = x509.load_pem_x509_certificate((ca_folder / CA_CERTIFICATE_FILE).read_bytes())
     except OSError as error:
         raise InputInvalidError(Reason.CONFIG_INVALID, f"{error.filename}: {error.strerror}") from None

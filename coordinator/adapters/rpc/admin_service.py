@@ -65,7 +65,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         while True:
             run = self._use.driver.run_named(request.run)
             yield admin_pb2.WatchRunResponse(run=await self._report(run))
-            if not run.state.is_open:
+            if not run.state.is_open or self._use.driver.is_stopping:
                 return
             if self._use.driver.run_named(request.run) is run:
                 await self._use.driver.wait_for_change(WATCH_SECONDS)

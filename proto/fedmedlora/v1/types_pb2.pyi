@@ -364,7 +364,7 @@ class AdapterRef(_message.Message):
     size_bytes: _builtins.int
     """Required. Bytes of the file."""
     spec_digest: _builtins.str
-    """Required. Digest of the adapter's specification."""
+    """Digest of the adapter's specification; required in an assignment, empty in the header of a download."""
     def __init__(
         self,
         *,

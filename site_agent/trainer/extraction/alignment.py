@@ -18,10 +18,10 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 def align(copy: str, original: str, spans: Sequence[Span]) -> list[Span | None]:
     """The place in ``original`` of each span of ``copy``; None where it has none.
 
-    An exact copy gives exact places. Otherwise words (and punctuation marks one by one) are matched without regard to
+    An exact copy, or the beginning of one, gives exact places. Otherwise words (and punctuation marks one by one) are matched without regard to
     case and white space, so that a word left out, put in or misspelt moves nothing else.
     """
-    if copy == original:
+    if original.startswith(copy):
         return [span if span.start < span.end else None for span in spans]
     if not spans:
         return []
@@ -29,7 +29,7 @@ def align(copy: str, original: str, spans: Sequence[Span]) -> list[Span | None]:
     return [alignment.place(span) for span in spans]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Block:
     """Words ``copy_start`` to ``copy_end`` of the copy stand for ``start`` to ``end`` of the original."""
 
@@ -40,7 +40,7 @@ class _Block:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Alignment:
     copied: list[Span]
     words: list[Span]
@@ -57,8 +57,9 @@ class _Alignment:
         )
         blocks = []
         for tag, copy_start, copy_end, start, end in matcher.get_opcodes():
-            blocks += [_Block(tag == "equal", copy_start, copy_end, start, end)] * (copy_end - copy_start)
-        return cls(copied, words, blocks)
+            block = _Block(equal=tag == "equal", copy_start=copy_start, copy_end=copy_end, start=start, end=end)
+            blocks += [block] * (copy_end - copy_start)
+        return cls(copied=copied, words=words, blocks=blocks)
 
     def place(self, span: Span) -> Span | None:
         first = bisect_right(self.copied, span.start, key=lambda word: word.end)

@@ -23,7 +23,7 @@ _MAX_TRIES = 2 * MAX_MENTIONS
 _MAX_DEPTH = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Object:
     """A JSON object as its pairs, in order: a model may give a key twice."""
 
@@ -34,7 +34,7 @@ class _Object:
         return bool(self.pairs) and all(isinstance(value, str) for _, value in self.pairs)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_Object)
+_DECODER = json.JSONDecoder(object_pairs_hook=lambda pairs: _Object(pairs=pairs))
 
 
 def write(sentence: str, mentions: Sequence[Mention]) -> str:

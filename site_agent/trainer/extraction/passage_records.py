@@ -30,7 +30,7 @@ _KINDS: Mapping[type, str] = {
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Fields:
     """Typed reading of one JSON object at ``path``; what is wrong with it is added to ``problems``."""
 

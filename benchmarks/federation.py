@@ -1,0 +1,97 @@
+"""A federation of real processes with a synthetic trainer, from preparation to the end of its run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.shapes import SHAPES, adapter_spec
+from common.adapter import WireDtype
+from common.ids import digest_of
+from common.terms import BaseModelTerms, GateMetric, GateTerms, LoraTerms, RoundTerms, Terms
+from common.tls import Role
+from coordinator.adapters.pki.ca import create_ca, issue
+from demo.federation import loopback, run_prepared
+from demo.prepare import COORDINATOR_HOSTS, Addresses, Prepared, write_toml
+from fedmedlora.v1 import admin_pb2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticRun:
+    """A run that has completed, and how many parameters its adapter has."""
+
+    run: admin_pb2.RunReport
+    parameters: int
+
+
+def synthetic_federation(folder: Path, shape: str, lora: LoraTerms, *, sites: int, rounds: int) -> SyntheticRun:
+    """Run ``rounds`` rounds of ``sites`` sites and an evaluator in ``folder``.
+
+    Raises:
+        RuntimeError: a process died, or the run did not complete.
+    """
+    names = [f"site-{number}" for number in range(1, sites + 1)]
+    addresses = loopback(sites + 1)
+    prepared = _prepare(folder, shape, _terms(lora, names, rounds), addresses)
+    run = run_prepared(prepared, addresses, folder / "logs", Console(file=sys.stderr, quiet=True))
+    parameters = adapter_spec(SHAPES[shape], lora, WireDtype.BF16).parameters
+    return SyntheticRun(run=run, parameters=parameters)
+
+
+def _terms(lora: LoraTerms, sites: list[str], rounds: int) -> Terms:
+    digest = digest_of(b"no base model")
+    base_model = BaseModelTerms(
+        name="synthetic", weights_digest=digest, tokenizer_digest=digest, chat_template_digest=digest
+    )
+    return Terms(
+        name="synthetic",
+        base_model=base_model,
+        lora=lora,
+        rounds=RoundTerms(count=rounds, quorum=len(sites), sites=tuple(sites)),
+        gate=GateTerms(metric=GateMetric.NONE),
+    )
+
+
+def _prepare(folder: Path, shape: str, terms: Terms, addresses: Addresses) -> Prepared:
+    create_ca(folder / "ca", "benchmark")
+    issue(folder / "ca", "coordinator", Role.COORDINATOR, folder / "coordinator/identity", hosts=COORDINATOR_HOSTS)
+    issue(folder / "ca", "operator", Role.OPERATOR, folder / "operator/identity")
+    config = write_toml(
+        folder / "coordinator" / "coordinator.toml",
+        {
+            "coordinator": {"listen": addresses.coordinator_listen, "state_folder": "state"},
+            "identity": {"folder": "identity"},
+            "metrics": {"listen": ""},
+        },
+    )
+    names = {**dict.fromkeys(terms.rounds.sites, Role.SITE), "evaluator": Role.EVALUATOR}
+    return Prepared(
+        coordinator_config=config,
+        agent_configs={name: _agent(folder, shape, name, role, addresses) for name, role in names.items()},
+        operator_identity=folder / "operator" / "identity",
+        state=folder / "coordinator" / "state",
+        terms=replace(terms),
+        corpora=(),
+    )
+
+
+def _agent(folder: Path, shape: str, name: str, role: Role, addresses: Addresses) -> Path:
+    home = folder / "agents" / name
+    issue(folder / "ca", name, role, home / "identity")
+    notes = home / "notes.jsonl"
+    notes.touch()
+    return write_toml(
+        home / "site.toml",
+        {
+            "coordinator": {"address": addresses.coordinator},
+            "identity": {"folder": "identity"},
+            "site": {"state_folder": "state"},
+            "base_model": {"location": "."},
+            "data": {"train": ["notes.jsonl"], "validation": ["notes.jsonl"]},
+            "trainer": {"command": [sys.executable, "-m", "benchmarks.synthetic_trainer", shape]},
+            "metrics": {"listen": ""},
+        },
+    )

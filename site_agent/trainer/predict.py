@@ -1,0 +1,125 @@
+"""``python -m site_agent.trainer.predict``: notes and an adapter in, entities with character offsets out.
+
+What ``fedmed-site extract`` runs as a child process. Its output is for whoever may read the notes; it logs none of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from common.errors import FedMedError, InputInvalidError, Reason
+from common.logging import describe_error
+from common.peft_folder import WEIGHTS_FILE
+from common.terms import PromptForm, Quantization, TaskTerms
+from site_agent.trainer.adapter_folder import read_lora, read_terms
+from site_agent.trainer.base_model_files import check_base_model, resolve_base_model
+from site_agent.trainer.extraction.label_schema import check_entity_types
+from site_agent.trainer.extraction.mentions import Mention
+from site_agent.trainer.extraction.notes import Note, read_notes
+from site_agent.trainer.extraction.render import to_json, to_standoff
+from site_agent.trainer.quiet import quiet_libraries
+
+_RENDERERS = {"json": (to_json, ".json"), "brat": (to_standoff, ".ann")}
+
+
+def extract_entities(
+    base_model: str,
+    adapter: Path,
+    notes: Sequence[Note],
+    task: TaskTerms | None = None,
+    device: str = "auto",
+) -> tuple[tuple[Mention, ...], ...]:
+    """The entities of each note.
+
+    ``base_model`` is a folder or a hub id, and must be the one of the adapter's lineage where there is one; ``task``
+    stands in for the lineage's, and is needed where there is none.
+
+    Raises:
+        InputInvalidError: BASE_MODEL_MISMATCH, DIGEST_DIFFERS, SETTINGS_UNSUPPORTED and what loading raises.
+    """
+    folder, terms, lora = resolve_base_model(base_model), read_terms(adapter), read_lora(adapter)
+    if terms is not None:
+        check_base_model(folder, terms.base_model)
+    asked = task or (terms.task if terms else None)
+    if asked is None:
+        raise InputInvalidError(
+            Reason.SETTINGS_UNSUPPORTED, "adapter: expected a lineage, or entity types and a prompt form, got neither"
+        )
+    from site_agent.trainer.training.adapter_files import read_adapter
+    from site_agent.trainer.training.answering import find_entities
+    from site_agent.trainer.training.base_model import choose_device, load_base_model
+    from site_agent.trainer.training.examples import Question
+    from site_agent.trainer.training.lora import with_adapter
+
+    place = choose_device(device)
+    quantization = terms.training.quantization if terms and place.type == "cuda" else Quantization.NONE
+    loaded = load_base_model(folder, place, quantization)
+    loaded = with_adapter(loaded, lora, read_adapter(adapter / WEIGHTS_FILE))
+    question = Question(task=asked, entity_types=frozenset(asked.entity_types))
+    return find_entities(loaded, question, [note.text for note in notes], lambda done: None).entities
+
+
+def main() -> int:
+    """Write what was found; the exit code of the process."""
+    quiet_libraries()
+    try:
+        _run(_parse())
+    except FedMedError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return 1
+    except Exception as error:  # its message may quote a note
+        sys.stderr.write(json.dumps(describe_error(error)) + "\n")
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    notes = [note for path in options.notes for note in read_notes(path)]
+    render, suffix = _RENDERERS[options.format]
+    _check_output(notes, options)
+    found = extract_entities(options.base_model, options.adapter, notes, _task(options), options.device)
+    for note, entities in zip(notes, found, strict=True):
+        if options.out is None:
+            sys.stdout.write(render(note, entities))
+        else:
+            (options.out / f"{note.name}{suffix}").write_text(render(note, entities), encoding="utf-8")
+
+
+def _check_output(notes: Sequence[Note], options: argparse.Namespace) -> None:
+    """Before the work, not after it: each note needs a place of its own."""
+    names = [note.name for note in notes]
+    if options.out is None and options.format == "brat" and len(notes) > 1:
+        raise InputInvalidError(Reason.SETTINGS_UNSUPPORTED, "--out: expected a folder for brat files of several notes")
+    if options.out is not None:
+        if len(set(names)) < len(names):
+            raise InputInvalidError(Reason.SETTINGS_UNSUPPORTED, "--out: expected each file name once, got one twice")
+        options.out.mkdir(parents=True, exist_ok=True)
+
+
+def _task(options: argparse.Namespace) -> TaskTerms | None:
+    if options.types is None:
+        return None
+    types = check_entity_types(options.types.split(","))
+    return replace(TaskTerms(), entity_types=types, prompt_form=PromptForm(options.form))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="fedmed-site extract")
+    parser.add_argument("notes", nargs="+", type=Path)
+    parser.add_argument("--adapter", type=Path, required=True)
+    parser.add_argument("--base-model", required=True)
+    parser.add_argument("--format", choices=sorted(_RENDERERS), default="json")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--types", help="for an adapter without a lineage: entity types, separated by commas")
+    parser.add_argument("--form", choices=[str(form) for form in PromptForm], default=str(PromptForm.JSON))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

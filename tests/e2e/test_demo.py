@@ -1,0 +1,170 @@
+"""`make demo` in small: the real processes, a tiny random model, generated notes, from preparation to report."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.weights_io import WeightsReader, file_digest
+from tests.tiny_model import make_tiny_model
+
+ROUNDS, SITES, EXAMPLES, PASSAGES = 2, 3, 6, 2
+SECONDS = 540.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedDemo:
+    """A demo that ran to its end."""
+
+    folder: Path
+    base_model: Path
+    output: str
+    report: dict[str, Any]
+
+
+def demo_command(out: Path, base_model: Path) -> list[str]:
+    return [
+        *(sys.executable, "-m", "demo", "--out", str(out), "--model", str(base_model), "--device", "cpu"),
+        *("--rounds", str(ROUNDS), "--examples", str(EXAMPLES), "--test-passages", str(PASSAGES)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FinishedDemo]:
+    root = tmp_path_factory.mktemp("demo")
+    base_model, out = make_tiny_model(root / "tiny"), root / "out"
+    ended = subprocess.run(demo_command(out, base_model), capture_output=True, text=True, timeout=SECONDS, check=False)
+    logs = "\n".join(path.read_text()[-2000:] for path in (out / "logs").glob("*.log"))
+    assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}\n{logs}"
+    report = json.loads((out / "report.json").read_text())
+    yield FinishedDemo(folder=out, base_model=base_model, output=ended.stdout, report=report)
+
+
+def test_every_round_commits_with_every_site_in_its_roster(demo: FinishedDemo) -> None:
+    rounds = demo.report["rounds"]
+    assert [past["round"] for past in rounds] == [1, 2]
+    assert all(entry["outcome"] == "accepted" for past in rounds for entry in past["roster"])
+    assert [len(past["roster"]) for past in rounds] == [SITES, SITES]
+
+
+def test_the_weights_of_a_round_sum_to_one_and_follow_the_label_tokens(demo: FinishedDemo) -> None:
+    for past in demo.report["rounds"]:
+        tokens = [entry["num_label_tokens"] for entry in past["roster"]]
+        weights = [entry["weight"] for entry in past["roster"]]
+        assert weights == pytest.approx([count / sum(tokens) for count in tokens])
+        assert sum(weights) == pytest.approx(1.0)
+
+
+def test_the_report_has_a_score_of_every_model_for_every_site(demo: FinishedDemo) -> None:
+    scores = demo.report["scores"]
+    assert set(scores) >= {"zero_shot", "single_site", "federated"}
+    for by_site in scores.values():
+        assert len(by_site) == SITES
+        assert all(0 <= cell[key] <= 1 for cell in by_site.values() for key in ("strict_f1", "lenient_f1"))
+
+
+def test_the_report_names_the_base_model_and_the_adapter(demo: FinishedDemo) -> None:
+    adapter = demo.report["adapter"]
+    weights = Path(adapter["path"]) / "adapter_model.safetensors"
+    assert adapter["digest"] == file_digest(weights)
+    with WeightsReader(weights) as reader:
+        assert adapter["parameters"] == sum(_size(slot.shape) for slot in reader.layout.tensors)
+    assert demo.report["base_model"]["bytes"] == sum(
+        file.stat().st_size for file in demo.base_model.glob("*.safetensors")
+    )
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for dimension in shape:
+        size *= dimension
+    return size
+
+
+def test_the_published_folder_loads_in_peft_with_its_own_weights(demo: FinishedDemo) -> None:
+    import torch
+    from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    folder = demo.report["adapter"]["path"]
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(demo.base_model), folder)
+    published = load_file(Path(folder) / "adapter_model.safetensors")
+    loaded = {name.replace(".default", ""): value for name, value in model.named_parameters() if "lora_" in name}
+    assert set(loaded) == set(published)
+    assert all(torch.equal(loaded[name].to(value.dtype), value) for name, value in published.items())
+    assert any(value.abs().max() > 0 for name, value in published.items() if ".lora_B." in name)
+
+
+def test_the_model_card_and_the_lineage_are_beside_the_weights(demo: FinishedDemo) -> None:
+    folder = Path(demo.report["adapter"]["path"])
+    lineage = json.loads((folder / "fedmedlora.json").read_text())
+    assert lineage["digest"] == demo.report["adapter"]["digest"]
+    assert len(lineage["roster"]) == SITES
+    assert "library_name: peft" in (folder / "README.md").read_text()
+
+
+def test_extract_finds_entities_by_offsets_with_the_command_that_the_demo_prints(demo: FinishedDemo) -> None:
+    line = next(line for line in demo.output.splitlines() if line.strip().startswith("fedmed-site extract"))
+    command = [sys.executable, "-m", "site_agent", *line.split()[1:]]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    note = Path(line.split()[-1]).read_text()
+    for entity in json.loads(ended.stdout)["entities"]:
+        assert note[entity["start"] : entity["end"]] == entity["text"]
+
+
+def test_no_sentence_of_a_note_is_outside_the_folders_that_hold_notes(demo: FinishedDemo) -> None:
+    canaries = _long_pieces(demo.folder / "agents")
+    assert len(canaries) > 20
+    places = [path for name in ("logs", "coordinator", "operator", "ca") for path in (demo.folder / name).rglob("*")]
+    seen = b"\n".join(path.read_bytes() for path in places if path.is_file())
+    leaked = [piece for piece in canaries if piece.encode() in seen]
+    assert leaked == []
+
+
+def _long_pieces(agents: Path) -> list[str]:
+    """The first 40 characters of every passage that a site trained on."""
+    lines = [line for path in agents.glob("*/*.jsonl") for line in path.read_text().splitlines()]
+    return [json.loads(line)["text"].split("\n")[0][:40] for line in lines if len(json.loads(line)["text"]) > 40]
+
+
+def test_nothing_of_the_demo_is_left_running(demo: FinishedDemo) -> None:
+    assert _processes_that_name(str(demo.folder)) == []
+
+
+def test_ctrl_c_leaves_nothing_running(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        demo_command(out, make_tiny_model(tmp_path / "tiny")), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    ends_at = time.monotonic() + 120
+    while not list((out / "agents").glob("*/state/assignments/*")) and time.monotonic() < ends_at:
+        time.sleep(0.2)  # an agent has taken up its first assignment: everything is running
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output.decode()
+    assert _processes_that_name(str(out)) == []
+
+
+def _processes_that_name(text: str) -> list[str]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if text in command:
+                found.append(command)
+    return found
