@@ -11,10 +11,13 @@ import json
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from common.adapter import MAX_LORA_RANK, WireDtype
 from common.errors import InputInvalidError, Reason
 from common.ids import Digest, check_digest, check_name, digest_of
+
+MAX_BASE_MODEL_NAME = 200
 
 
 class PromptForm(StrEnum):
@@ -202,12 +205,23 @@ class Terms:
     @property
     def canonical(self) -> bytes:
         """The one byte string of these terms: JSON, sorted keys, no spaces (floats as Python's shortest repr)."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":")).encode()
+        return json.dumps(_document(self), sort_keys=True, separators=(",", ":")).encode()
 
     @property
     def digest(self) -> Digest:
         """SHA-256 of :attr:`canonical`."""
         return digest_of(self.canonical)
+
+
+def _document(section: Any) -> dict[str, Any]:
+    """A section as JSON has it. A float field holds a float even when an int was given, since 0 and 0.0 are equal."""
+    document = {}
+    for each in dataclasses.fields(section):
+        value = getattr(section, each.name)
+        if dataclasses.is_dataclass(value):
+            value = _document(value)
+        document[each.name] = float(value) if each.type == "float" else value
+    return document
 
 
 # (section, field, least, greatest): every number of the terms, with the bounds it must keep.
@@ -260,6 +274,8 @@ def _number_problems(terms: Terms) -> list[str]:
 
 def _name_problems(terms: Terms) -> list[str]:
     problems = []
+    if not 1 <= len(terms.base_model.name) <= MAX_BASE_MODEL_NAME or not terms.base_model.name.isprintable():
+        problems.append(f"base_model.name: expected 1 to {MAX_BASE_MODEL_NAME} printable characters")
     checks = [(terms.name, "name"), *((site, "rounds.sites") for site in terms.rounds.sites)]
     for value, what in checks:
         try:

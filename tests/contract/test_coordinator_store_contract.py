@@ -76,6 +76,10 @@ def command(kind: CommandKind = CommandKind.AGGREGATE, run_id: RunId = RUN_ID, r
     return Command(kind=kind, run_id=run_id, round_number=round_number)
 
 
+def saving(before: Run | None, after: Run) -> Callable[[ClosableStore], Awaitable[None]]:
+    return lambda store: store.save(before, after, ())
+
+
 # Runs
 
 
@@ -99,7 +103,7 @@ def test_any_run_is_read_as_it_was_stored(
     folder = tmp_path_factory.mktemp("store")
 
     async def play() -> tuple[Run, ...]:
-        await in_one_life(folder, open_store, lambda store: store.save(None, run, ()))
+        await in_one_life(folder, open_store, saving(None, run))
         return await in_one_life(folder, open_store, lambda store: store.load_runs())
 
     (read,) = asyncio.run(play())
@@ -111,10 +115,9 @@ async def test_a_step_is_read_as_it_was_stored_whatever_part_of_the_run_moved(
     tmp_path: Path, open_store: OpenStore
 ) -> None:
     run = new_run()
-    await in_one_life(tmp_path, open_store, lambda store: store.save(None, run, ()))
+    await in_one_life(tmp_path, open_store, saving(None, run))
     for moved in (selecting_run(), training_run(), after(training_run(), *(accepted(site) for site in SITES))):
-        step = (run, moved, ())
-        await in_one_life(tmp_path, open_store, lambda store, step=step: store.save(*step))
+        await in_one_life(tmp_path, open_store, saving(run, moved))
         assert await in_one_life(tmp_path, open_store, lambda store: store.load_runs()) == (moved,)
         run = moved
 

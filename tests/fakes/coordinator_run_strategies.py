@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from datetime import UTC, datetime
+from datetime import timedelta
 
 from hypothesis import strategies as st
 
@@ -44,11 +44,11 @@ from coordinator.domain.values import (
     SiteOutcome,
     Update,
 )
-from tests.fakes.coordinator_values import digest, make_spec
+from tests.fakes.coordinator_values import START, digest, make_spec
 
 COUNTS = st.integers(0, 2**53)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
-TIMES = st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1), timezones=st.just(UTC))
+TIMES = st.integers(0, 2**52).map(lambda microseconds: START + timedelta(microseconds=microseconds))
 DIGESTS = st.integers().map(lambda number: digest(str(number)))
 HEX_IDS = st.integers(0, 16**32 - 1).map(lambda number: f"{number:032x}")
 NAMES = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=63)

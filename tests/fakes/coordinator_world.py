@@ -198,6 +198,7 @@ class World:
 async def coordinator(root: Path, clock: FakeClock | None = None) -> AsyncIterator[World]:
     """Start a coordinator over the state in ``root``, whatever an earlier life left there; stopping stores nothing."""
     clock = clock or FakeClock()
+    root.mkdir(parents=True, exist_ok=True)
     store, blobs = SqlRunStore(open_engine(root)), BlobFolder(root)
     presence, observer = Presence(clock.monotonic, LINGER_SECONDS), RecordingObserver()
     driver = RoundDriver(store, presence, observer, clock)

@@ -82,4 +82,5 @@ def test_peft_loads_what_was_fetched(tmp_path: Path) -> None:
     with WeightsReader(sent) as reader:
         assert loaded.keys() == set(spec.names)
         assert all(torch.equal(loaded[name].float(), torch.from_numpy(reader.tensor(name))) for name in spec.names)
-    assert (model.peft_config["default"].r, model.peft_config["default"].lora_alpha) == (RANK, ALPHA)
+    config = model.peft_config["default"].to_dict()
+    assert (config["r"], config["lora_alpha"]) == (RANK, ALPHA)

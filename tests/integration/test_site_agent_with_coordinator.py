@@ -45,8 +45,7 @@ async def test_two_sites_and_an_evaluator_carry_a_run_to_its_end(tmp_path: Path)
             client = await stack.enter_async_context(connect(coordinator.address, operator))
             run_id = (await client.create_run(run_terms())).run_id
             async with asyncio.timeout(90):
-                async for report in client.watch_run(RunId(run_id)):
-                    pass
+                report = [each async for each in client.watch_run(RunId(run_id))][-1]
     assert report.summary.state == admin_pb2.RUN_STATE_COMPLETED
     assert [site.trainer_starts for site in sites] == [ROUNDS, ROUNDS, ROUNDS + 1]
     for past in report.rounds:

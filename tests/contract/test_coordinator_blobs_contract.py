@@ -1,0 +1,223 @@
+"""What every blob store must keep: one suite, run on each implementation; and what only files on a disk can do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from common.errors import InputInvalidError
+from common.ids import AssignmentId, Digest, digest_of
+from coordinator.adapters.storage.blob_folder import BlobFolder
+from coordinator.app.ports import BlobStore
+
+OpenBlobs = Callable[[Path], BlobStore]
+IMPLEMENTATIONS: list[OpenBlobs] = [BlobFolder]
+ONE, TWO, THREE = (AssignmentId(digit * 32) for digit in "123")
+CONTENT = bytes(range(256)) * 10
+
+
+@pytest.fixture(params=IMPLEMENTATIONS, ids=lambda opened: opened.__name__)
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    opened: BlobStore = request.param(tmp_path)
+    return opened
+
+
+async def arrive(blobs: BlobStore, assignment_id: AssignmentId, content: bytes, digest: Digest | None = None) -> Digest:
+    """Let ``content`` arrive, in two chunks, and seal it."""
+    digest = digest or digest_of(content)
+    partial = await blobs.open_partial(assignment_id, digest)
+    await partial.append(content[:100])
+    await partial.append(content[100:])
+    sealed = await partial.seal()
+    await partial.close()
+    return sealed
+
+
+# Uploads that arrive
+
+
+async def test_what_arrives_has_its_digest_and_its_bytes(blobs: BlobStore) -> None:
+    assert await arrive(blobs, ONE, CONTENT) == digest_of(CONTENT)
+    assert blobs.partial_path(ONE, digest_of(CONTENT)).read_bytes() == CONTENT
+
+
+async def test_nothing_has_arrived_of_an_upload_never_begun(blobs: BlobStore) -> None:
+    assert await blobs.kept_bytes(ONE, digest_of(CONTENT)) == 0
+
+
+async def test_an_upload_goes_on_where_it_stopped(blobs: BlobStore) -> None:
+    digest = digest_of(CONTENT)
+    partial = await blobs.open_partial(ONE, digest)
+    await partial.append(CONTENT[:1000])
+    await partial.close()
+    assert await blobs.kept_bytes(ONE, digest) == 1000
+    again = await blobs.open_partial(ONE, digest)
+    assert again.offset == 1000
+    await again.append(CONTENT[1000:])
+    assert (again.offset, await again.seal()) == (len(CONTENT), digest)
+    await again.close()
+
+
+async def test_an_upload_of_another_digest_starts_anew_and_forgets_the_first(blobs: BlobStore) -> None:
+    await arrive(blobs, ONE, CONTENT)
+    other = await blobs.open_partial(ONE, digest_of(b"other"))
+    assert other.offset == 0
+    await other.close()
+    assert await blobs.kept_bytes(ONE, digest_of(CONTENT)) == 0
+
+
+async def test_uploads_of_two_assignments_lie_side_by_side(blobs: BlobStore) -> None:
+    await arrive(blobs, ONE, CONTENT)
+    await arrive(blobs, TWO, CONTENT)
+    assert await blobs.kept_bytes(ONE, digest_of(CONTENT)) == await blobs.kept_bytes(TWO, digest_of(CONTENT))
+
+
+@pytest.mark.parametrize("digest", ["sha256:../../../etc/passwd", "sha256:" + "A" * 64, "", "md5:" + "0" * 64])
+def test_a_digest_that_is_none_reaches_no_path(blobs: BlobStore, digest: str) -> None:
+    for path_of in (lambda d: blobs.partial_path(ONE, d), blobs.adapter_path):
+        with pytest.raises(InputInvalidError):
+            path_of(Digest(digest))
+
+
+# Updates and adapters
+
+
+async def test_a_sealed_upload_becomes_the_update(blobs: BlobStore) -> None:
+    await arrive(blobs, ONE, CONTENT)
+    await blobs.keep_update(ONE, digest_of(CONTENT))
+    assert blobs.update_path(ONE).read_bytes() == CONTENT
+    assert await blobs.kept_bytes(ONE, digest_of(CONTENT)) == 0
+
+
+async def test_a_sealed_upload_becomes_an_adapter(blobs: BlobStore) -> None:
+    await arrive(blobs, ONE, CONTENT)
+    await blobs.keep_adapter(ONE, digest_of(CONTENT))
+    assert blobs.adapter_path(digest_of(CONTENT)).read_bytes() == CONTENT
+
+
+async def test_the_same_adapter_from_two_runs_is_one_file(blobs: BlobStore) -> None:
+    for assignment_id in (ONE, TWO):
+        await arrive(blobs, assignment_id, CONTENT)
+        await blobs.keep_adapter(assignment_id, digest_of(CONTENT))
+    assert blobs.adapter_path(digest_of(CONTENT)).read_bytes() == CONTENT
+
+
+async def test_deleting_takes_updates_and_uploads_of_those_assignments_alone(blobs: BlobStore) -> None:
+    await arrive(blobs, ONE, CONTENT)
+    await blobs.keep_update(ONE, digest_of(CONTENT))
+    await arrive(blobs, TWO, CONTENT)
+    await arrive(blobs, THREE, CONTENT)
+    await blobs.delete_updates([ONE, TWO])
+    assert not blobs.update_path(ONE).exists()
+    assert await blobs.kept_bytes(TWO, digest_of(CONTENT)) == 0
+    assert await blobs.kept_bytes(THREE, digest_of(CONTENT)) == len(CONTENT)
+
+
+async def test_deleting_what_is_gone_is_no_error(blobs: BlobStore) -> None:
+    await blobs.delete_updates([ONE])
+    await blobs.delete_updates([])
+
+
+# Sweeping
+
+
+async def test_sweeping_keeps_live_uploads_accepted_updates_and_adapters(blobs: BlobStore) -> None:
+    await arrive(blobs, ONE, CONTENT)
+    await arrive(blobs, TWO, CONTENT)
+    await blobs.keep_update(TWO, digest_of(CONTENT))
+    await arrive(blobs, THREE, b"adapter" * 100)
+    await blobs.keep_adapter(THREE, digest_of(b"adapter" * 100))
+    assert await blobs.sweep(live=[ONE], accepted=[TWO]) == 0
+    assert await blobs.kept_bytes(ONE, digest_of(CONTENT)) == len(CONTENT)
+    assert blobs.update_path(TWO).exists()
+    assert blobs.adapter_path(digest_of(b"adapter" * 100)).exists()
+
+
+async def test_sweeping_removes_dead_uploads_and_updates_that_were_never_accepted(blobs: BlobStore) -> None:
+    await arrive(blobs, ONE, CONTENT)
+    await arrive(blobs, TWO, CONTENT)
+    await blobs.keep_update(TWO, digest_of(CONTENT))
+    assert await blobs.sweep(live=[TWO], accepted=[ONE]) == 2
+    assert await blobs.kept_bytes(ONE, digest_of(CONTENT)) == 0
+    assert not blobs.update_path(TWO).exists()
+
+
+async def test_sweeping_removes_half_written_candidates(blobs: BlobStore) -> None:
+    beside = blobs.adapter_path(digest_of(b""))
+    for name in ("run-1.draft", ".run-1.draft.0123.partial"):
+        beside.with_name(name).write_bytes(b"half")
+    assert await blobs.sweep([], []) == 2
+
+
+# Files on a disk
+
+
+def test_only_the_coordinator_may_read_its_files(tmp_path: Path) -> None:
+    async def play() -> None:
+        await arrive(BlobFolder(tmp_path), ONE, CONTENT)
+
+    asyncio.run(play())
+    for path in tmp_path.rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+async def test_a_cancelled_write_cannot_reach_the_next_file_that_gets_its_handle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partial = await BlobFolder(tmp_path).open_partial(ONE, digest_of(CONTENT))
+    write = os.pwrite
+    is_closing = threading.Event()
+
+    def close() -> None:
+        is_closing.set()
+        asyncio.run(partial.close())
+
+    closer = threading.Thread(target=close)
+
+    def write_while_someone_closes(handle: int, content: bytes, offset: int) -> int:
+        if not closer.ident:
+            closer.start()
+            is_closing.wait()
+            closer.join(0.1)  # a close that did not wait for this write would be done by then
+        return write(handle, content, offset)
+
+    monkeypatch.setattr(os, "pwrite", write_while_someone_closes)
+    await partial.append(CONTENT)
+    closer.join()
+    assert (tmp_path / "updates" / f"{ONE}.{digest_of(CONTENT).removeprefix('sha256:')}.part").read_bytes() == CONTENT
+
+
+def test_a_disk_that_really_has_no_room_is_full_and_keeps_what_it_has(tmp_path: Path) -> None:
+    # A limit on file size is the full disk that a test without privileges can have.
+    script = """
+import asyncio, resource, sys
+from pathlib import Path
+from common.errors import OverloadedError
+from common.ids import AssignmentId, digest_of
+from coordinator.adapters.storage.blob_folder import BlobFolder
+
+async def play():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    partial = await BlobFolder(Path(sys.argv[1])).open_partial(AssignmentId("1" * 32), digest_of(b""))
+    await partial.append(b"x" * 700)
+    try:
+        await partial.append(b"y" * 700)
+    except OverloadedError as error:
+        print(error.reason, partial.offset, await partial.seal() == digest_of(b"x" * 700))
+
+asyncio.run(play())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "DISK_FULL 700 True\n"
+    (path,) = (tmp_path / "updates").iterdir()
+    assert path.read_bytes() == b"x" * 700

@@ -1,0 +1,65 @@
+"""The terms of a run: one digest for equal terms, every bound checked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from common.errors import InputInvalidError, Reason
+from common.ids import digest_of
+from common.terms import BaseModelTerms, LoraTerms, RoundTerms, TaskTerms, Terms, TrainingTerms, check_terms
+
+DIGEST = digest_of(b"")
+TERMS = Terms(
+    name="run",
+    base_model=BaseModelTerms(name="base", weights_digest=DIGEST, tokenizer_digest=DIGEST, chat_template_digest=DIGEST),
+)
+
+
+def test_terms_within_their_bounds_pass() -> None:
+    assert check_terms(TERMS) is TERMS
+
+
+def test_equal_terms_have_equal_digests_whether_a_float_was_given_as_an_int() -> None:
+    as_int = replace(TERMS, lora=LoraTerms(lora_dropout=0), rounds=RoundTerms(grace=600))
+    as_float = replace(TERMS, lora=LoraTerms(lora_dropout=0.0), rounds=RoundTerms(grace=600.0))
+    assert as_int.digest == as_float.digest
+
+
+def test_any_other_terms_have_another_digest() -> None:
+    others = [
+        replace(TERMS, name="other"),
+        replace(TERMS, training=TrainingTerms(seed=1)),
+        replace(TERMS, rounds=RoundTerms(sites=("a", "b"))),
+    ]
+    assert len({TERMS.digest, *(other.digest for other in others)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("broken", "problem"),
+    [
+        (replace(TERMS, name="Not A Label"), "name: expected"),
+        (replace(TERMS, base_model=replace(TERMS.base_model, name="x" * 201)), "base_model.name"),
+        (replace(TERMS, base_model=replace(TERMS.base_model, weights_digest=DIGEST[:-1])), "base_model.weights_digest"),
+        (replace(TERMS, lora=LoraTerms(lora_rank=0)), "lora.lora_rank: expected 1 to 1024, got 0"),
+        (replace(TERMS, lora=LoraTerms(target_modules=("v", "q"))), "lora.target_modules"),
+        (replace(TERMS, task=TaskTerms(entity_types=())), "task.entity_types"),
+        (replace(TERMS, training=TrainingTerms(learning_rate=float("nan"))), "training.learning_rate"),
+        (replace(TERMS, rounds=RoundTerms(sites=("a", "a"))), "rounds.sites: expected each site once"),
+        (replace(TERMS, rounds=RoundTerms(sites=("a",), quorum=2)), "rounds.quorum: expected at most the 1 sites"),
+        (replace(TERMS, rounds=RoundTerms(train_deadline=float("inf"))), "rounds.train_deadline"),
+    ],
+)
+def test_a_broken_bound_is_named(broken: Terms, problem: str) -> None:
+    with pytest.raises(InputInvalidError) as caught:
+        check_terms(broken)
+    assert caught.value.reason is Reason.TERMS_INVALID
+    assert problem in caught.value.message
+
+
+def test_all_problems_are_listed_together() -> None:
+    broken = replace(TERMS, name="", lora=LoraTerms(lora_rank=0), rounds=RoundTerms(quorum=0))
+    with pytest.raises(InputInvalidError) as caught:
+        check_terms(broken)
+    assert caught.value.message.count(";") == 2

@@ -1,0 +1,64 @@
+"""Chats to token ids, with the tiny model's tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from common.terms import LossOn
+from site_agent.trainer.extraction.prompts import ChatMessage, Role
+from site_agent.trainer.training.base_model import load_tokenizer
+from site_agent.trainer.training.tokens import prompt_ids, shared_prefix_length, tokenize_example
+from tests.tiny_model import make_tiny_model
+
+CHAT = (ChatMessage(role=Role.SYSTEM, content="List."), ChatMessage(role=Role.USER, content="Some pain."))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
+    return load_tokenizer(make_tiny_model(tmp_path_factory.mktemp("tiny")))
+
+
+def test_a_prompt_ends_where_the_model_is_to_answer(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert tokenizer.decode(prompt_ids(tokenizer, CHAT)) == (
+        "<|start|>system\nList.<|end|>\n<|start|>user\nSome pain.<|end|>\n<|start|>assistant\n"
+    )
+
+
+def test_the_answer_and_the_end_of_turn_are_what_is_learned(tokenizer: PreTrainedTokenizerBase) -> None:
+    example = tokenize_example(tokenizer, CHAT, "[]", LossOn.ANSWER)
+    assert tokenizer.decode(example.ids[example.learned_from :]) == "[]<|end|>"
+    assert example.num_label_tokens == 3
+
+
+def test_an_example_is_the_text_that_the_template_makes_of_the_whole_chat(tokenizer: PreTrainedTokenizerBase) -> None:
+    example = tokenize_example(tokenizer, CHAT, "[]", LossOn.ANSWER)
+    turns = [{"role": str(turn.role), "content": turn.content} for turn in CHAT]
+    whole = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": "[]"}], tokenize=False)
+    assert tokenizer.decode(example.ids) == str(whole).rstrip("\n")
+
+
+def test_with_the_loss_on_prompt_and_answer_everything_behind_the_first_token_is_learned(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    assert tokenize_example(tokenizer, CHAT, "[]", LossOn.PROMPT_AND_ANSWER).learned_from == 1
+
+
+def test_token_ids_are_not_shown_by_repr(tokenizer: PreTrainedTokenizerBase) -> None:
+    example = tokenize_example(tokenizer, CHAT, "[]", LossOn.ANSWER)
+    assert str(example.ids[0]) not in repr(example).replace(str(example.learned_from), "")
+
+
+@pytest.mark.parametrize(
+    ("sequences", "length"),
+    [
+        ([[1, 2, 3], [1, 2, 4], [1, 2]], 2),
+        ([[1, 2], [3]], 0),
+        ([[1, 2]], 2),
+        ([[1, 5], [1, 2, 3], [1, 9]], 1),
+    ],
+)
+def test_the_shared_prefix_is_what_all_sequences_begin_with(sequences: list[list[int]], length: int) -> None:
+    assert shared_prefix_length(sequences) == length
