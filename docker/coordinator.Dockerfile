@@ -24,21 +24,25 @@ RUN python3 -m venv --without-pip /opt/fedmedlora \
     && useradd --uid 10001 --home-dir /var/lib/fedmedlora --shell /usr/sbin/nologin fedmed \
     && install --directory --owner=fedmed --group=fedmed --mode=0700 /var/lib/fedmedlora
 
-# The secrets may be absent: they are for machines whose way to a package index needs a pip.conf or a CA of its own.
+# Two layers: the dependencies, then the code. Bytecode stays in: on a read-only root every health check would compile
+# its imports again. The secrets may be absent: they are for machines whose way to a package index
+# needs a pip.conf or a CA of their own.
 RUN --mount=from=pip,source=/opt/pip,target=/opt/pip \
     --mount=type=bind,source=pyproject.toml,target=/build/pyproject.toml \
+    --mount=type=bind,source=constraints.txt,target=/build/constraints.txt \
     --mount=type=bind,source=docker/requirements.py,target=/build/requirements.py \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/run/secrets/ca \
     python3 /build/requirements.py coordinator < /build/pyproject.toml > /tmp/requirements.txt \
-    && /opt/pip/bin/pip --python /opt/fedmedlora install --no-cache-dir --no-compile -r /tmp/requirements.txt \
+    && /opt/pip/bin/pip --python /opt/fedmedlora install --no-cache-dir \
+        --requirement /tmp/requirements.txt --constraint /build/constraints.txt \
     && rm /tmp/requirements.txt
 
 RUN --mount=from=pip,source=/opt/pip,target=/opt/pip \
     --mount=type=bind,target=/build,rw \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/run/secrets/ca \
-    /opt/pip/bin/pip --python /opt/fedmedlora install --no-cache-dir --no-compile --no-deps /build
+    /opt/pip/bin/pip --python /opt/fedmedlora install --no-cache-dir --no-deps /build
 
 USER 10001:10001
 WORKDIR /var/lib/fedmedlora

@@ -29,8 +29,8 @@ RUN python3 -m venv --without-pip /opt/fedmedlora \
     && install --directory --owner=fedmed --group=fedmed --mode=0700 /var/lib/fedmedlora
 
 # Three layers, the largest and slowest first: torch, the other dependencies, the code. Bytecode stays in: a trainer
-# starts for every assignment, and on a read-only root it would compile its imports each time.
-# The secrets may be absent: they are for machines whose way to a package index needs a pip.conf or a CA of its own.
+# starts for every assignment, and on a read-only root it would compile its imports each time. The secrets may be
+# absent: they are for machines whose way to a package index needs a pip.conf or a CA of their own.
 ARG TORCH_SPEC=torch==2.13.0
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=from=pip,source=/opt/pip,target=/opt/pip \
@@ -42,11 +42,13 @@ RUN --mount=from=pip,source=/opt/pip,target=/opt/pip \
 ARG EXTRAS=site
 RUN --mount=from=pip,source=/opt/pip,target=/opt/pip \
     --mount=type=bind,source=pyproject.toml,target=/build/pyproject.toml \
+    --mount=type=bind,source=constraints.txt,target=/build/constraints.txt \
     --mount=type=bind,source=docker/requirements.py,target=/build/requirements.py \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/run/secrets/ca \
     python3 /build/requirements.py ${EXTRAS} < /build/pyproject.toml > /tmp/requirements.txt \
-    && /opt/pip/bin/pip --python /opt/fedmedlora install --no-cache-dir -r /tmp/requirements.txt \
+    && /opt/pip/bin/pip --python /opt/fedmedlora install --no-cache-dir \
+        --requirement /tmp/requirements.txt --constraint /build/constraints.txt \
     && rm /tmp/requirements.txt
 
 RUN --mount=from=pip,source=/opt/pip,target=/opt/pip \
