@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 # torch is installed first and alone, so that its index may be another one. The Linux wheels of PyPI's torch are for
-# CUDA and bring gigabytes of CUDA libraries. Without a GPU: make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# CUDA and bring gigabytes of CUDA libraries. Without a GPU: make setup TORCH_INDEX=<an index of CPU builds>
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 

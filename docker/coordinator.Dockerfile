@@ -25,8 +25,8 @@ RUN python3 -m venv --without-pip /opt/fedmedlora \
     && install --directory --owner=fedmed --group=fedmed --mode=0700 /var/lib/fedmedlora
 
 # Two layers: the dependencies, then the code. Bytecode stays in: on a read-only root every health check would compile
-# its imports again. The secrets may be absent: they are for machines whose way to a package index
-# needs a pip.conf or a CA of their own.
+# its imports again. The secrets may be absent: they are for machines whose way to a package index needs a pip.conf or a
+# CA of their own.
 RUN --mount=from=pip,source=/opt/pip,target=/opt/pip \
     --mount=type=bind,source=pyproject.toml,target=/build/pyproject.toml \
     --mount=type=bind,source=constraints.txt,target=/build/constraints.txt \

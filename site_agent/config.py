@@ -62,7 +62,7 @@ class BaseModelSection(_Section):
     weights_digest: Annotated[Digest, AfterValidator(_digest)] | None = None
 
 
-class DataSection(_Section):
+class NotesSection(_Section):
     """Annotated passages, read by the trainer alone."""
 
     train: tuple[ConfigPath, ...] = ()
@@ -114,7 +114,7 @@ class SiteConfig(_Section):
     identity: IdentitySection
     site: SiteSection
     base_model: BaseModelSection
-    data: DataSection = DataSection()
+    data: NotesSection = NotesSection()
     trainer: TrainerSection = TrainerSection()
     policy: PolicySection = PolicySection()
     metrics: MetricsSection = MetricsSection()

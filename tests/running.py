@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -115,3 +115,11 @@ def _wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path
                 return
         time.sleep(0.05)
     raise AssertionError(f"the coordinator does not listen after {START_SECONDS} s: {log.read_text()}")
+
+
+def wait_until(holds: Callable[[], bool], seconds: float) -> None:
+    """Ask again and again until ``holds`` says yes; fail after ``seconds``."""
+    ends_at = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < ends_at, f"it does not hold after {seconds} s"
+        time.sleep(0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +17,7 @@ class GpuGauges(Collector):
     """Implements prometheus_client's collector protocol."""
 
     def collect(self) -> Iterable[Metric]:
-        """One sample a GPU, labelled by its index; no family at all without a GPU."""
+        """One sample a GPU, labelled by its index, of what it tells (a part of a GPU has no utilisation of its own)."""
         nvml = self._nvml
         if nvml is None:
             return
@@ -29,11 +30,12 @@ class GpuGauges(Collector):
             )
         )
         for index in range(nvml.nvmlDeviceGetCount()):
-            device = nvml.nvmlDeviceGetHandleByIndex(index)
-            memory = nvml.nvmlDeviceGetMemoryInfo(device)
-            utilisation.add_metric([str(index)], nvml.nvmlDeviceGetUtilizationRates(device).gpu / 100)
-            used.add_metric([str(index)], memory.used)
-            limit.add_metric([str(index)], memory.total)
+            with suppress(nvml.NVMLError):
+                device = nvml.nvmlDeviceGetHandleByIndex(index)
+                memory = nvml.nvmlDeviceGetMemoryInfo(device)
+                used.add_metric([str(index)], memory.used)
+                limit.add_metric([str(index)], memory.total)
+                utilisation.add_metric([str(index)], nvml.nvmlDeviceGetUtilizationRates(device).gpu / 100)
         yield from (utilisation, used, limit)
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -67,10 +68,9 @@ def _version(message: registry_pb2.AdapterVersion) -> AdapterVersion:
 
 async def coordinator_serves(channel: grpc.aio.Channel) -> bool:
     """Whether the coordinator answers this identity, and says that it serves."""
+    health: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs know no methods
     try:
-        response = await health_pb2_grpc.HealthStub(channel).Check(
-            health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS
-        )
+        response = await health.Check(health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS)
     except grpc.aio.AioRpcError:
         return False
-    return response.status == health_pb2.HealthCheckResponse.SERVING
+    return bool(response.status == health_pb2.HealthCheckResponse.SERVING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,9 +38,20 @@ def federation(base_model: Path) -> Iterator[Engine]:
         try:
             engine.compose("up", "--detach", "--no-build", timeout=RUN_SECONDS)
             engine.docker("wait", engine.inspect("operator")["Id"], timeout=RUN_SECONDS)
+            _wait_for_scrapes(engine, time.time())
             yield engine
         finally:
             engine.compose("down", "--volumes", "--timeout", "5")
+
+
+def _wait_for_scrapes(engine: Engine, ended_at: float) -> None:
+    """Until Prometheus has scraped every process since the run ended; at most a dozen of its intervals."""
+    for _ in range(60):
+        scraped_at = [float(each["value"][1]) for each in engine.query("timestamp(up)")]
+        if scraped_at and min(scraped_at) > ended_at:
+            return
+        time.sleep(1)
+    raise AssertionError("Prometheus has stopped scraping")
 
 
 def _prometheus_image(environment: dict[str, str]) -> str:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tests/tools/containers.sh"
@@ -65,6 +66,13 @@ class Engine:
     def inside(self, service: str, *command: str) -> str:
         """What ``command`` prints in a service's container, run as the container's user."""
         return self.compose("exec", "--no-TTY", service, *command)
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """What the running Prometheus answers to ``expression``, as it stands now."""
+        url = f"http://localhost:9090/api/v1/query?query={quote(expression)}"
+        answer = json.loads(self.inside("prometheus", "wget", "--quiet", "--output-document=-", url))
+        result: list[dict[str, Any]] = answer["data"]["result"]
+        return result
 
     def _run(self, command: list[str], timeout: float) -> str:
         done = subprocess.run(

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from common.weights_io import WeightsReader, file_digest
+from tests.running import wait_until
 from tests.tiny_model import make_tiny_model
 
 ROUNDS, SITES, EXAMPLES, PASSAGES = 2, 3, 6, 2
@@ -148,9 +148,8 @@ def test_ctrl_c_leaves_nothing_running(tmp_path: Path) -> None:
     process = subprocess.Popen(
         demo_command(out, make_tiny_model(tmp_path / "tiny")), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    ends_at = time.monotonic() + 120
-    while not list((out / "agents").glob("*/state/assignments/*")) and time.monotonic() < ends_at:
-        time.sleep(0.2)  # an agent has taken up its first assignment: everything is running
+    # An agent has taken up its first assignment: everything is running.
+    wait_until(lambda: any((out / "agents").glob("*/state/assignments/*")), seconds=120)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output.decode()

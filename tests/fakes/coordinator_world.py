@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from common.adapter import AdapterSpec
+from common.errors import FedMedError, Reason
 from common.ids import AssignmentId, Digest, SiteName
 from common.logging import get_logger
 from common.terms import Terms
@@ -23,15 +27,15 @@ from coordinator.app.poll import Poll
 from coordinator.app.presence import Presence
 from coordinator.app.recovery import recover
 from coordinator.app.round_driver import RoundDriver
-from coordinator.app.update_intake import UpdateIntake, UploadClaim
+from coordinator.app.update_intake import ReceivedChunk, UpdateIntake, UploadClaim
 from coordinator.domain import assignments
 from coordinator.domain import events as ev
 from coordinator.domain.assignments import Assignment
 from coordinator.domain.commands import Command
 from coordinator.domain.events import RunEvent
-from coordinator.domain.values import Round, Run
+from coordinator.domain.values import RosterEntry, Round, Run
 from tests.fakes.coordinator_updates import chunks_of, digest_bytes, trained_claim, update_bytes
-from tests.fakes.coordinator_values import EVALUATOR, SITES, START, make_spec, make_terms
+from tests.fakes.coordinator_values import ANNA, BERTA, CLARA, EVALUATOR, SITES, START, make_spec, make_terms
 
 HOLD_SECONDS = 30.0
 LINGER_SECONDS = 60.0
@@ -59,6 +63,7 @@ class RecordingObserver:
 
     moves: list[tuple[Run | None, Run, RunEvent | None]] = field(default_factory=list)
     failures: list[tuple[Command, Exception]] = field(default_factory=list)
+    aggregations: list[float] = field(default_factory=list)
 
     def run_moved(self, before: Run | None, after: Run, event: RunEvent | None) -> None:
         self.moves.append((before, after, event))
@@ -108,6 +113,10 @@ class World:
     def adapter_files(self) -> list[str]:
         """Names of all files of adapters, sorted."""
         return sorted(path.name for path in (self.root / "adapters").iterdir())
+
+    def entry(self, site: SiteName) -> RosterEntry:
+        """The site in the newest round."""
+        return next(entry for entry in self.run.rounds[-1].roster if entry.site == site)
 
     def assignment(self, site: SiteName) -> Assignment:
         """The site's live assignment."""
@@ -198,8 +207,7 @@ class World:
 async def coordinator(root: Path, clock: FakeClock | None = None) -> AsyncIterator[World]:
     """Start a coordinator over the state in ``root``, whatever an earlier life left there; stopping stores nothing."""
     clock = clock or FakeClock()
-    root.mkdir(parents=True, exist_ok=True)
-    store, blobs = SqlRunStore(open_engine(root)), BlobFolder(root)
+    blobs, store = BlobFolder(root), SqlRunStore(open_engine(root))
     presence, observer = Presence(clock.monotonic, LINGER_SECONDS), RecordingObserver()
     driver = RoundDriver(store, presence, observer, clock)
     performer = CommandPerformer(
@@ -208,7 +216,7 @@ async def coordinator(root: Path, clock: FakeClock | None = None) -> AsyncIterat
         clock=clock,
         registry=root / "registry",
         log=get_logger("test"),
-        aggregated=lambda _seconds: None,
+        aggregated=observer.aggregations.append,
     )
     try:
         yield World(
@@ -242,3 +250,54 @@ def evaluator(name: SiteName = EVALUATOR) -> Caller:
 def foreign_id() -> AssignmentId:
     """An id of no assignment."""
     return AssignmentId("0" * 32)
+
+
+@asynccontextmanager
+async def running(work: Awaitable[None]) -> AsyncIterator[None]:
+    """Let ``work`` go on beside the block; at most ten seconds, so that a hang is a failure."""
+    task = asyncio.ensure_future(work)
+    try:
+        async with asyncio.timeout(10):
+            yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(world: World, condition: Callable[[Run], bool]) -> None:
+    """Wait until the only run is as wanted."""
+    while not condition(world.run):
+        await world.driver.wait_for_change(10)
+
+
+async def until_pending(world: World, count: int) -> None:
+    """Wait until so many commands are stored and not completed."""
+    while len(await world.store.pending_commands()) != count:
+        pass  # the question itself lets others go on
+
+
+async def refusal(
+    world: World, site: SiteName, claim: UploadClaim, chunks: AsyncIterator[ReceivedChunk]
+) -> FedMedError:
+    """What the site is told when it sends that."""
+    with pytest.raises(FedMedError) as refused:
+        await world.intake.receive(site_caller(site), claim, chunks)
+    return refused.value
+
+
+async def candidate_without_clara(root: Path) -> bytes:
+    """The candidate of a round in which clara declined: what one without her update must equal."""
+    async with coordinator(root) as world:
+        await world.training()
+        wanted = world.assignment(CLARA).assignment_id
+        await world.answer(ANNA, BERTA)
+        await world.answers.decline(site_caller(CLARA), wanted, Reason.NOTES_TOO_FEW)
+        await world.perform_pending()
+        return world.candidate_bytes()
+
+
+async def no_chunks() -> AsyncIterator[ReceivedChunk]:
+    """Chunks that must not be asked for."""
+    raise AssertionError("a byte was read")
+    yield  # a generator

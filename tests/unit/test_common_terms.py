@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from common.errors import InputInvalidError, Reason
-from common.ids import digest_of
+from common.ids import Digest, digest_of
 from common.terms import BaseModelTerms, LoraTerms, RoundTerms, TaskTerms, Terms, TrainingTerms, check_terms
 
 DIGEST = digest_of(b"")
@@ -41,7 +41,10 @@ def test_any_other_terms_have_another_digest() -> None:
     [
         (replace(TERMS, name="Not A Label"), "name: expected"),
         (replace(TERMS, base_model=replace(TERMS.base_model, name="x" * 201)), "base_model.name"),
-        (replace(TERMS, base_model=replace(TERMS.base_model, weights_digest=DIGEST[:-1])), "base_model.weights_digest"),
+        (
+            replace(TERMS, base_model=replace(TERMS.base_model, weights_digest=Digest(DIGEST[:-1]))),
+            "base_model.weights_digest",
+        ),
         (replace(TERMS, lora=LoraTerms(lora_rank=0)), "lora.lora_rank: expected 1 to 1024, got 0"),
         (replace(TERMS, lora=LoraTerms(target_modules=("v", "q"))), "lora.target_modules"),
         (replace(TERMS, task=TaskTerms(entity_types=())), "task.entity_types"),

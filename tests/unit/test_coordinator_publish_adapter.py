@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from common.terms import GateMetric, GateTerms
 from coordinator.app.publish_adapter import lineage, model_card, publish
 from coordinator.domain.values import Run
 from tests.fakes.coordinator_updates import digest_bytes
@@ -22,9 +21,7 @@ from tests.fakes.coordinator_values import (
     candidate_ready,
     everyone_present,
     make_scores,
-    make_terms,
     make_update,
-    open_round_of,
     scored,
     selecting_run,
 )
@@ -121,7 +118,7 @@ def test_the_card_begins_with_what_a_hub_reads() -> None:
     assert head[1].splitlines()[:2] == ["library_name: peft", "base_model: tiny"]
 
 
-def test_the_card_of_an_unscored_candidate_says_so(tmp_path: Path) -> None:
+def test_the_card_of_an_unscored_candidate_says_so() -> None:
     run = committed_run(5)
     assert "not scored" in model_card(run, replace(run.rounds[0], scores=None))
 
@@ -130,10 +127,9 @@ def test_publishing_twice_changes_nothing(tmp_path: Path, weights: Path) -> None
     run = committed_run(5)
     folder = publish(tmp_path / "registry", run, run.rounds[0], weights)
     before = contents(folder)
-    weights.write_bytes(b"weights of something else") if False else weights.unlink()
-    weights.write_bytes(b"other weights")
-    other = replace(run, rounds=(replace(run.rounds[0], scores=make_scores(1)),))
-    publish(tmp_path / "registry", other, other.rounds[0], weights)
+    other_weights = tmp_path / "other.safetensors"
+    other_weights.write_bytes(b"other weights")
+    publish(tmp_path / "registry", run, replace(run.rounds[0], scores=make_scores(1)), other_weights)
     assert contents(folder) == before
 
 
@@ -142,7 +138,7 @@ def test_served_points_at_the_last_promoted_version(tmp_path: Path, weights: Pat
     for closed in run.rounds[:2]:
         publish(tmp_path / "registry", run, closed, weights)
     served = tmp_path / "registry" / "trial" / "served"
-    assert served.is_symlink() and not Path(os.readlink(served)).is_absolute()
+    assert served.is_symlink() and not served.readlink().is_absolute()
     assert served.resolve() == (tmp_path / "registry" / "trial" / "v0002").resolve()
 
 
@@ -185,6 +181,14 @@ def test_weights_are_copied_where_they_cannot_be_linked(
     assert contents(folder)["adapter_model.safetensors"] == weights.read_bytes()
 
 
+def test_each_run_publishes_below_its_own_name(tmp_path: Path, weights: Path) -> None:
+    run = committed_run(5)
+    for name in ("one", "two"):
+        named = replace(run, terms=replace(run.terms, name=name))
+        folder = publish(tmp_path / "registry", named, named.rounds[0], weights)
+        assert folder == tmp_path / "registry" / name / "v0001"
+
+
 def test_a_failure_half_way_leaves_no_version(tmp_path: Path, weights: Path) -> None:
     run = committed_run(5)
     with pytest.raises(FileNotFoundError):
@@ -215,13 +219,3 @@ async def test_what_is_published_is_the_candidate_byte_for_byte(world: World) ->
     folder = world.registry / "trial" / "v0001"
     assert contents(folder)["adapter_model.safetensors"] == candidate
     assert json.loads(contents(folder)["fedmedlora.json"])["digest"] == digest_bytes(candidate)
-
-
-async def test_each_run_publishes_below_its_own_name(world: World) -> None:
-    for name in ("one", "two"):
-        await world.begin(make_terms(name, gate=GateTerms(metric=GateMetric.NONE)))
-    await world.invite()
-    for run in world.driver.runs:
-        closed = after(run, *(accepted(site) for site in SITES))
-        assert open_round_of(run).number == open_round_of(closed).number == 1
-    assert {run.terms.name for run in world.driver.runs} == {"one", "two"}

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import assert_never
 
 import pytest
 
 from common.errors import Reason
-from common.ids import SiteName
-from common.terms import GateMetric, GateTerms, OnEvaluatorAbsent, Terms
+from common.terms import GateMetric, GateTerms, OnEvaluatorAbsent
 from coordinator.domain import events as ev
-from coordinator.domain.cohort import evaluate_assignment_id
 from coordinator.domain.commands import CommandKind
-from coordinator.domain.round_machine import RoundContext, open_round, step
-from coordinator.domain.values import Deadline, DeadlineName, Phase, Round, Scores, SiteOutcome
+from coordinator.domain.values import Deadline, DeadlineName, Phase, Round, SiteOutcome
+from tests.fakes.coordinator_rounds import (
+    candidate,
+    commanded,
+    context,
+    declined,
+    evaluator_says_no,
+    in_phase,
+    moved,
+    passed,
+    refused,
+    taken,
+)
 from tests.fakes.coordinator_values import (
     ANNA,
     BERTA,
     CLARA,
     EVALUATOR,
-    RUN_ID,
     SITES,
     START,
     accepted,
@@ -32,72 +39,7 @@ from tests.fakes.coordinator_values import (
     make_terms,
     make_update,
     scored,
-    train_id,
 )
-
-CONTEXT = RoundContext(run_id=RUN_ID, terms=make_terms())
-ABORT = ev.AbortRequested(at=at(50))
-
-
-def context(terms: Terms, served: Scores | None = None) -> RoundContext:
-    return RoundContext(run_id=RUN_ID, terms=terms, served_scores=served)
-
-
-def moved(current: Round, *events: ev.RoundEvent, by: RoundContext = CONTEXT) -> Round:
-    for event in events:
-        current, _ = step(by, current, event)
-    return current
-
-
-def commanded(current: Round, event: ev.RoundEvent, by: RoundContext = CONTEXT) -> list[CommandKind]:
-    return [command.kind for command in step(by, current, event)[1]]
-
-
-def candidate(round_number: int = 1) -> ev.CandidateReady:
-    weights = ((ANNA, 0.5), (BERTA, 0.25), (CLARA, 0.25))
-    return ev.CandidateReady(at=at(20), round_number=round_number, candidate=file("candidate"), weights=weights)
-
-
-def taken(site: SiteName) -> ev.AssignmentTaken:
-    return ev.AssignmentTaken(at=at(1), assignment_id=train_id(site))
-
-
-def declined(site: SiteName) -> ev.AssignmentDeclined:
-    return ev.AssignmentDeclined(at=at(2), assignment_id=train_id(site), by=site, reason=Reason.NOTES_TOO_FEW)
-
-
-def refused(site: SiteName) -> ev.UpdateRefused:
-    return ev.UpdateRefused(at=at(3), assignment_id=train_id(site), reason=Reason.UPDATE_NOT_FINITE)
-
-
-def passed(name: DeadlineName, seconds: float = 1000) -> ev.DeadlinePassed:
-    return ev.DeadlinePassed(at=at(seconds), name=name)
-
-
-def in_phase(phase: Phase) -> Round:
-    """A round of three sites that got to ``phase`` by legal events."""
-    selecting = open_round(1, file("start"), START)
-    training = moved(selecting, everyone_present())
-    aggregating = moved(training, *(accepted(site) for site in SITES))
-    evaluating = moved(aggregating, candidate())
-    match phase:
-        case Phase.SELECTING:
-            return selecting
-        case Phase.TRAINING:
-            return training
-        case Phase.AGGREGATING:
-            return aggregating
-        case Phase.EVALUATING:
-            return evaluating
-        case Phase.COMMITTED:
-            return moved(evaluating, scored())
-        case Phase.REJECTED:
-            return moved(evaluating, scored(f1_tenths=1), by=context(make_terms(), make_scores(9)))
-        case Phase.FAILED:
-            return moved(evaluating, passed(DeadlineName.EVALUATE))
-        case Phase.ABORTED:
-            return moved(evaluating, ABORT)
-    assert_never(phase)
 
 
 def outcomes(current: Round) -> dict[str, SiteOutcome]:
@@ -345,11 +287,6 @@ def test_an_absent_evaluator_promotes_unscored_when_the_terms_say_promote() -> N
     assert (committed.phase, committed.scores, committed.is_unscored) == (Phase.COMMITTED, None, True)
 
 
-def evaluator_says_no(seconds: float = 25, round_number: int = 1) -> ev.AssignmentDeclined:
-    wanted = evaluate_assignment_id(RUN_ID, round_number, EVALUATOR)
-    return ev.AssignmentDeclined(at=at(seconds), assignment_id=wanted, by=EVALUATOR, reason=Reason.OUT_OF_MEMORY)
-
-
 def test_an_evaluators_no_is_kept_and_the_round_waits_for_another() -> None:
     waiting = moved(in_phase(Phase.EVALUATING), evaluator_says_no())
     assert (waiting.phase, waiting.declined_evaluators) == (Phase.EVALUATING, (EVALUATOR,))
@@ -364,85 +301,3 @@ def test_an_evaluators_second_no_changes_nothing() -> None:
 def test_a_no_to_another_assignment_changes_nothing_in_evaluation(no: ev.AssignmentDeclined) -> None:
     evaluating = in_phase(Phase.EVALUATING)
     assert moved(evaluating, no) == evaluating
-
-
-# ABORT, and events out of place
-
-
-@pytest.mark.parametrize("phase", [phase for phase in Phase if phase.is_open])
-def test_an_operator_aborts_from_every_open_phase(phase: Phase) -> None:
-    current = in_phase(phase)
-    aborted = moved(current, ABORT)
-    assert (aborted.phase, aborted.reason, aborted.closed_at) == (
-        Phase.ABORTED,
-        Reason.ABORTED_BY_OPERATOR,
-        at(50),
-    )
-    assert aborted.deadlines == ()
-    assert commanded(current, ABORT) == ([CommandKind.DELETE_UPDATES] if current.roster else [])
-
-
-EVERY_EVENT: list[ev.RoundEvent] = [
-    everyone_present(),
-    taken(ANNA),
-    declined(ANNA),
-    evaluator_says_no(),
-    accepted(ANNA),
-    refused(ANNA),
-    candidate(),
-    ev.AggregationFailed(at=at(20), round_number=1, reason=Reason.AGGREGATION_FAILED),
-    scored(),
-    *(passed(name) for name in DeadlineName),
-    ABORT,
-]
-MEANT_FOR: dict[Phase, tuple[type, ...]] = {
-    Phase.SELECTING: (ev.PresenceObserved, ev.AbortRequested),
-    Phase.TRAINING: (
-        ev.AssignmentTaken,
-        ev.AssignmentDeclined,
-        ev.UpdateAccepted,
-        ev.UpdateRefused,
-        ev.DeadlinePassed,
-        ev.AbortRequested,
-    ),
-    Phase.AGGREGATING: (ev.CandidateReady, ev.AggregationFailed, ev.AbortRequested),
-    Phase.EVALUATING: (ev.ScoresReported, ev.AssignmentDeclined, ev.DeadlinePassed, ev.AbortRequested),
-}
-
-
-@pytest.mark.parametrize("phase", [phase for phase in Phase if phase.is_open])
-def test_an_event_meant_for_another_phase_changes_nothing_and_asks_for_nothing(phase: Phase) -> None:
-    current = in_phase(phase)
-    for event in EVERY_EVENT:
-        if not isinstance(event, MEANT_FOR[phase]):
-            assert step(CONTEXT, current, event) == (current, ()), event
-
-
-@pytest.mark.parametrize("phase", [Phase.TRAINING, Phase.EVALUATING])
-def test_a_deadline_of_another_phase_changes_nothing(phase: Phase) -> None:
-    others = {
-        Phase.TRAINING: [DeadlineName.EVALUATE],
-        Phase.EVALUATING: [DeadlineName.TRAIN, DeadlineName.GRACE],
-    }
-    current = in_phase(phase)
-    for name in others[phase]:
-        assert step(CONTEXT, current, passed(name)) == (current, ())
-
-
-@pytest.mark.parametrize("phase", [phase for phase in Phase if not phase.is_open])
-def test_a_closed_round_never_moves(phase: Phase) -> None:
-    closed = in_phase(phase)
-    for event in EVERY_EVENT:
-        assert step(CONTEXT, closed, event) == (closed, ()), event
-
-
-def test_a_round_on_everyone_invited_is_no_subset() -> None:
-    assert not in_phase(Phase.AGGREGATING).is_subset
-
-
-def test_equal_work_has_equal_command_ids_and_other_work_has_others() -> None:
-    aggregating = in_phase(Phase.AGGREGATING)
-    gateless = context(make_terms(gate=GateTerms(metric=GateMetric.NONE)))
-    once, twice = (step(gateless, aggregating, candidate())[1] for _ in range(2))
-    assert [command.command_id for command in once] == [command.command_id for command in twice]
-    assert len({command.command_id for command in once}) == len(once) == 2

@@ -45,9 +45,9 @@ def test_what_is_predicted_on_does_not_depend_on_gold() -> None:
     assert all(one.entities == () and one.passage_id == "p-1" for one in examples)
 
 
-def test_white_space_at_the_edge_of_an_entity_stays_outside_its_sentence() -> None:
-    (first, *_) = training_examples(passage(("problem", "pain. ")))
-    assert first.entities == (mention("problem", 3, 8),)
+def test_white_space_at_the_edges_of_an_entity_stays_outside_its_sentence() -> None:
+    (example,) = training_examples(passage(("problem", "  pain "), text="  pain "))
+    assert (example.text, example.offset, example.entities) == ("pain", 2, (mention("problem", 0, 4),))
 
 
 def test_predictions_come_back_by_offsets_into_the_passage() -> None:

@@ -81,6 +81,16 @@ def test_a_word_left_out_inside_an_entity_is_part_of_it() -> None:
     assert span(answer) == [("problem", 0, "Aspirin for chest pain")]
 
 
+def test_more_words_than_were_copied_are_part_of_the_entity_that_they_stand_in() -> None:
+    answer = '<span class="problem">severe thoracic</span> pain'
+    assert span(answer, "severe chest wall pain") == [("problem", 0, "severe chest wall")]
+
+
+def test_a_tag_inside_a_word_of_an_altered_copy_gives_exact_offsets() -> None:
+    answer = 'anti<span class="problem">coagul</span>ation now'
+    assert span(answer, "on anticoagulation now") == [("problem", 7, "coagul")]
+
+
 def test_words_that_are_not_in_the_sentence_are_dropped() -> None:
     assert span('Ibuprofen may also cause <span class="problem">severe headache</span> and more') == []
 
@@ -139,7 +149,12 @@ def test_repeated_words_are_found_from_left_to_right() -> None:
 
 
 def test_words_are_found_behind_the_entity_before_them() -> None:
-    assert listed('[{"problem":"chest pain"},{"problem":"pain"}]')[1] == ("problem", 32, "pain")
+    sentence = "No pain. Aspirin for pain"
+    assert listed('[{"drug":"Aspirin"},{"problem":"pain"}]', sentence)[1] == ("problem", 21, "pain")
+
+
+def test_no_character_is_part_of_two_entities() -> None:
+    assert listed('[{"problem":"chest pain"},{"problem":"pain"}]', "chest pain") == [("problem", 0, "chest pain")]
 
 
 def test_words_named_out_of_order_are_found() -> None:
@@ -212,6 +227,10 @@ def test_a_key_given_twice_counts_twice() -> None:
 def test_whole_objects_of_a_broken_answer_count_and_it_is_malformed(answer: str) -> None:
     assert listed(answer) == [("drug", 0, "Aspirin"), ("problem", 12, "chest pain")]
     assert is_malformed(PromptForm.JSON, answer)
+
+
+def test_an_object_of_a_broken_answer_counts_once() -> None:
+    assert listed('[{"problem":"pain"},') == [("problem", 18, "pain")]
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,8 @@ def test_scores_of_one_passage() -> None:
 
 
 def test_types_that_are_not_scored_count_nowhere() -> None:
-    assert score_mentions([drug(0, 5)], [problem(0, 5)], ("drug",)) == score_mentions([drug(0, 5)], [], ("drug",))
+    both = [drug(0, 5), problem(7, 9)]
+    assert score_mentions(both, both, ("drug",)) == score_mentions([drug(0, 5)], [drug(0, 5)], ("drug",))
 
 
 def test_a_set_is_scored_on_the_types_that_it_annotates_and_that_were_asked_for() -> None:

@@ -48,7 +48,7 @@ def test_with_the_loss_on_prompt_and_answer_everything_behind_the_first_token_is
 
 def test_token_ids_are_not_shown_by_repr(tokenizer: PreTrainedTokenizerBase) -> None:
     example = tokenize_example(tokenizer, CHAT, "[]", LossOn.ANSWER)
-    assert str(example.ids[0]) not in repr(example).replace(str(example.learned_from), "")
+    assert repr(example) == f"TokenizedExample(learned_from={example.learned_from})"
 
 
 @pytest.mark.parametrize(

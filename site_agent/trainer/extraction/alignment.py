@@ -18,8 +18,8 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 def align(copy: str, original: str, spans: Sequence[Span]) -> list[Span | None]:
     """The place in ``original`` of each span of ``copy``; None where it has none.
 
-    An exact copy, or the beginning of one, gives exact places. Otherwise words (and punctuation marks one by one) are matched without regard to
-    case and white space, so that a word left out, put in or misspelt moves nothing else.
+    An exact copy, or the beginning of one, gives exact places. Otherwise words (and punctuation marks one by one) are
+    matched without regard to case and white space, so that a word left out, put in or misspelt moves nothing else.
     """
     if original.startswith(copy):
         return [span if span.start < span.end else None for span in spans]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,15 +40,28 @@ class _Problems:
 
 
 def read_passages(paths: Sequence[Path]) -> tuple[Passage, ...]:
-    """Read every passage of every file, in order. Blank lines and a leading byte order mark are passed over.
+    """Read every passage of every file, in order.
+
+    Raises:
+        InputInvalidError: as `read_passage_sets`.
+    """
+    return tuple(chain.from_iterable(read_passage_sets(paths)))
+
+
+def read_passage_sets(paths: Sequence[Path]) -> tuple[tuple[Passage, ...], ...]:
+    """Read files of passages, one set a file: what one file annotates, another may not.
+
+    Blank lines and a leading byte order mark are passed over.
 
     Raises:
         InputInvalidError: NOTES_INVALID, with all problems of all files together.
     """
     problems = _Problems()
-    passages: list[Passage] = []
+    sets: list[list[Passage]] = []
     first_seen: dict[str, str] = {}
     for path, label in zip(paths, _labels(paths), strict=True):
+        passages: list[Passage] = []
+        sets.append(passages)
         found = 0
         for where, outcome in _records(path, label):
             match outcome:
@@ -67,7 +80,7 @@ def read_passages(paths: Sequence[Path]) -> tuple[Passage, ...]:
         problems.add("expected at least one file, got none")
     if problems.total:
         raise InputInvalidError(Reason.NOTES_INVALID, problems.message())
-    return tuple(passages)
+    return tuple(tuple(passages) for passages in sets)
 
 
 def _records(path: Path, label: str) -> Iterator[tuple[str, Passage | tuple[str, ...]]]:

@@ -16,9 +16,10 @@ from site_agent.trainer.training.tokens import prompt_ids
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """Entities of each text by offsets into it, and how many answers broke their form."""
+    """Entities of each text by offsets into it, how many sentences were asked about, and how many answers broke."""
 
     entities: tuple[tuple[Mention, ...], ...]
+    sentences: int
     malformed: int
 
 
@@ -38,5 +39,6 @@ def find_entities(
     found = iter(parsed)
     return Answers(
         entities=tuple(merge_predictions(examples, [next(found).entities for _ in examples]) for examples in by_text),
+        sentences=len(sentences),
         malformed=sum(one.malformed for one in parsed),
     )

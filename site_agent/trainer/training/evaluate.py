@@ -2,66 +2,99 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from site_agent.orders import EvaluateOrder, EvaluateResult, Progress, TrainerStage
 from site_agent.trainer.choices import choose_shots, sample_in_order
-from site_agent.trainer.extraction.examples import Example, training_examples
-from site_agent.trainer.extraction.passage_files import read_passages
-from site_agent.trainer.extraction.scoring import add_scores, score_documents
+from site_agent.trainer.extraction.examples import training_examples
+from site_agent.trainer.extraction.passage_files import read_passage_sets, read_passages
+from site_agent.trainer.extraction.passages import Passage
+from site_agent.trainer.extraction.scoring import EntityScores, add_scores, score_documents
 from site_agent.trainer.order_files import ProgressFile
 from site_agent.trainer.training.adapter_files import read_adapter
 from site_agent.trainer.training.answering import find_entities
-from site_agent.trainer.training.base_model import choose_device, load_base_model
+from site_agent.trainer.training.base_model import LoadedModel, choose_device, load_base_model
 from site_agent.trainer.training.evaluation import mean_token_loss
 from site_agent.trainer.training.examples import Question, tokenized_examples
 from site_agent.trainer.training.lora import with_adapter
 
 
 def evaluate(order: EvaluateOrder, base_model: Path, adapter: Path, progress: ProgressFile) -> EvaluateResult:
-    """Score the adapter in the file ``adapter``, if there is one, as the order says."""
+    """Score the adapter in the file ``adapter``, if there is one, as the order says.
+
+    Each file is asked for what it annotates, and the counts are added up; ``max_passages`` is shared out evenly.
+    """
     started = time.monotonic()
-    passages = read_passages([Path(name) for name in order.data_files])
-    question = Question.about(passages, order.task)
-    question = replace(question, shots=_shots(order, question))
-    chosen = sample_in_order(passages, order.max_passages, order.seed)
+    sets = read_passage_sets([Path(name) for name in order.data_files])
+    shots = read_passages([Path(name) for name in order.shot_files]) if order.shots else ()
+    samples = [_sample(order, passages, len(sets), shots) for passages in sets]
     loaded = load_base_model(base_model, choose_device(order.base_model.device), order.training.quantization)
     if adapter.exists():
         loaded = with_adapter(loaded, order.lora, read_adapter(adapter))
-    examples = tokenized_examples(loaded.tokenizer, question, chosen, order.training.loss_on)
+    examples = [
+        example
+        for sample in samples
+        for example in tokenized_examples(loaded.tokenizer, sample.question, sample.passages, order.training.loss_on)
+    ]
     steps = len(examples) * (2 if order.generate else 1)
 
     def report(done: int) -> None:
-        progress.report(Progress(stage=TrainerStage.SCORING, step=done, steps=steps))
+        progress.report(Progress(stage=TrainerStage.SCORING, step=min(done, steps), steps=steps))
 
-    loss = mean_token_loss(loaded, examples, order.training, report)
     result = EvaluateResult(
-        mean_loss=loss,
+        mean_loss=mean_token_loss(loaded, examples, order.training, report),
         num_label_tokens=sum(example.num_label_tokens for example in examples),
         num_examples=len(examples),
-        num_passages=len(chosen),
+        num_passages=sum(len(sample.passages) for sample in samples),
     )
     if order.generate:
-        texts = [passage.text for passage in chosen]
-        answers = find_entities(loaded, question, texts, lambda done: report(len(examples) + done))
-        scores = add_scores(score_documents(chosen, answers.entities, question.entity_types).values())
-        result = replace(
-            result,
-            strict=scores.strict,
-            lenient=scores.lenient,
-            strict_agnostic=scores.strict_agnostic,
-            lenient_agnostic=scores.lenient_agnostic,
-            per_type=scores.per_type,
-            malformed_answers=answers.malformed,
-        )
+        result = _with_entities(result, loaded, samples, lambda done: report(len(examples) + done))
     return replace(result, seconds=time.monotonic() - started)
 
 
-def _shots(order: EvaluateOrder, question: Question) -> tuple[Example, ...]:
-    if not order.shots:
-        return ()
-    passages = read_passages([Path(name) for name in order.shot_files])
-    candidates = [example for passage in passages for example in training_examples(passage)]
-    return choose_shots(candidates, order.shots, question.entity_types, order.seed)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sample:
+    """The passages of one file that are scored, and what is asked about them."""
+
+    passages: Sequence[Passage]
+    question: Question
+
+
+def _sample(order: EvaluateOrder, passages: Sequence[Passage], sets: int, shots: Sequence[Passage]) -> _Sample:
+    question = Question.about(passages, order.task)
+    candidates = [example for passage in shots for example in training_examples(passage)]
+    chosen = choose_shots(candidates, order.shots, question.entity_types, order.seed)
+    share = math.ceil(order.max_passages / sets)
+    return _Sample(passages=sample_in_order(passages, share, order.seed), question=replace(question, shots=chosen))
+
+
+def _with_entities(
+    result: EvaluateResult, loaded: LoadedModel, samples: Sequence[_Sample], report: Callable[[int], None]
+) -> EvaluateResult:
+    scored: list[EntityScores] = []
+    malformed = before = 0
+    for sample in samples:
+        texts = [passage.text for passage in sample.passages]
+        answers = find_entities(loaded, sample.question, texts, partial(_report_from, report, before))
+        scored.extend(score_documents(sample.passages, answers.entities, sample.question.entity_types).values())
+        malformed += answers.malformed
+        before += answers.sentences
+    scores = add_scores(scored)
+    return replace(
+        result,
+        strict=scores.strict,
+        lenient=scores.lenient,
+        strict_agnostic=scores.strict_agnostic,
+        lenient_agnostic=scores.lenient_agnostic,
+        per_type=scores.per_type,
+        malformed_answers=malformed,
+    )
+
+
+def _report_from(report: Callable[[int], None], before: int, done: int) -> None:
+    report(before + done)

@@ -17,7 +17,7 @@ from common.errors import InputInvalidError, Reason
 from common.terms import TrainingTerms
 from site_agent.trainer.training.base_model import LoadedModel
 from site_agent.trainer.training.batches import collate, plan_batches
-from site_agent.trainer.training.forward import label_losses
+from site_agent.trainer.training.forward import autocast, label_losses
 from site_agent.trainer.training.schedule import learning_rate_factor
 from site_agent.trainer.training.tokens import TokenizedExample
 
@@ -64,7 +64,8 @@ def train(
     share_prefix = not terms.gradient_checkpointing  # recomputing a layer would extend its cache a second time
     if terms.gradient_checkpointing:
         loaded.model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
-    accelerator = _accelerator(loaded)
+    # The model is where it belongs already, and `forward.autocast` sees to its dtype, as in evaluation.
+    accelerator = Accelerator(cpu=loaded.device.type == "cpu", device_placement=False, mixed_precision="no")
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = AdamW(parameters, lr=terms.learning_rate, weight_decay=terms.weight_decay)
     scheduler = LambdaLR(optimizer, lambda step: learning_rate_factor(terms.schedule, step, steps, terms.warmup_ratio))
@@ -75,7 +76,7 @@ def train(
         loss_sum, labels = 0.0, 0
         for group in batches:
             batch = collate(group, loaded.device, share_prefix=share_prefix)
-            with accelerator.autocast():
+            with autocast(loaded):
                 loss = label_losses(loaded, batch).mean()
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(parameters, terms.max_grad_norm)
@@ -94,15 +95,6 @@ def train(
         seconds=seconds,
         tokens_per_second=tokens / seconds,
         padding_share=padding / (tokens + padding),
-    )
-
-
-def _accelerator(loaded: LoadedModel) -> Accelerator:
-    """Accelerate for its autocast and, with a launcher, its processes; the model already is where it belongs."""
-    return Accelerator(
-        cpu=loaded.device.type == "cpu",
-        device_placement=False,
-        mixed_precision="bf16" if loaded.dtype is torch.bfloat16 else "no",
     )
 
 

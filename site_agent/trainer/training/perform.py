@@ -21,7 +21,7 @@ from site_agent.orders import (
     TrainResult,
 )
 from site_agent.trainer.choices import examples_of_round
-from site_agent.trainer.extraction.passage_files import read_passages
+from site_agent.trainer.extraction.passage_files import read_passage_sets
 from site_agent.trainer.order_files import ProgressFile
 from site_agent.trainer.training.adapter_files import read_adapter, write_adapter
 from site_agent.trainer.training.base_model import choose_device, load_base_model
@@ -64,11 +64,16 @@ def _initialise(order: InitialiseOrder, base_model: Path, folder: Path) -> Initi
 
 
 def _train(order: TrainOrder, base_model: Path, folder: Path, progress: ProgressFile) -> TrainResult:
-    passages = read_passages([Path(name) for name in order.data_files])
+    sets = read_passage_sets([Path(name) for name in order.data_files])
     device = choose_device(order.base_model.device)
     loaded = load_base_model(base_model, device, order.training.quantization)
-    question = Question.about(passages, order.task)
-    every = tokenized_examples(loaded.tokenizer, question, passages, order.training.loss_on)
+    every = [
+        example
+        for passages in sets
+        for example in tokenized_examples(
+            loaded.tokenizer, Question.about(passages, order.task), passages, order.training.loss_on
+        )
+    ]
     fit = not_longer_than(every, order.training)
     examples = examples_of_round(fit, order.training.examples_per_round, order.round_number, order.seed)
     adapted = attach_adapter(loaded.model, order.lora)

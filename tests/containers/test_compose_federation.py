@@ -1,0 +1,134 @@
+"""The compose file's federation, from its real images: it publishes an adapter, it is walled in, it can be watched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from tests.containers.conftest import ROUNDS
+from tests.containers.engine import Engine
+
+pytestmark = pytest.mark.containers
+
+SITES = ("city-emergency", "general-hospital", "lakeside-clinic")
+AGENTS = (*SITES, "evaluator")
+SERVICES = ("coordinator", *AGENTS, "prometheus")
+REGISTRY = "/var/lib/fedmedlora/registry/demo"
+# Prints those of its arguments, host:port each, that take a TCP connection.
+CONNECT = """
+import socket, sys
+for target in sys.argv[1:]:
+    host, _, port = target.partition(":")
+    try:
+        socket.create_connection((host, int(port)), 2).close()
+    except OSError:
+        continue
+    print(target)
+"""
+
+
+def addresses(engine: Engine, service: str) -> list[str]:
+    """The IP addresses of a service's container, one for each network."""
+    return [each["IPAddress"] for each in engine.inspect(service)["NetworkSettings"]["Networks"].values()]
+
+
+def test_the_operators_run_completes(federation: Engine) -> None:
+    assert federation.inspect("prepare")["State"]["ExitCode"] == 0
+    assert federation.inspect("operator")["State"]["ExitCode"] == 0
+
+
+def test_a_published_adapter_is_a_folder_that_peft_loads(federation: Engine, base_model: Path, tmp_path: Path) -> None:
+    federation.compose("cp", f"coordinator:{REGISTRY}/v{ROUNDS:04d}", str(tmp_path / "adapter"))
+    files = {path.name for path in (tmp_path / "adapter").iterdir()}
+    assert {"README.md", "adapter_config.json", "adapter_model.safetensors"} <= files
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_model), tmp_path / "adapter")
+    factors = [values for name, values in model.named_parameters() if "lora_B" in name]
+    assert factors and any(values.abs().max() > 0 for values in factors)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_became_healthy(federation: Engine, service: str) -> None:
+    assert federation.inspect(service)["State"]["Health"]["Status"] == "healthy"
+
+
+@pytest.mark.parametrize("service", ["coordinator", "evaluator", "lakeside-clinic"])
+def test_a_health_check_fails_where_nothing_serves(federation: Engine, service: str) -> None:
+    check = federation.inspect(service)["Config"]["Healthcheck"]["Test"][1:]
+    with pytest.raises(AssertionError, match="ended with"):
+        federation.compose("run", "--rm", "--no-deps", "--no-TTY", "--entrypoint", check[0], service, *check[1:])
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_has_no_privilege_and_cannot_get_one(federation: Engine, service: str) -> None:
+    status = dict(line.split(":\t") for line in federation.inside(service, "cat", "/proc/1/status").splitlines())
+    assert "0" not in status["Uid"].split()
+    assert status["CapBnd"].strip("0") == ""
+    assert status["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_cannot_write_to_its_image_and_has_a_memory_limit(federation: Engine, service: str) -> None:
+    host = federation.inspect(service)["HostConfig"]
+    assert host["ReadonlyRootfs"] and 0 < host["Memory"] <= 4 * 2**30
+    with pytest.raises(AssertionError, match="Read-only file system"):
+        federation.compose("exec", "--no-TTY", "--user", "0", service, "touch", "/etc/written")
+
+
+def test_no_two_services_share_a_volume(federation: Engine) -> None:
+    volumes = {
+        service: {mount["Name"] for mount in federation.inspect(service)["Mounts"] if mount["Type"] == "volume"}
+        for service in SERVICES
+    }
+    assert all(volumes.values())
+    assert len(set().union(*volumes.values())) == sum(len(names) for names in volumes.values())
+
+
+def test_each_agent_finds_its_own_key_and_its_own_notes_and_no_others(federation: Engine) -> None:
+    found = {name: federation.inside(name, "find", "/srv", "/mnt", "/media", "-type", "f").split() for name in AGENTS}
+    keys = {name: federation.inside(name, "sha256sum", "/srv/site/identity/key.pem") for name in AGENTS}
+    notes = {name: federation.inside(name, "sha256sum", "/srv/site/train.jsonl") for name in SITES}
+    assert all(sum(path.endswith("key.pem") for path in paths) == 1 for paths in found.values())
+    assert len(set(keys.values())) == len(AGENTS)
+    assert len(set(notes.values())) == len(SITES)
+
+
+def test_the_coordinator_finds_no_note_and_no_ca_key(federation: Engine) -> None:
+    found = federation.inside("coordinator", "find", "/srv", "/var/lib/fedmedlora", "-type", "f")
+    assert "/srv/coordinator/identity/key.pem" in found
+    assert "jsonl" not in found and "ca_key" not in found
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_an_agent_reaches_the_coordinator_and_no_other_agent(federation: Engine, agent: str) -> None:
+    # Each of these listens, as Prometheus finds in the test below, and is open to whoever shares a network with it.
+    others = [f"{address}:9101" for other in AGENTS if other != agent for address in addresses(federation, other)]
+    targets = ("coordinator:8443", f"{agent}:9101", *others)
+    reached = federation.inside(agent, "python3", "-c", CONNECT, *targets).split()
+    assert reached == ["coordinator:8443", f"{agent}:9101"]
+
+
+def test_prometheus_scrapes_every_process(federation: Engine) -> None:
+    up = {each["metric"]["instance"]: each["value"][1] for each in federation.query("up")}
+    assert up == {"coordinator:9100": "1"} | {f"{agent}:9101": "1" for agent in AGENTS}
+
+
+def test_prometheus_saw_the_rounds_and_the_bytes(federation: Engine) -> None:
+    committed = federation.query('fedmed_rounds_total{phase="committed"}')
+    assert [each["value"][1] for each in committed] == [str(ROUNDS)]
+    uploads = federation.query('fedmed_agent_sent_bytes_total{rpc="UploadUpdate",job="site"}')
+    assert {each["metric"]["instance"].split(":")[0] for each in uploads} == set(SITES)
+
+
+def test_prometheus_finds_no_fault_in_its_configuration(federation: Engine) -> None:
+    said = federation.inside("prometheus", "promtool", "check", "config", "/etc/prometheus/prometheus.yml")
+    assert "SUCCESS" in said
+
+
+def test_starting_again_finds_the_run_that_is_there(federation: Engine) -> None:
+    before = federation.inside("coordinator", "ls", REGISTRY)
+    federation.compose("up", "--detach", "--no-build")
+    assert federation.docker("wait", federation.inspect("operator")["Id"]).strip() == "0"
+    assert federation.inside("coordinator", "ls", REGISTRY) == before

@@ -1,0 +1,100 @@
+"""One round of three sites, moved by legal events to any phase, and every event that can happen to it."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from common.errors import Reason
+from common.ids import SiteName
+from common.terms import Terms
+from coordinator.domain import events as ev
+from coordinator.domain.cohort import evaluate_assignment_id
+from coordinator.domain.commands import CommandKind
+from coordinator.domain.round_machine import RoundContext, open_round, step
+from coordinator.domain.values import DeadlineName, Phase, Round, Scores
+from tests.fakes.coordinator_values import (
+    ANNA,
+    BERTA,
+    CLARA,
+    EVALUATOR,
+    RUN_ID,
+    SITES,
+    START,
+    accepted,
+    at,
+    everyone_present,
+    file,
+    make_scores,
+    make_terms,
+    scored,
+    train_id,
+)
+
+CONTEXT = RoundContext(run_id=RUN_ID, terms=make_terms())
+ABORT = ev.AbortRequested(at=at(50))
+
+
+def context(terms: Terms, served: Scores | None = None) -> RoundContext:
+    return RoundContext(run_id=RUN_ID, terms=terms, served_scores=served)
+
+
+def moved(current: Round, *events: ev.RoundEvent, by: RoundContext = CONTEXT) -> Round:
+    for event in events:
+        current, _ = step(by, current, event)
+    return current
+
+
+def commanded(current: Round, event: ev.RoundEvent, by: RoundContext = CONTEXT) -> list[CommandKind]:
+    return [command.kind for command in step(by, current, event)[1]]
+
+
+def candidate(round_number: int = 1) -> ev.CandidateReady:
+    weights = ((ANNA, 0.5), (BERTA, 0.25), (CLARA, 0.25))
+    return ev.CandidateReady(at=at(20), round_number=round_number, candidate=file("candidate"), weights=weights)
+
+
+def taken(site: SiteName) -> ev.AssignmentTaken:
+    return ev.AssignmentTaken(at=at(1), assignment_id=train_id(site))
+
+
+def declined(site: SiteName) -> ev.AssignmentDeclined:
+    return ev.AssignmentDeclined(at=at(2), assignment_id=train_id(site), by=site, reason=Reason.NOTES_TOO_FEW)
+
+
+def refused(site: SiteName) -> ev.UpdateRefused:
+    return ev.UpdateRefused(at=at(3), assignment_id=train_id(site), reason=Reason.UPDATE_NOT_FINITE)
+
+
+def passed(name: DeadlineName, seconds: float = 1000) -> ev.DeadlinePassed:
+    return ev.DeadlinePassed(at=at(seconds), name=name)
+
+
+def in_phase(phase: Phase) -> Round:
+    """A round of three sites that got to ``phase`` by legal events."""
+    selecting = open_round(1, file("start"), START)
+    training = moved(selecting, everyone_present())
+    aggregating = moved(training, *(accepted(site) for site in SITES))
+    evaluating = moved(aggregating, candidate())
+    match phase:
+        case Phase.SELECTING:
+            return selecting
+        case Phase.TRAINING:
+            return training
+        case Phase.AGGREGATING:
+            return aggregating
+        case Phase.EVALUATING:
+            return evaluating
+        case Phase.COMMITTED:
+            return moved(evaluating, scored())
+        case Phase.REJECTED:
+            return moved(evaluating, scored(f1_tenths=1), by=context(make_terms(), make_scores(9)))
+        case Phase.FAILED:
+            return moved(evaluating, passed(DeadlineName.EVALUATE))
+        case Phase.ABORTED:
+            return moved(evaluating, ABORT)
+    assert_never(phase)
+
+
+def evaluator_says_no(seconds: float = 25, round_number: int = 1) -> ev.AssignmentDeclined:
+    wanted = evaluate_assignment_id(RUN_ID, round_number, EVALUATOR)
+    return ev.AssignmentDeclined(at=at(seconds), assignment_id=wanted, by=EVALUATOR, reason=Reason.OUT_OF_MEMORY)
