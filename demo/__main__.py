@@ -12,6 +12,7 @@ from common.tls import harden_tls
 
 harden_tls()  # before anything imports grpc: TLS 1.3 only
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # processes are started, never forked into
+os.environ.setdefault("no_grpc_proxy", "localhost,127.0.0.1")  # a proxy cannot reach this machine's loopback
 
 from rich.console import Console  # noqa: E402
 

@@ -31,6 +31,8 @@ from site_agent.trainer.base_model_files import describe_base_model, resolve_bas
 CONSORTIUM = "demo"
 EVALUATOR = "evaluator"
 VALIDATION_PASSAGES = 60
+ENTITY_TYPES = ("drug", "problem", "test", "treatment")
+CORPORA_TYPES = ("drug", "problem")  # what all of the corpora annotate
 CERTIFICATE_LIFE = timedelta(days=7)
 COORDINATOR_HOSTS = ("localhost", "127.0.0.1", "coordinator")
 _DURATIONS = ("train_deadline", "grace", "evaluate_deadline")
@@ -88,14 +90,14 @@ def demo_terms(options: DemoOptions, sites: Sequence[str]) -> Terms:
     return Terms(
         name="demo",
         base_model=describe_base_model(folder, folder.name),
-        lora=LoraTerms(lora_rank=16, lora_alpha=32),
-        task=TaskTerms(max_new_tokens=160),
+        lora=LoraTerms(lora_rank=8, lora_alpha=32),
+        task=TaskTerms(entity_types=ENTITY_TYPES if options.data is None else CORPORA_TYPES, max_new_tokens=128),
         training=TrainingTerms(
-            learning_rate=1e-3,
-            schedule=Schedule.COSINE,
-            warmup_ratio=0.1,
-            tokens_per_batch=1024,
-            max_length=512,
+            learning_rate=2e-3,
+            schedule=Schedule.LINEAR,
+            warmup_ratio=0.05,
+            batch_size=4,
+            max_length=160 if options.data is None else 128,
             examples_per_round=options.examples_per_round,
             seed=options.seed,
         ),
@@ -148,9 +150,7 @@ def _agents(options: DemoOptions, addresses: Addresses, corpora: Sequence[SiteCo
             "identity": {"folder": "identity"},
             "site": {"state_folder": "state"},
             "base_model": {"location": addresses.base_model or options.base_model},
-            "data": {
-                kind: [str(file.relative_to(home) if file.is_relative_to(home) else file) for file in files[name]]
-            },
+            "data": {kind: [_seen_from(home, file) for file in files[name]], **_limits(role)},
             "trainer": {"device": options.device, "threads": 1},
             "metrics": {"listen": listen},
         }

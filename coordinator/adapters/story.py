@@ -66,8 +66,14 @@ class Story:
             is_subset=current.is_subset,
         )
         if current.phase is Phase.EVALUATING or not current.phase.is_open:
-            weights = {entry.site: round(entry.weight, 6) for entry in current.roster}
-            self._log.info("round_weights", run_name=run.terms.name, round_number=current.number, weight=weights)
+            for entry in current.accepted:
+                self._log.info(
+                    "site_weight",
+                    run_name=run.terms.name,
+                    round_number=current.number,
+                    site=entry.site,
+                    weight=round(entry.weight, 6),
+                )
         if not current.phase.is_open and current.closed_at is not None:
             seconds = (current.closed_at - current.opened_at).total_seconds()
             self._metrics.round_closed(current.phase, seconds)

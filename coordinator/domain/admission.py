@@ -119,6 +119,7 @@ def explain_dead_assignment(runs: tuple[Run, ...], caller: SiteName, wanted: Ass
     """Say why ``wanted`` is not a live assignment of ``caller``: someone else's, past, or never was.
 
     Raises:
+        UpdateRefusedError: its update was refused; the same answer again, should the first have been lost.
         NotNowError: it was the caller's: RUN_ENDED, ALREADY_ANSWERED or ROUND_CLOSED.
         NotAllowedError: ASSIGNMENT_NOT_YOURS.
         NotFoundError: ASSIGNMENT_UNKNOWN.
@@ -128,6 +129,8 @@ def explain_dead_assignment(runs: tuple[Run, ...], caller: SiteName, wanted: Ass
             if entry.assignment_id == wanted:
                 if entry.site != caller:
                     raise NotAllowedError(Reason.ASSIGNMENT_NOT_YOURS, "this assignment belongs to another site")
+                if entry.outcome is SiteOutcome.REFUSED and entry.reason is not None:
+                    raise UpdateRefusedError(entry.reason, "the update of this assignment was refused")
                 is_open = run.current is not None and entry in run.current.roster
                 _explain_closed(run, is_answered=is_open and entry.outcome is not SiteOutcome.STRAGGLER)
         if wanted in _evaluator_ids(run, caller):

@@ -39,6 +39,8 @@ from tests.fakes.coordinator_values import ANNA, BERTA, CLARA, EVALUATOR, SITES,
 
 HOLD_SECONDS = 30.0
 LINGER_SECONDS = 60.0
+# After so long a test that waits is taken to hang; far above anything that a busy machine needs.
+HANG_SECONDS = 120.0
 
 
 class FakeClock:
@@ -254,10 +256,10 @@ def foreign_id() -> AssignmentId:
 
 @asynccontextmanager
 async def running(work: Awaitable[None]) -> AsyncIterator[None]:
-    """Let ``work`` go on beside the block; at most ten seconds, so that a hang is a failure."""
+    """Let ``work`` go on beside the block; at most HANG_SECONDS, so that a hang is a failure."""
     task = asyncio.ensure_future(work)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_SECONDS):
             yield
     finally:
         task.cancel()
@@ -268,7 +270,7 @@ async def running(work: Awaitable[None]) -> AsyncIterator[None]:
 async def until(world: World, condition: Callable[[Run], bool]) -> None:
     """Wait until the only run is as wanted."""
     while not condition(world.run):
-        await world.driver.wait_for_change(10)
+        await world.driver.wait_for_change(HANG_SECONDS)
 
 
 async def until_pending(world: World, count: int) -> None:

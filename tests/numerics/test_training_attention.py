@@ -30,9 +30,7 @@ def logits_and_gradient(folder: Path, implementation: str) -> tuple[torch.Tensor
 
 def test_grouped_attention_equals_eager_attention(folder: Path) -> None:
     assert choose_attention(load_config(folder), torch.device("cpu")) == GROUPED
-    for got, expected in zip(
-        logits_and_gradient(folder, GROUPED), logits_and_gradient(folder, "eager"), strict=True
-    ):
+    for got, expected in zip(logits_and_gradient(folder, GROUPED), logits_and_gradient(folder, "eager"), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-7)
 
 

@@ -14,6 +14,7 @@ from common.adapter import WireDtype
 from common.errors import InputInvalidError, Reason
 from common.terms import LoraTerms, Schedule, TrainingTerms
 from site_agent.trainer.training.base_model import LoadedModel
+from site_agent.trainer.training.loop import StepReport, TrainingOutcome, train
 from site_agent.trainer.training.lora import (
     adapter_parameters,
     adapter_spec,
@@ -21,7 +22,6 @@ from site_agent.trainer.training.lora import (
     initial_adapter,
     set_adapter,
 )
-from site_agent.trainer.training.loop import StepReport, TrainingOutcome, train
 from site_agent.trainer.training.tokens import TokenizedExample
 from tests.tiny_model import TINY_TARGET_MODULES, load_tiny_model, make_tiny_model
 

@@ -51,9 +51,7 @@ def random_adapter(spec: AdapterSpec) -> dict[str, torch.Tensor]:
     return {one.name: torch.randn(one.shape, generator=generator) * 0.1 for one in spec.tensors}
 
 
-def test_the_specification_has_the_names_and_shapes_of_the_loaded_model(
-    loaded: LoadedModel, spec: AdapterSpec
-) -> None:
+def test_the_specification_has_the_names_and_shapes_of_the_loaded_model(loaded: LoadedModel, spec: AdapterSpec) -> None:
     parameters = adapter_parameters(attach_adapter(loaded.model, LORA))
     assert [(one.name, one.shape) for one in spec.tensors] == [
         (name, tuple(parameter.shape)) for name, parameter in parameters.items()

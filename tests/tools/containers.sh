@@ -9,7 +9,7 @@
 #   isolated  the engine lives in a network namespace of its own, without a way out: for running what was built
 #
 # COMMAND finds the engine through DOCKER_HOST, a socket in WORKDIR, and may hand that on. Nothing is left running:
-# the engine and its containers are in a PID namespace that ends with this script, however it ends.
+# the engine and its containers are in a PID namespace that ends with this script, even when it is killed.
 #
 # Needs root, and Debian's docker.io, iptables and mmdebstrap. debian:bookworm-slim is made from Debian's packages,
 # because there need be no image registry where this runs; the name is the one that the Dockerfiles ask for.
@@ -84,7 +84,8 @@ make_base
 spaces=(--mount --pid --fork --kill-child --mount-proc)
 [ "$network" = online ] || spaces+=(--net)
 result=0
-FEDMED_ENGINE_INSIDE=yes unshare "${spaces[@]}" bash "$0" "$work" "$network" "$@" 9>&- || result=$?
+FEDMED_ENGINE_INSIDE=yes setpriv --pdeathsig KILL unshare "${spaces[@]}" bash "$0" "$work" "$network" "$@" 9>&- ||
+  result=$?
 # A killed engine leaves its control groups; they are empty by now, and only empty ones can be removed.
 find /sys/fs/cgroup -depth -type d \( -path '*/docker' -o -path '*/docker/*' \) -exec rmdir {} \; 2>/dev/null || true
 exit "$result"

@@ -66,7 +66,6 @@ async def test_a_command_is_performed_in_the_next_life_after_a_crash(
         assert (world.registry / "trial" / "served").resolve().name == "v0001"
         assert world.update_files() == []
         assert len(world.run.rounds) == 2
-        assert len(world.observer.aggregations) == (0 if is_performed_before_the_crash else 1)
 
 
 async def test_performing_everything_twice_changes_nothing(world: World) -> None:
@@ -85,9 +84,16 @@ async def test_performing_everything_twice_changes_nothing(world: World) -> None
     assert await world.store.pending_commands() == ()
 
 
-async def test_a_crash_in_the_middle_of_aggregating_leaves_nothing_and_it_is_done_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_candidate_that_is_there_is_not_combined_again(world: World) -> None:
+    await world.training()
+    await world.answer(*SITES)
+    (aggregate,) = await world.store.pending_commands()
+    for _ in range(2):
+        await world.performer.perform(aggregate)
+    assert len(world.observer.aggregations) == 1
+
+
+async def test_a_crash_in_the_middle_of_aggregating_leaves_nothing_and_it_is_done_again(tmp_path: Path) -> None:
     async with coordinator(tmp_path) as world:
         await world.training(GATELESS)
         await world.answer(*SITES)

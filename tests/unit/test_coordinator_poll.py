@@ -19,6 +19,7 @@ from coordinator.domain.assignments import Assignment, AssignmentKind
 from coordinator.domain.values import DeadlineName, Phase, SiteOutcome
 from tests.fakes.coordinator_values import ANNA, BERTA, CLARA, EVALUATOR, SITES, make_terms
 from tests.fakes.coordinator_world import (
+    HANG_SECONDS,
     HOLD_SECONDS,
     FakeClock,
     World,
@@ -44,7 +45,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 @pytest.fixture
 async def live(tmp_path: Path) -> AsyncIterator[World]:
     """A coordinator whose polls really wait for a change."""
-    async with coordinator(tmp_path) as world, asyncio.timeout(10):
+    async with coordinator(tmp_path) as world:
         yield world
 
 
@@ -90,7 +91,7 @@ async def test_an_assignment_that_comes_meanwhile_is_answered_as_it_comes(live: 
     await opened(live, poll, ANNA)
     await live.begin()
     await live.driver.observe_presence()
-    assert await poll == live.assignment(ANNA)
+    assert await asyncio.wait_for(poll, HANG_SECONDS) == live.assignment(ANNA)
     assert live.clock.seconds == 0
 
 
@@ -163,9 +164,9 @@ async def test_an_abort_cancels_the_work_of_an_open_poll(live: World) -> None:
     wanted = live.assignment(ANNA).assignment_id
     poll = asyncio.create_task(live.poll.wait(site_caller(ANNA), wanted))
     while outcome(live, ANNA) is not SiteOutcome.JOINED:
-        await live.driver.wait_for_change(10)
+        await live.driver.wait_for_change(HANG_SECONDS)
     await live.abort()
-    assert await poll == Cancelled(assignment_id=wanted, reason=Reason.RUN_ENDED)
+    assert await asyncio.wait_for(poll, HANG_SECONDS) == Cancelled(assignment_id=wanted, reason=Reason.RUN_ENDED)
 
 
 async def test_a_straggler_is_told_that_its_round_closed(world: World) -> None:

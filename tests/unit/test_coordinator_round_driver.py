@@ -26,6 +26,7 @@ from tests.fakes.coordinator_values import (
     make_terms,
 )
 from tests.fakes.coordinator_world import (
+    HANG_SECONDS,
     World,
     coordinator,
     running,
@@ -183,7 +184,7 @@ async def test_a_caller_that_hangs_up_half_way_leaves_memory_and_store_alike(
     with pytest.raises(asyncio.CancelledError):
         await caller
     go_on.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_SECONDS):
         await until(world, lambda run: run.state is RunState.ABORTED)
     assert await world.store.load_runs() == (world.run,)
 

@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import InputInvalidError, Reason
 from site_agent.trainer.extraction import passage_files
-from site_agent.trainer.extraction.passage_files import read_passages
+from site_agent.trainer.extraction.passage_files import read_passage_sets, read_passages
 from site_agent.trainer.extraction.passages import Entity, Passage, Relation, annotated_types
 
 TEXT = "Marfan took aspirin for chest pain."
@@ -78,6 +78,13 @@ def test_passages_keep_the_order_of_files_and_lines(tmp_path: Path) -> None:
     first = write(tmp_path, line(record(id="b")) + line(record(id="a")), "1.jsonl")
     second = write(tmp_path, line(record(id="0")), "2.jsonl")
     assert [passage.id for passage in read_passages([first, second])] == ["b", "a", "0"]
+
+
+def test_each_file_is_a_set_of_its_own(tmp_path: Path) -> None:
+    first = write(tmp_path, line(record(id="b")) + line(record(id="a")), "1.jsonl")
+    second = write(tmp_path, line(record(id="0")), "2.jsonl")
+    sets = read_passage_sets([first, second])
+    assert [[passage.id for passage in passages] for passages in sets] == [["b", "a"], ["0"]]
 
 
 def test_offsets_count_characters_not_bytes(tmp_path: Path) -> None:

@@ -91,16 +91,16 @@ def _named(value: object, depth: int) -> Iterator[tuple[str, str]]:
             yield from _named(item, depth - 1)
     if not isinstance(value, _Object) or not depth:
         return
-    fields = {key.strip().lower(): field for key, field in value.pairs}
+    pairs = [(key.strip().lower(), field) for key, field in value.pairs]
+    fields = dict(pairs)
     match fields.get("type"), fields.get("text"):
         case str() as entity_type, str() as words:
             yield entity_type.strip().lower(), words
             return
-    for key, field in value.pairs:
-        entity_type = key.strip().lower()
+    for name, field in pairs:
         if isinstance(field, str):
-            yield entity_type, field
+            yield name, field
         elif isinstance(field, list) and all(isinstance(item, str) for item in field):
-            yield from ((entity_type, item) for item in field)
+            yield from ((name, item) for item in field)
         else:
             yield from _named(field, depth - 1)
