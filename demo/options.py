@@ -20,6 +20,7 @@ class DemoOptions:
         data: Folder of annotated corpora, or None for generated notes.
         sites: How many sites take part.
         test_passages: Passages of each site that are scored at the end.
+        with_three_shot: Whether the base model is scored with three worked examples in its prompt, too.
     """
 
     out: Path
@@ -31,6 +32,7 @@ class DemoOptions:
     examples_per_round: int
     test_passages: int
     seed: int
+    with_three_shot: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,7 @@ def parse_options(arguments: list[str]) -> tuple[DemoOptions, PrepareOptions | N
     parser.add_argument("--examples", type=_count, default="80", help="sentence-level examples a site and round")
     parser.add_argument("--test-passages", type=_count, default="25", help="scored passages a site")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--three-shot", action="store_true", help="score the base model with worked examples, too")
     addresses = parser.add_argument_group("prepare only", "addresses of a federation that something else starts")
     addresses.add_argument("--coordinator", default="coordinator:8443", help="what agents dial")
     addresses.add_argument("--listen", default="0.0.0.0:8443", help="where the coordinator listens")
@@ -77,6 +80,7 @@ def parse_options(arguments: list[str]) -> tuple[DemoOptions, PrepareOptions | N
         examples_per_round=given.examples,
         test_passages=given.test_passages,
         seed=given.seed,
+        with_three_shot=given.three_shot,
     )
     if given.step == "run":
         return options, None

@@ -30,7 +30,7 @@ from site_agent.trainer.base_model_files import describe_base_model, resolve_bas
 
 CONSORTIUM = "demo"
 EVALUATOR = "evaluator"
-VALIDATION_PASSAGES = 60
+VALIDATION_PASSAGES = 30
 ENTITY_TYPES = ("drug", "problem", "test", "treatment")
 CORPORA_TYPES = ("drug", "problem")  # what all of the corpora annotate
 CERTIFICATE_LIFE = timedelta(days=7)
@@ -91,7 +91,7 @@ def demo_terms(options: DemoOptions, sites: Sequence[str]) -> Terms:
         name="demo",
         base_model=describe_base_model(folder, folder.name),
         lora=LoraTerms(lora_rank=8, lora_alpha=32),
-        task=TaskTerms(entity_types=ENTITY_TYPES if options.data is None else CORPORA_TYPES, max_new_tokens=128),
+        task=TaskTerms(entity_types=ENTITY_TYPES if options.data is None else CORPORA_TYPES, max_new_tokens=96),
         training=TrainingTerms(
             learning_rate=2e-3,
             schedule=Schedule.LINEAR,

@@ -15,6 +15,9 @@ from demo.scoring import ScoreKey
 from fedmedlora.v1 import admin_pb2
 from site_agent.orders import EvaluateResult, F1Counts
 
+# Models that are the same for every site, in the order of the table; the three-shot one only when asked for.
+SHARED_MODELS = {"zero_shot": "zero-shot", "three_shot": "3-shot", "federated": "federation"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseModelSize:
@@ -47,8 +50,8 @@ def f1(counts: F1Counts | None) -> float:
 
 def report_document(found: DemoFindings) -> dict[str, object]:
     """The content of ``report.json``."""
-    models = {"zero_shot": "zero_shot", "three_shot": "three_shot", "federated": "federated"}
-    scores = {name: {site: _scores(found, model, site) for site in found.sites} for name, model in models.items()}
+    models = [model for model in SHARED_MODELS if ScoreKey(model=model, site=found.sites[0]) in found.scores]
+    scores = {model: {site: _scores(found, model, site) for site in found.sites} for model in models}
     scores["single_site"] = {site: _scores(found, f"single_site:{site}", site) for site in found.sites}
     cross = {
         trained: {site: _scores(found, f"single_site:{trained}", site) for site in found.sites if site != trained}
@@ -144,11 +147,11 @@ def _bytes_line(found: DemoFindings) -> str:
 
 
 def _score_table(found: DemoFindings) -> Table:
-    table = Table(title="entity F1 on each site's held-out notes, strict / lenient")
-    for column in ("site", "zero-shot", "3-shot", "that site alone", "federation"):
-        table.add_column(column, justify="left" if column == "site" else "right")
+    table = Table("site", title="entity F1 on each site's held-out notes, strict / lenient")
+    models = [model for model in SHARED_MODELS if ScoreKey(model=model, site=found.sites[0]) in found.scores]
+    for column in (*(SHARED_MODELS[model] for model in models), "that site alone"):
+        table.add_column(column, justify="right")
     for site in found.sites:
-        models = ("zero_shot", "three_shot", f"single_site:{site}", "federated")
-        cells = [_scores(found, model, site) for model in models]
+        cells = [_scores(found, model, site) for model in (*models, f"single_site:{site}")]
         table.add_row(site, *(f"{cell['strict_f1']:.3f} / {cell['lenient_f1']:.3f}" for cell in cells))
     return table

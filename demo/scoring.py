@@ -65,7 +65,8 @@ class Scorer:
         Raises:
             RuntimeError: a trainer failed; names the order's folder.
         """
-        chains = [*(self._single_site(corpus) for corpus in self.corpora), *self._base_model(), self._federated()]
+        # The longest first, so that no core is left with one of them at the end.
+        chains = [*(self._single_site(corpus) for corpus in self.corpora), self._federated(), *self._base_model()]
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             list(pool.map(_run_chain, chains))
         scores = {}
@@ -106,9 +107,10 @@ class Scorer:
         return [self._evaluate(self.folder / "federated", on, self.federated) for on in self.corpora]
 
     def _base_model(self) -> list[list[Path]]:
-        zero = [self._evaluate(self.folder / "zero_shot", on, None) for on in self.corpora]
-        few = [self._evaluate(self.folder / "three_shot", on, None, FEW_SHOTS) for on in self.corpora]
-        return [[folder] for folder in (*few, *zero)]
+        chains = [[self._evaluate(self.folder / "zero_shot", on, None)] for on in self.corpora]
+        if self.options.with_three_shot:
+            chains += [[self._evaluate(self.folder / "three_shot", on, None, FEW_SHOTS)] for on in self.corpora]
+        return chains
 
     def _evaluate(self, home: Path, on: SiteCorpus, adapter: Path | None, shots: int = 0) -> Path:
         order = EvaluateOrder(

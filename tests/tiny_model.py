@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from common.terms import Quantization
 from site_agent.trainer.training.base_model import LoadedModel, load_base_model
@@ -61,7 +61,8 @@ def _write_tokenizer(folder: Path) -> None:
 def load_tiny_model(folder: Path) -> LoadedModel:
     """The model of that folder on the CPU in fp32, where sums can be compared closely."""
     loaded = load_base_model(folder, torch.device("cpu"), Quantization.NONE)
-    return replace(loaded, model=loaded.model.float(), dtype=torch.float32)
+    model: PreTrainedModel = loaded.model.float()  # type: ignore[no-untyped-call]
+    return replace(loaded, model=model, dtype=torch.float32)
 
 
 def write_passages(path: Path, count: int, *, word: str = "aspirin") -> Path:

@@ -63,7 +63,7 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         tokenize_example(loaded.tokenizer, build_prompt(TASK, text, TASK.entity_types), ANSWER, LossOn.ANSWER)
         for text in sentences
     ]
-    training = TrainingTerms(learning_rate=1e-2, local_epochs=80)
+    training = TrainingTerms(learning_rate=1e-2, local_epochs=200)
     outcome = train(loaded, adapted, examples, training, 1, lambda step: None)
     assert outcome.mean_loss < 0.05
     write_adapter(folder / WEIGHTS_FILE, adapter_parameters(adapted), WireDtype.F32)

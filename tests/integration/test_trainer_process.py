@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.adapter import FactorSet, check_spec
 from common.ids import digest_of
-from common.terms import LoraTerms, TaskTerms, TrainingTerms
+from common.terms import LoraTerms, Quantization, TaskTerms, TrainingTerms
 from common.weights_io import WeightsReader, check_update
 from site_agent.orders import (
     ADAPTER_FILE,
@@ -37,6 +38,8 @@ from site_agent.orders import (
     TrainResult,
 )
 from site_agent.trainer.base_model_files import describe_base_model
+from site_agent.trainer.runner import run_order
+from site_agent.trainer.training import perform
 from tests.tiny_model import TINY_TARGET_MODULES, make_tiny_model, write_passages
 
 pytestmark = pytest.mark.slow
@@ -216,39 +219,52 @@ def test_another_base_model_than_the_terms_name_is_a_failure_before_torch_is_loa
 
 
 def test_a_malformed_record_is_a_failure_that_names_line_and_field_and_no_text(
-    base: BaseModelSource, no_sockets: Path, first: Path, tmp_path: Path
+    base: BaseModelSource, first: Path, tmp_path: Path
 ) -> None:
     notes = write_passages(tmp_path / "notes.jsonl", 3, word=SECRET)
     notes.write_text(notes.read_text().replace('"start": 0', '"start": 2', 1))
     folder = write_order(tmp_path / "order", train(base, notes), first)
-    done = run(no_sockets, folder)
+    assert run_order(folder) == 1
     failure = failure_in(folder)
-    assert (done.returncode, failure.reason) == (1, FailureReason.NOTES_INVALID)
+    assert failure.reason is FailureReason.NOTES_INVALID
     assert "line 1" in failure.detail
     assert SECRET not in failure.detail
 
 
-def test_notes_without_a_sentence_short_enough_are_too_few(
-    base: BaseModelSource, no_sockets: Path, first: Path, tmp_path: Path
-) -> None:
+def test_notes_without_a_sentence_short_enough_are_too_few(base: BaseModelSource, first: Path, tmp_path: Path) -> None:
     order = train(base, write_passages(tmp_path / "notes.jsonl", 3))
-    order = replace(order, training=replace(TRAINING, max_length=20))
-    folder = write_order(tmp_path / "order", order, first)
-    assert run(no_sockets, folder).returncode == 1
+    folder = write_order(tmp_path / "order", replace(order, training=replace(TRAINING, max_length=20)), first)
+    assert run_order(folder) == 1
     assert failure_in(folder).reason is FailureReason.NOTES_TOO_FEW
 
 
 def test_nf4_without_bitsandbytes_is_a_failure_that_says_so(
-    base: BaseModelSource, no_sockets: Path, first: Path, tmp_path: Path
+    base: BaseModelSource, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = train(base, write_passages(tmp_path / "notes.jsonl", 3))
-    order = replace(order, training=replace(TRAINING, quantization="nf4"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    training = replace(TRAINING, quantization=Quantization.NF4)
+    order = replace(train(base, write_passages(tmp_path / "notes.jsonl", 3)), training=training)
     folder = write_order(tmp_path / "order", order, first)
-    (tmp_path / "sitecustomize.py").write_text(NO_SOCKETS + "import sys\nsys.modules['bitsandbytes'] = None\n")
-    assert run(no_sockets, folder, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)])).returncode == 1
+    assert run_order(folder) == 1
     failure = failure_in(folder)
     assert failure.reason is FailureReason.SETTINGS_UNSUPPORTED
     assert "bitsandbytes" in failure.detail
+
+
+def test_a_device_that_is_not_there_is_a_failure_of_its_own(base: BaseModelSource, first: Path, tmp_path: Path) -> None:
+    order = train(replace(base, device="cuda:99"), write_passages(tmp_path / "notes.jsonl", 3))
+    folder = write_order(tmp_path / "order", order, first)
+    assert run_order(folder) == 1
+    assert failure_in(folder).reason is FailureReason.DEVICE_UNAVAILABLE
+
+
+def test_running_out_of_memory_is_a_failure_of_its_own(
+    base: BaseModelSource, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(perform, "train", lambda *_: torch.empty(2**60))
+    folder = write_order(tmp_path / "order", train(base, write_passages(tmp_path / "notes.jsonl", 3)), first)
+    assert run_order(folder) == 1
+    assert failure_in(folder).reason is FailureReason.OUT_OF_MEMORY
 
 
 def test_a_crash_is_told_by_type_and_frames_and_never_by_its_message(
@@ -272,20 +288,6 @@ def test_a_crash_is_told_by_type_and_frames_and_never_by_its_message(
     assert b"passage_files.py" in done.stderr or b"passage_records.py" in done.stderr
     written = done.stdout + done.stderr + b"".join(path.read_bytes() for path in folder.iterdir())
     assert SECRET.encode() not in written
-
-
-def test_running_out_of_memory_is_a_failure_of_its_own(
-    base: BaseModelSource, no_sockets: Path, first: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        NO_SOCKETS
-        + "import site_agent.trainer.extraction.passage_files as files\n"
-        + "def read_passages(paths):\n    import torch\n    return torch.empty(2**60)\n"
-        + "files.read_passages = read_passages\n"
-    )
-    folder = write_order(tmp_path / "order", train(base, write_passages(tmp_path / "notes.jsonl", 3)), first)
-    assert run(no_sockets, folder, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)])).returncode == 1
-    assert failure_in(folder).reason is FailureReason.OUT_OF_MEMORY
 
 
 def test_without_an_order_folder_the_usage_is_told(no_sockets: Path) -> None:

@@ -40,5 +40,5 @@ def test_a_gpu_gets_torchs_own_attention(folder: Path) -> None:
 
 def test_a_model_type_whose_attention_is_not_known_to_be_plain_gets_torchs_own(folder: Path) -> None:
     config = load_config(folder)
-    config.model_type = "gemma2"
+    config.model_type = "gemma2"  # type: ignore[misc]
     assert choose_attention(config, torch.device("cpu")) == "sdpa"

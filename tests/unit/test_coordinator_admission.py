@@ -220,6 +220,13 @@ def test_an_answered_assignment_of_the_open_round_is_already_answered() -> None:
     assert (type(error), error.reason) == (NotNowError, Reason.ALREADY_ANSWERED)
 
 
+@pytest.mark.parametrize("later", [(), (accepted(BERTA), accepted(CLARA)), (ABORT,)], ids=["now", "past", "aborted"])
+def test_a_refused_assignment_gives_its_refusal_again(later: tuple[ev.RunEvent, ...]) -> None:
+    refusal = ev.UpdateRefused(at=at(5), assignment_id=train_id(ANNA), reason=Reason.UPDATE_NOT_FINITE)
+    error = explained(after(training_run(), refusal, *later), ANNA, train_id(ANNA))
+    assert (type(error), error.reason) == (UpdateRefusedError, Reason.UPDATE_NOT_FINITE)
+
+
 def test_a_straggler_is_told_that_the_round_closed_and_not_that_it_answered() -> None:
     run = after(training_run(), accepted(ANNA), accepted(BERTA), TRAIN_PASSED)
     assert explained(run, CLARA, train_id(CLARA)).reason is Reason.ROUND_CLOSED

@@ -121,11 +121,14 @@ async def test_another_update_after_an_accepted_one_is_already_answered(training
     assert (type(error), error.reason) == (NotNowError, Reason.ALREADY_ANSWERED)
 
 
-async def test_another_update_after_a_refused_one_is_already_answered(training: World) -> None:
+async def test_after_a_refusal_the_same_refusal_is_given_again_and_no_byte_is_read(training: World) -> None:
     claim = training.claim(ANNA, training.honest_bytes(1))
     with pytest.raises(UpdateRefusedError):
         await training.send(ANNA, b"not safetensors at all")
-    assert (await refusal(training, ANNA, claim, no_chunks())).reason is Reason.ALREADY_ANSWERED
+    again = await refusal(training, ANNA, claim, no_chunks())
+    assert (type(again), again.reason) == (UpdateRefusedError, Reason.UPDATE_NOT_SAFETENSORS)
+    with pytest.raises(UpdateRefusedError):
+        await training.intake.state(site_caller(ANNA), claim.assignment_id, claim.digest)
 
 
 # Whose

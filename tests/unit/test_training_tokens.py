@@ -27,7 +27,7 @@ def test_a_prompt_ends_where_the_model_is_to_answer(tokenizer: PreTrainedTokeniz
 
 def test_the_answer_and_the_end_of_turn_are_what_is_learned(tokenizer: PreTrainedTokenizerBase) -> None:
     example = tokenize_example(tokenizer, CHAT, "[]", LossOn.ANSWER)
-    assert tokenizer.decode(example.ids[example.learned_from :]) == "[]<|end|>"
+    assert tokenizer.decode(list(example.ids[example.learned_from :])) == "[]<|end|>"
     assert example.num_label_tokens == 3
 
 
@@ -35,7 +35,7 @@ def test_an_example_is_the_text_that_the_template_makes_of_the_whole_chat(tokeni
     example = tokenize_example(tokenizer, CHAT, "[]", LossOn.ANSWER)
     turns = [{"role": str(turn.role), "content": turn.content} for turn in CHAT]
     whole = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": "[]"}], tokenize=False)
-    assert tokenizer.decode(example.ids) == str(whole).rstrip("\n")
+    assert tokenizer.decode(list(example.ids)) == str(whole).rstrip("\n")
 
 
 def test_with_the_loss_on_prompt_and_answer_everything_behind_the_first_token_is_learned(
