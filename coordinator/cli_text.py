@@ -101,6 +101,6 @@ def scores(report: admin_pb2.RoundReport) -> str:
 
 
 def f1(counts: rounds_pb2.F1Counts) -> float:
-    """F1 = 2 tp / (predicted + gold), and 1 when both are 0."""
+    """F1 = 2 tp / (predicted + gold), and 0 when both are 0, as in nervaluate."""
     total = counts.predicted + counts.gold
-    return 1.0 if total == 0 else 2 * counts.true_positives / total
+    return 2 * counts.true_positives / total if total else 0.0

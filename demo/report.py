@@ -13,7 +13,8 @@ from rich.table import Table
 from coordinator import cli_text
 from demo.scoring import ScoreKey
 from fedmedlora.v1 import admin_pb2
-from site_agent.orders import EvaluateResult, F1Counts
+from site_agent.orders import EvaluateResult
+from site_agent.trainer.extraction.scoring import f1
 
 # Models that are the same for every site, in the order of the table; the three-shot one only when asked for.
 SHARED_MODELS = {"zero_shot": "zero-shot", "three_shot": "3-shot", "federated": "federation"}
@@ -39,13 +40,6 @@ class DemoFindings:
     adapter_parameters: int
     base_model_location: str
     sample_note: Path
-
-
-def f1(counts: F1Counts | None) -> float:
-    """F1 of counts; 1 when nothing was there and nothing was found."""
-    assert counts is not None, "a scored set has counts"
-    total = counts.predicted + counts.gold
-    return 1.0 if total == 0 else 2 * counts.true_positives / total
 
 
 def report_document(found: DemoFindings) -> dict[str, object]:
@@ -88,6 +82,7 @@ def means(found: DemoFindings) -> dict[str, float]:
 
 def _scores(found: DemoFindings, model: str, site: str) -> dict[str, float]:
     result = found.scores[ScoreKey(model=model, site=site)]
+    assert result.strict is not None and result.lenient is not None, "a scored model has counts"
     return {"strict_f1": f1(result.strict), "lenient_f1": f1(result.lenient)}
 
 

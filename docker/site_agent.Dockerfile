@@ -60,7 +60,7 @@ RUN --mount=from=pip,source=/opt/pip,target=/opt/pip \
 USER 10001:10001
 WORKDIR /var/lib/fedmedlora
 EXPOSE 9101
-HEALTHCHECK --interval=30s --timeout=10s --start-period=30s \
+HEALTHCHECK --interval=30s --timeout=30s --start-period=30s \
     CMD ["fedmed-site", "health", "--config", "/etc/fedmedlora/site.toml"]
 ENTRYPOINT ["fedmed-site"]
 CMD ["run", "--config", "/etc/fedmedlora/site.toml"]

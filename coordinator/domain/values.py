@@ -108,7 +108,7 @@ class RosterEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class F1Score:
-    """Counts behind an F1; F1 = 2 tp / (predicted + gold), and 1 when both are 0."""
+    """Counts behind an F1; F1 = 2 tp / (predicted + gold), and 0 when both are 0, as in nervaluate."""
 
     true_positives: int
     predicted: int
@@ -118,7 +118,7 @@ class F1Score:
     def value(self) -> float:
         """The F1, 0 to 1."""
         total = self.predicted + self.gold
-        return 1.0 if total == 0 else 2 * self.true_positives / total
+        return 2 * self.true_positives / total if total else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,9 +74,9 @@ def test_a_loss_is_compared_negated_and_an_f1_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "value"), [((0, 0, 0), 1.0), ((0, 3, 0), 0.0), ((0, 0, 3), 0.0), ((3, 4, 5), 6 / 9), ((4, 4, 4), 1.0)]
+    ("counts", "value"), [((0, 0, 0), 0.0), ((0, 3, 0), 0.0), ((0, 0, 3), 0.0), ((3, 4, 5), 6 / 9), ((4, 4, 4), 1.0)]
 )
-def test_f1_of_counts_is_one_when_there_was_nothing_to_find_and_nothing_found(
+def test_f1_of_counts_is_zero_when_there_was_nothing_to_find_and_nothing_found(
     counts: tuple[int, int, int], value: float
 ) -> None:
     assert F1Score(true_positives=counts[0], predicted=counts[1], gold=counts[2]).value == value
