@@ -96,7 +96,7 @@ def demo_terms(options: DemoOptions, sites: Sequence[str]) -> Terms:
             learning_rate=2e-3,
             schedule=Schedule.LINEAR,
             warmup_ratio=0.05,
-            batch_size=4,
+            batch_size=2,
             max_length=160 if options.data is None else 128,
             examples_per_round=options.examples_per_round,
             seed=options.seed,

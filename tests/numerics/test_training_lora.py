@@ -67,9 +67,7 @@ def test_the_first_a_is_uniform_within_one_over_the_root_of_its_inputs(spec: Ada
 
 
 def test_the_first_a_spreads_as_far_as_pefts_own(loaded: LoadedModel, spec: AdapterSpec) -> None:
-    theirs = adapter_parameters(
-        get_peft_model(loaded.model, LoraConfig(r=4, target_modules=list(TINY_TARGET_MODULES)))
-    )
+    theirs = adapter_parameters(get_peft_model(loaded.model, LoraConfig(r=4, target_modules=list(TINY_TARGET_MODULES))))
     ours = initial_adapter(spec, seed=1)
     for name, tensor in theirs.items():
         assert ours[name].std().item() == pytest.approx(tensor.std().item(), rel=0.2)
