@@ -97,7 +97,7 @@ def demo_terms(options: DemoOptions, sites: Sequence[str]) -> Terms:
             schedule=Schedule.LINEAR,
             warmup_ratio=0.05,
             batch_size=2,
-            max_length=160 if options.data is None else 128,
+            max_length=640,
             examples_per_round=options.examples_per_round,
             seed=options.seed,
         ),

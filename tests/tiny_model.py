@@ -38,7 +38,6 @@ def make_tiny_model(folder: Path, *, seed: int = 0) -> Path:
         initializer_range=0.2,  # loud enough to have opinions, and to learn within a few steps
         bos_token_id=0,
         eos_token_id=1,
-        pad_token_id=1,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder

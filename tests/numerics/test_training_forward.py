@@ -61,8 +61,9 @@ def test_sharing_the_prefix_changes_no_gradient(loaded: LoadedModel) -> None:
     adapted.zero_grad()
     gradient_of(label_losses(loaded, collate(EXAMPLES, loaded.device)))
     assert expected.keys() == parameters.keys()
+    largest = max(gradient.abs().max().item() for gradient in expected.values())
     for name, parameter in parameters.items():
-        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-7, msg=name)
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-3, atol=1e-5 * largest)
 
 
 def test_the_mean_loss_weighs_every_label_token_the_same(loaded: LoadedModel) -> None:

@@ -1,8 +1,8 @@
 """What the model is asked, and what it should answer, in the paper's two forms. It tokenises nothing.
 
 `span_form` and `json_form` define the answers. The schema stands in the user's turn, with real types in its sample,
-because a small model does not follow it elsewhere: untrained SmolLM2-135M scores a strict F1 of 0.22 on drugs and
-problems of 48 PHEE sentences, and 0.00 where the schema stands in the system's turn. It stands before the text, so
+because a small model does not follow it elsewhere: untrained SmolLM2-135M scores a strict F1 of 0.21 on drugs and
+problems of 25 PHEE sentences, and 0.00 where the schema stands in the system's turn. It stands before the text, so
 that all prompts of a set begin with the same tokens, which training and decoding compute once for many sentences.
 """
 

@@ -7,6 +7,8 @@ transformers' ``eager`` attention copies each key and value once for every query
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
@@ -26,18 +28,15 @@ def choose_attention(config: PretrainedConfig, device: torch.device) -> str:
     return GROUPED
 
 
-def _grouped_attention(  # noqa: PLR0913 - the signature is transformers'
+def _grouped_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    dropout: float = 0.0,
-    **_: object,
+    **settings: Any,
 ) -> tuple[Tensor, None]:
-    """Softmax attention in transformers' signature.
+    """Softmax attention in transformers' signature; of ``settings``, ``scaling`` and ``dropout`` matter here.
 
     ``query`` is ``(batch, heads, length, head_dim)``; ``key`` and ``value`` are ``(batch, key_heads, key_length,
     head_dim)``; ``attention_mask``, ``(batch, 1, length, key_length)``, is added to the scores. What comes back is
@@ -45,12 +44,12 @@ def _grouped_attention(  # noqa: PLR0913 - the signature is transformers'
     """
     batch, heads, length, head_dim = query.shape
     key_heads, key_length = key.shape[1], key.shape[2]
-    folded = (query * scaling).reshape(batch, key_heads, -1, head_dim)
+    folded = (query * settings["scaling"]).reshape(batch, key_heads, -1, head_dim)
     scores = torch.matmul(folded, key.transpose(2, 3))
     if attention_mask is not None:
         scores = scores.view(batch, heads, length, key_length) + attention_mask
         scores = scores.view(batch, key_heads, -1, key_length)
     weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    weights = nn.functional.dropout(weights, p=settings.get("dropout", 0.0), training=module.training)
     mixed = torch.matmul(weights, value).view(batch, heads, length, head_dim)
     return mixed.transpose(1, 2).contiguous(), None
