@@ -13,7 +13,7 @@ import pytest
 from tests.containers.engine import RUN_SECONDS, Engine, build_images, isolated_engine, missing_part
 from tests.tiny_model import make_tiny_model
 
-ROUNDS = 2
+ROUNDS = 1
 
 
 @pytest.fixture(scope="session")
