@@ -23,16 +23,18 @@ import socket, sys
 for target in sys.argv[1:]:
     host, _, port = target.partition(":")
     try:
-        socket.create_connection((host, int(port)), 2).close()
+        socket.create_connection((host, int(port)), 1).close()
     except OSError:
         continue
     print(target)
 """
 
 
-def addresses(engine: Engine, service: str) -> list[str]:
-    """The IP addresses of a service's container, one for each network."""
-    return [each["IPAddress"] for each in engine.inspect(service)["NetworkSettings"]["Networks"].values()]
+@pytest.fixture(scope="module")
+def agent_addresses(federation: Engine) -> dict[str, list[str]]:
+    """The IP addresses of each agent's container, one for each of its networks."""
+    networks = {agent: federation.inspect(agent)["NetworkSettings"]["Networks"] for agent in AGENTS}
+    return {agent: [each["IPAddress"] for each in networks[agent].values()] for agent in AGENTS}
 
 
 def test_the_operators_run_completes(federation: Engine) -> None:
@@ -102,12 +104,14 @@ def test_the_coordinator_finds_no_note_and_no_ca_key(federation: Engine) -> None
 
 
 @pytest.mark.parametrize("agent", AGENTS)
-def test_an_agent_reaches_the_coordinator_and_no_other_agent(federation: Engine, agent: str) -> None:
+def test_an_agent_reaches_the_coordinator_and_no_other_agent(
+    federation: Engine, agent_addresses: dict[str, list[str]], agent: str
+) -> None:
     # Each of these listens, as Prometheus finds in the test below, and is open to whoever shares a network with it.
-    others = [f"{address}:9101" for other in AGENTS if other != agent for address in addresses(federation, other)]
-    targets = ("coordinator:8443", f"{agent}:9101", *others)
-    reached = federation.inside(agent, "python3", "-c", CONNECT, *targets).split()
-    assert reached == ["coordinator:8443", f"{agent}:9101"]
+    others = [f"{address}:9101" for other in AGENTS if other != agent for address in agent_addresses[other]]
+    assert len(others) == len(AGENTS) - 1
+    reached = federation.inside(agent, "python3", "-c", CONNECT, "coordinator:8443", f"{agent}:9101", *others)
+    assert reached.split() == ["coordinator:8443", f"{agent}:9101"]
 
 
 def test_prometheus_scrapes_every_process(federation: Engine) -> None:
