@@ -66,12 +66,14 @@ class ProcessGroup:
 def process_group(log_folder: Path) -> Iterator[ProcessGroup]:
     """A process group that is stopped at the end of the block, also after Ctrl-C and after SIGTERM."""
     group = ProcessGroup(log_folder)
-    previous = signal.signal(signal.SIGTERM, _raise_interrupt)
+    # SIGINT too: a shell that starts a job in the background has it ignored, and Python then leaves it so.
+    previous = {number: signal.signal(number, _raise_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield group
     finally:
-        signal.signal(signal.SIGTERM, previous)
         group.stop()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _raise_interrupt(_number: int, _frame: object) -> None:
