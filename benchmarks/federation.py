@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -73,7 +73,7 @@ def _prepare(folder: Path, shape: str, terms: Terms, addresses: Addresses) -> Pr
         agent_configs={name: _agent(folder, shape, name, role, addresses) for name, role in names.items()},
         operator_identity=folder / "operator" / "identity",
         state=folder / "coordinator" / "state",
-        terms=replace(terms),
+        terms=terms,
         corpora=(),
     )
 

@@ -124,6 +124,7 @@ async def test_deleting_takes_updates_and_uploads_of_those_assignments_alone(blo
 async def test_deleting_what_is_gone_is_no_error(blobs: BlobStore) -> None:
     await blobs.delete_updates([ONE])
     await blobs.delete_updates([])
+    assert not blobs.update_path(ONE).exists()
 
 
 # Sweeping

@@ -91,14 +91,21 @@ def test_a_second_coordinator_is_refused_while_the_first_holds_the_store(tmp_pat
 
 
 def test_the_store_is_free_again_when_the_first_has_ended(tmp_path: Path) -> None:
-    for _ in range(2):
+    lives = []
+    for life in (1, 2):
         with exclusive(tmp_path):
-            pass
+            lives.append(life)
+    assert lives == [1, 2]
 
 
 def test_other_folders_are_other_stores(tmp_path: Path) -> None:
-    with exclusive(tmp_path / "one"), exclusive(tmp_path / "two"):
-        pass
+    with (
+        exclusive(tmp_path / "one"),
+        exclusive(tmp_path / "two"),
+        pytest.raises(NotNowError),
+        exclusive(tmp_path / "one"),
+    ):
+        raise AssertionError("two coordinators on one store")
 
 
 def test_a_killed_coordinator_gives_the_store_back(tmp_path: Path) -> None:

@@ -234,12 +234,13 @@ async def test_a_completed_command_stored_again_stays_completed(tmp_path: Path, 
 
 
 async def test_completing_twice_is_no_error(tmp_path: Path, open_store: OpenStore) -> None:
-    async def twice(store: ClosableStore) -> None:
+    async def twice(store: ClosableStore) -> tuple[Command, ...]:
         await store.save(None, training_run(), [command()])
         await store.complete(command())
         await store.complete(command())
+        return await store.pending_commands()
 
-    await in_one_life(tmp_path, open_store, twice)
+    assert await in_one_life(tmp_path, open_store, twice) == ()
 
 
 # Sites

@@ -226,6 +226,8 @@ async def test_the_agent_outlives_a_decline_that_fails(tmp_path: Path) -> None:
         on.coordinator.decline_errors = [NotNowError(Reason.ROUND_CLOSED, "too late")]
         await on.says(Unreadable(assignment_id=assignment_of().assignment_id, detail="terms.x: expected y"))
         await on.says(None)
+        assert not on.coordinator.decline_errors
+        assert on.coordinator.polls == [None] * 3
 
 
 async def test_the_connection_is_shown_as_it_is(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -119,7 +120,10 @@ def test_with_a_client_ca_only_its_scrapers_are_served(tmp_path: Path, stop: lis
 
 
 def test_an_empty_address_serves_nothing() -> None:
-    serve_metrics("", CollectorRegistry(), tls=None)()
+    before = threading.active_count()
+    stop_serving = serve_metrics("", CollectorRegistry(), tls=None)
+    assert threading.active_count() == before
+    stop_serving()
 
 
 def test_who_listens_is_found_out_by_connecting(stop: list[object]) -> None:
