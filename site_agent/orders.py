@@ -91,7 +91,8 @@ class EvaluateOrder:
     Attributes:
         max_passages: At most this many passages, chosen by ``seed``; 0 means all.
         shots: Worked examples put into the prompt, taken from ``shot_files``; 0 for none.
-        generate: Whether to decode answers and score entities; False gives the token loss alone.
+        generate: Whether to decode answers and score entities.
+        measure_loss: Whether to measure the token loss, as the gate of a run needs it.
     """
 
     kind: Literal["evaluate"] = "evaluate"
@@ -104,6 +105,7 @@ class EvaluateOrder:
     shots: int = 0
     max_passages: int = 0
     generate: bool = True
+    measure_loss: bool = True
     seed: int = 0
 
 
@@ -134,7 +136,6 @@ class Progress:
     steps: int = 0
     loss: float | None = None
     tokens_per_second: float | None = None
-    gpu_memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +155,8 @@ class TrainResult:
         num_label_tokens: Tokens that count in the loss, over one pass.
         mean_loss: Mean token cross-entropy in nats over the last local epoch.
         num_left_out: Sentences of all the site's notes that are longer than ``max_length`` tokens.
+        padding_share: Padding in all the tokens that were computed, 0 to 1.
+        peak_memory_bytes: The most that tensors took on the GPU; on a CPU, the whole process.
     """
 
     kind: Literal["train"] = "train"
@@ -178,6 +181,14 @@ class F1Counts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class F1Interval:
+    """A confidence interval of an F1."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TypeCounts:
     """Counts of one entity type."""
 
@@ -191,11 +202,15 @@ class EvaluateResult:
     """Scores of one adapter on one set of passages; counts, so that they can be added over sets.
 
     ``strict`` and ``lenient`` are type-aware and micro-averaged; the ``_agnostic`` ones ignore the type.
-    The entity scores are None when nothing was decoded.
+    The entity scores are None when nothing was decoded, the loss when it was not measured.
+
+    Attributes:
+        strict_interval: Of the strict F1 with 95 % confidence, by drawing documents again (bootstrap).
+        malformed_answers: Answers that broke their form; what could be read of them counts all the same.
     """
 
     kind: Literal["evaluate"] = "evaluate"
-    mean_loss: float
+    mean_loss: float | None
     num_label_tokens: int
     num_examples: int
     num_passages: int
@@ -203,6 +218,7 @@ class EvaluateResult:
     lenient: F1Counts | None = None
     strict_agnostic: F1Counts | None = None
     lenient_agnostic: F1Counts | None = None
+    strict_interval: F1Interval | None = None
     per_type: tuple[TypeCounts, ...] = ()
     malformed_answers: int = 0
     seconds: float = 0.0

@@ -77,10 +77,10 @@ def trained_update(result: TrainResult, base_digest: Digest) -> TrainedUpdate:
     )
 
 
-def evaluation_scores(result: EvaluateResult) -> EvaluationScores:
-    """The part of an evaluation that the consortium asked for."""
+def evaluation_scores(result: EvaluateResult, mean_loss: float) -> EvaluationScores:
+    """The part of an evaluation, whose loss was measured, that the consortium asked for."""
     return EvaluationScores(
-        mean_loss=result.mean_loss,
+        mean_loss=mean_loss,
         num_examples=result.num_examples,
         num_label_tokens=result.num_label_tokens,
         strict=result.strict,

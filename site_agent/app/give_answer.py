@@ -40,8 +40,8 @@ async def give_answer(assignment: Assignment, parts: Parts) -> Event:
             decision = judge_spec(spec, assignment.terms)
             wanted = UpdateSpec(tensors=spec.tensors, dtype=spec.dtype)
             return await _send_file(assignment, decision, wanted, FirstAdapter(spec=spec), parts)
-        case EvaluateWork(), EvaluateResult() as evaluation:
-            return await _send_scores(assignment, evaluation_scores(evaluation), parts)
+        case EvaluateWork(), EvaluateResult(mean_loss=float(mean_loss)) as evaluation:
+            return await _send_scores(assignment, evaluation_scores(evaluation, mean_loss), parts)
     detail = f"expected a result of {assignment.kind}, got {type(outcome).__name__}"
     return Event(kind=EventKind.UNABLE, reason=Reason.TRAINER_CRASHED, detail=detail)
 

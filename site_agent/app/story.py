@@ -59,14 +59,18 @@ def tell_result(assignment: Assignment, result: Result) -> None:
                 steps=result.steps,
                 seconds=round(result.seconds, 1),
                 tokens_per_second=round(result.tokens_per_second, 1),
+                num_left_out=result.num_left_out,
+                padding_share=round(result.padding_share, 4),
+                peak_memory_bytes=result.peak_memory_bytes,
             )
         case EvaluateResult():
             log.info(
                 "trainer_finished",
                 num_passages=result.num_passages,
-                loss=round(result.mean_loss, 4),
+                loss=None if result.mean_loss is None else round(result.mean_loss, 4),
                 strict_f1=_f1(result.strict),
                 lenient_f1=_f1(result.lenient),
+                malformed_answers=result.malformed_answers,
                 seconds=round(result.seconds, 1),
             )
         case _:

@@ -42,7 +42,7 @@ from site_agent.orders import (
 )
 
 STEP = 0.5
-NUM_EXAMPLES, NUM_LABEL_TOKENS = 12, 345
+NUM_EXAMPLES, NUM_LABEL_TOKENS, NUM_LEFT_OUT = 12, 345, 2
 PID_FILE, GRANDCHILD_FILE = "trainer.pid", "grandchild.pid"
 _BF16_NAN = b"\xc0\x7f"
 
@@ -79,6 +79,7 @@ def _perform(folder: Path) -> InitialiseResult | TrainResult | EvaluateResult:
                 tokens_per_second=100.0,
                 padding_share=0.0,
                 peak_memory_bytes=1,
+                num_left_out=NUM_LEFT_OUT,
             )
         case EvaluateOrder():
             counts = F1Counts(true_positives=3, predicted=4, gold=5)

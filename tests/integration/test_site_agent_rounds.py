@@ -115,6 +115,8 @@ async def test_a_train_assignment_brings_an_update_with_its_counts(
         "trainer_finished",
         "answer_accepted",
     ]
+    finished = log.lines[log.events.index("trainer_finished")]
+    assert (finished["num_examples"], finished["num_left_out"]) == (NUM_EXAMPLES, NUM_LEFT_OUT)
 
 
 async def test_an_initialise_assignment_brings_the_first_adapter(site: FakeSite, identity: Identity) -> None:

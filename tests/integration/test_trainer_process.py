@@ -38,6 +38,7 @@ from site_agent.orders import (
     TrainResult,
 )
 from site_agent.trainer.base_model_files import describe_base_model
+from site_agent.trainer.extraction.scoring import f1
 from site_agent.trainer.runner import run_order
 from site_agent.trainer.training import perform
 from tests.tiny_model import TINY_TARGET_MODULES, make_tiny_model, write_passages
@@ -155,15 +156,16 @@ def test_initialise_twice_gives_the_same_file(
 
 @pytest.fixture(scope="module")
 def chain(base: BaseModelSource, no_sockets: Path, first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a TRAIN order over two files and two EVALUATE orders, performed by one process."""
+    """A folder with a TRAIN order over two files and three EVALUATE orders, performed by one process."""
     home = tmp_path_factory.mktemp("chain")
     files = [write_passages(home / f"{word}.jsonl", 10, word=word) for word in ("aspirin", "ibuprofen")]
     (home / "other-ids.jsonl").write_text(files[1].read_text().replace('"id": "p', '"id": "q'))
     write_order(home / "train", train(base, files[0], home / "other-ids.jsonl"), first)
     write_order(home / "bare", evaluate(base, files[0]))
     write_order(home / "adapted", evaluate(base, files[0]))
+    write_order(home / "entities", replace(evaluate(base, files[0]), measure_loss=False))
     (home / "adapted" / ADAPTER_FILE).symlink_to(home / "train" / UPDATE_FILE)
-    done = run(no_sockets, home / "train", home / "bare", home / "adapted")
+    done = run(no_sockets, *(home / name for name in ("train", "bare", "adapted", "entities")))
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     return home
 
@@ -198,7 +200,22 @@ def test_an_evaluation_without_an_adapter_scores_the_bare_model(chain: Path) -> 
     assert bare.num_passages == adapted.num_passages == 5
     assert bare.strict is not None
     assert bare.strict.gold == 10
+    assert {one.entity_type for one in bare.per_type} == {"drug", "problem"}
+    assert bare.strict_interval is not None
+    assert bare.strict_interval.low <= f1(bare.strict) <= bare.strict_interval.high
+    assert bare.mean_loss is not None and adapted.mean_loss is not None
     assert adapted.mean_loss < bare.mean_loss
+
+
+def test_an_evaluation_may_score_entities_without_measuring_the_loss(chain: Path) -> None:
+    bare = RESULT.validate_json((chain / "bare" / RESULT_FILE).read_bytes())
+    scored = RESULT.validate_json((chain / "entities" / RESULT_FILE).read_bytes())
+    assert isinstance(bare, EvaluateResult)
+    assert isinstance(scored, EvaluateResult)
+    assert replace(scored, mean_loss=bare.mean_loss, seconds=bare.seconds) == bare
+    assert scored.mean_loss is None
+    progress = PROGRESS.validate_json((chain / "entities" / PROGRESS_FILE).read_bytes())
+    assert (progress.step, progress.steps) == (10, 10)
 
 
 def test_a_folder_behind_a_failure_is_not_worked_on(base: BaseModelSource, no_sockets: Path, tmp_path: Path) -> None:

@@ -92,7 +92,8 @@ def test_no_answer_raises_and_what_is_found_lies_in_the_sentence(form: PromptFor
 @settings(deadline=None, max_examples=300)
 @given(SENTENCES, ANSWERS)
 def test_entities_of_a_json_answer_never_overlap(sentence: str, answer: str) -> None:
-    assert flatten(parse_answer(PromptForm.JSON, sentence, answer, ASKED).entities).dropped == 0
+    entities = parse_answer(PromptForm.JSON, sentence, answer, ASKED).entities
+    assert flatten(entities) == entities
 
 
 @settings(deadline=None, max_examples=300)

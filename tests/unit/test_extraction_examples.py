@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from site_agent.trainer.extraction.examples import Example, merge_predictions, training_examples, unlabelled_examples
-from site_agent.trainer.extraction.mentions import FlatMentions, Mention, flatten
+from site_agent.trainer.extraction.mentions import Mention, flatten
 from site_agent.trainer.extraction.passages import Entity, Passage
 
 TEXT = "No pain. He took Vit. D daily.\n  Denies fever."
@@ -66,17 +66,18 @@ def test_the_text_of_an_example_is_not_in_its_representation() -> None:
     assert "pain" not in repr(Example(text="pain", entities=(), offset=0, passage_id="p-1"))
 
 
-def test_of_overlapping_mentions_the_longest_is_kept_and_the_rest_counted() -> None:
+def test_of_overlapping_mentions_the_longest_is_kept() -> None:
     longest, nested, crossing = mention("problem", 5, 20), mention("problem", 6, 9), mention("drug", 2, 7)
     apart = mention("test", 20, 23)
-    assert flatten([nested, crossing, apart, longest]) == FlatMentions(kept=(longest, apart), dropped=2)
+    assert flatten([nested, crossing, apart, longest]) == (longest, apart)
 
 
 def test_of_equally_long_mentions_the_first_and_then_the_first_by_name_is_kept() -> None:
-    assert flatten([mention("drug", 1, 4), mention("test", 0, 3), mention("problem", 0, 3)]) == FlatMentions(
-        kept=(mention("problem", 0, 3),), dropped=2
+    assert flatten([mention("drug", 1, 4), mention("test", 0, 3), mention("problem", 0, 3)]) == (
+        mention("problem", 0, 3),
     )
 
 
 def test_mentions_that_touch_do_not_overlap() -> None:
-    assert flatten([mention("drug", 0, 3), mention("drug", 3, 6)]).dropped == 0
+    touching = mention("drug", 0, 3), mention("drug", 3, 6)
+    assert flatten(touching) == touching

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from site_agent.orders import F1Counts, TypeCounts
+from site_agent.orders import F1Counts, F1Interval, TypeCounts
 from site_agent.trainer.extraction.matching import lenient_counts, strict_counts
 from site_agent.trainer.extraction.mentions import Mention
 from site_agent.trainer.extraction.passages import Entity, Passage
 from site_agent.trainer.extraction.scoring import (
     EntityScores,
-    Interval,
     add_scores,
     bootstrap_f1,
     f1,
@@ -156,7 +155,7 @@ def test_the_bootstrap_repeats_with_its_seed() -> None:
 
 
 def test_equal_documents_leave_nothing_to_resample() -> None:
-    assert bootstrap_f1([counts(1, 2, 2)] * 20, seed=0) == Interval(low=0.5, high=0.5)
+    assert bootstrap_f1([counts(1, 2, 2)] * 20, seed=0) == F1Interval(low=0.5, high=0.5)
 
 
 def test_the_bootstrap_interval_of_one_half_is_that_of_the_binomial() -> None:
@@ -174,4 +173,4 @@ def test_higher_confidence_gives_a_wider_interval() -> None:
 
 
 def test_no_documents_have_an_interval_of_nothing() -> None:
-    assert bootstrap_f1([], seed=0) == Interval(low=0.0, high=0.0)
+    assert bootstrap_f1([], seed=0) == F1Interval(low=0.0, high=0.0)

@@ -31,24 +31,13 @@ class Mention:
         return Mention(start=self.start + by, end=self.end + by, type=self.type)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlatMentions:
-    """Mentions of which no two overlap, sorted by place, and how many had to go for that."""
-
-    kept: tuple[Mention, ...]
-    dropped: int
-
-
-def flatten(mentions: Iterable[Mention]) -> FlatMentions:
-    """Keep the longest of mentions that overlap; of equally long ones the first, then by the type's name.
+def flatten(mentions: Iterable[Mention]) -> tuple[Mention, ...]:
+    """The longest of mentions that overlap, sorted by place; of equally long ones the first, then by the type's name.
 
     Neither prompt form says two things about one character, so this is what an answer is built from.
     """
     kept: list[Mention] = []
-    dropped = 0
     for candidate in sorted(mentions, key=lambda one: (one.start - one.end, one.start, one.type)):
-        if any(candidate.overlaps(one) for one in kept):
-            dropped += 1
-        else:
+        if not any(candidate.overlaps(one) for one in kept):
             kept.append(candidate)
-    return FlatMentions(kept=tuple(sorted(kept)), dropped=dropped)
+    return tuple(sorted(kept))

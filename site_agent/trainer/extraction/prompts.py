@@ -108,7 +108,7 @@ def _question(form: PromptForm, entity_types: tuple[str, ...]) -> str:
 
 def _answer(form: PromptForm, example: Example, entity_types: Iterable[str]) -> str:
     asked = frozenset(entity_types)
-    mentions = flatten(mention for mention in example.entities if mention.type in asked).kept
+    mentions = flatten(mention for mention in example.entities if mention.type in asked)
     match form:
         case PromptForm.SPAN:
             return span_form.write(example.text, mentions)

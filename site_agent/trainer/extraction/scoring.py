@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from site_agent.orders import F1Counts, TypeCounts
+from site_agent.orders import F1Counts, F1Interval, TypeCounts
 from site_agent.trainer.extraction.matching import lenient_counts, strict_counts
 from site_agent.trainer.extraction.mentions import Mention
 from site_agent.trainer.extraction.passages import Passage, annotated_types
@@ -29,14 +29,6 @@ class EntityScores:
     strict_agnostic: F1Counts = _NONE
     lenient_agnostic: F1Counts = _NONE
     per_type: tuple[TypeCounts, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A confidence interval of an F1."""
-
-    low: float
-    high: float
 
 
 def f1(counts: F1Counts) -> float:
@@ -128,13 +120,13 @@ def macro_f1(counts: Iterable[F1Counts]) -> float:
 
 def bootstrap_f1(
     per_document: Sequence[F1Counts], seed: int, resamples: int = 1000, confidence: float = 0.95
-) -> Interval:
+) -> F1Interval:
     """Percentile interval of the micro F1 over ``resamples`` draws of documents with replacement (Efron 1979).
 
     Documents, not mentions or passages, are drawn, since those of one document are not independent.
     """
     if not per_document:
-        return Interval(low=0.0, high=0.0)
+        return F1Interval(low=0.0, high=0.0)
     counts = np.array([(one.true_positives, one.predicted + one.gold) for one in per_document], dtype=np.int64)
     random = np.random.default_rng(seed)
     scores = np.zeros(resamples)
@@ -143,7 +135,7 @@ def bootstrap_f1(
         scores[index] = 2 * matched / total if total else 0.0
     tail = (1 - confidence) / 2
     low, high = np.quantile(scores, (tail, 1 - tail))
-    return Interval(low=float(low), high=float(high))
+    return F1Interval(low=float(low), high=float(high))
 
 
 def _of_type(

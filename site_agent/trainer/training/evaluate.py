@@ -14,7 +14,7 @@ from site_agent.trainer.choices import choose_shots, sample_in_order
 from site_agent.trainer.extraction.examples import training_examples
 from site_agent.trainer.extraction.passage_files import read_passage_sets, read_passages
 from site_agent.trainer.extraction.passages import Passage
-from site_agent.trainer.extraction.scoring import EntityScores, add_scores, score_documents
+from site_agent.trainer.extraction.scoring import EntityScores, add_scores, bootstrap_f1, score_documents
 from site_agent.trainer.order_files import ProgressFile
 from site_agent.trainer.training.adapter_files import read_adapter
 from site_agent.trainer.training.answering import find_entities
@@ -41,19 +41,20 @@ def evaluate(order: EvaluateOrder, base_model: Path, adapter: Path, progress: Pr
         for sample in samples
         for example in tokenized_examples(loaded.tokenizer, sample.question, sample.passages, order.training.loss_on)
     ]
-    steps = len(examples) * (2 if order.generate else 1)
+    steps = len(examples) * (order.measure_loss + order.generate)
 
     def report(done: int) -> None:
         progress.report(Progress(stage=TrainerStage.SCORING, step=min(done, steps), steps=steps))
 
     result = EvaluateResult(
-        mean_loss=mean_token_loss(loaded, examples, order.training, report),
+        mean_loss=mean_token_loss(loaded, examples, order.training, report) if order.measure_loss else None,
         num_label_tokens=sum(example.num_label_tokens for example in examples),
         num_examples=len(examples),
         num_passages=sum(len(sample.passages) for sample in samples),
     )
     if order.generate:
-        result = _with_entities(result, loaded, samples, lambda done: report(len(examples) + done))
+        before = len(examples) if order.measure_loss else 0
+        result = _with_entities(result, loaded, samples, order.seed, partial(_report_from, report, before))
     return replace(result, seconds=time.monotonic() - started)
 
 
@@ -74,7 +75,11 @@ def _sample(order: EvaluateOrder, passages: Sequence[Passage], sets: int, shots:
 
 
 def _with_entities(
-    result: EvaluateResult, loaded: LoadedModel, samples: Sequence[_Sample], report: Callable[[int], None]
+    result: EvaluateResult,
+    loaded: LoadedModel,
+    samples: Sequence[_Sample],
+    seed: int,
+    report: Callable[[int], None],
 ) -> EvaluateResult:
     scored: list[EntityScores] = []
     malformed = before = 0
@@ -91,6 +96,7 @@ def _with_entities(
         lenient=scores.lenient,
         strict_agnostic=scores.strict_agnostic,
         lenient_agnostic=scores.lenient_agnostic,
+        strict_interval=bootstrap_f1([document.strict for document in scored], seed),
         per_type=scores.per_type,
         malformed_answers=malformed,
     )

@@ -7,11 +7,6 @@ import resource
 import torch
 
 
-def gpu_memory_bytes(device: torch.device) -> int:
-    """What tensors take on the GPU now; 0 on a CPU."""
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-
-
 def peak_memory_bytes(device: torch.device) -> int:
     """The most that was taken so far: on the GPU by tensors, on a CPU by the whole process (Linux counts in KiB)."""
     if device.type == "cuda":

@@ -36,7 +36,7 @@ from site_agent.trainer.training.lora import (
     initial_adapter,
     set_adapter,
 )
-from site_agent.trainer.training.memory import gpu_memory_bytes, peak_memory_bytes
+from site_agent.trainer.training.memory import peak_memory_bytes
 
 
 def perform(
@@ -90,7 +90,6 @@ def _train(order: TrainOrder, base_model: Path, folder: Path, progress: Progress
                 steps=step.steps,
                 loss=step.loss,
                 tokens_per_second=step.tokens_per_second,
-                gpu_memory_bytes=gpu_memory_bytes(device),
             )
         )
 
