@@ -28,7 +28,7 @@ from site_agent.orders import BaseModelSource, InitialiseOrder, InitialiseResult
 from tests.fakes.coordinator import CoordinatorState, file_ref, make_offer, serving, train_work
 from tests.fakes.site import FakeSite, has_ended, trainer_command, until, wait_for_file
 from tests.fakes.site_values import make_spec, make_terms
-from tests.fakes.tiny_trainer import GRANDCHILD_FILE, NUM_EXAMPLES, NUM_LABEL_TOKENS, PID_FILE, STEP
+from tests.fakes.tiny_trainer import GRANDCHILD_FILE, NUM_EXAMPLES, NUM_LABEL_TOKENS, NUM_LEFT_OUT, PID_FILE, STEP
 from tests.running import Consortium, free_port, make_consortium
 
 # Three chunks of the wire.
