@@ -196,6 +196,34 @@ async def test_a_cancelled_write_cannot_reach_the_next_file_that_gets_its_handle
     assert (tmp_path / "updates" / f"{ONE}.{digest_of(CONTENT).removeprefix('sha256:')}.part").read_bytes() == CONTENT
 
 
+async def test_an_upload_that_is_cancelled_as_it_is_opened_leaves_no_open_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs, digest = BlobFolder(tmp_path), digest_of(CONTENT)
+    await arrive(blobs, ONE, CONTENT)
+    is_reading, may_read = threading.Event(), threading.Event()
+    read = os.pread
+
+    def read_when_told(handle: int, count: int, offset: int) -> bytes:
+        is_reading.set()
+        may_read.wait()
+        return read(handle, count, offset)
+
+    monkeypatch.setattr(os, "pread", read_when_told)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        opening = asyncio.ensure_future(blobs.open_partial(ONE, digest))
+        while not is_reading.is_set():
+            await asyncio.sleep(0)
+        opening.cancel()
+        may_read.set()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        is_reading.clear()
+        may_read.clear()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_disk_that_really_has_no_room_is_full_and_keeps_what_it_has(tmp_path: Path) -> None:
     # A limit on file size is the full disk that a test without privileges can have.
     script = """

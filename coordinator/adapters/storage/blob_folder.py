@@ -42,7 +42,15 @@ class BlobFolder:
 
     async def open_partial(self, assignment_id: AssignmentId, digest: Digest) -> PartialFile:
         """Begin an upload, or go on with it; what arrived before is hashed again."""
-        return await asyncio.to_thread(self._open_partial, assignment_id, digest)
+        wanted = self.partial_path(assignment_id, digest)
+        await asyncio.to_thread(self._delete_other_partials, assignment_id, wanted)
+        partial = PartialFile(wanted)
+        try:
+            await partial.hash_kept()
+        except BaseException:  # the caller hung up, or the disk failed: nobody else knows of the handle
+            await partial.close()
+            raise
+        return partial
 
     def partial_path(self, assignment_id: AssignmentId, digest: Digest) -> Path:
         """Where an upload arrives."""
@@ -72,12 +80,10 @@ class BlobFolder:
         """Remove files of no open assignment and drafts; an update never accepted is removed, to be sent again."""
         return await asyncio.to_thread(self._sweep, frozenset(live), frozenset(accepted))
 
-    def _open_partial(self, assignment_id: AssignmentId, digest: Digest) -> PartialFile:
-        wanted = self.partial_path(assignment_id, digest)
-        # One file an assignment, so that a site cannot fill the disk with beginnings.
+    def _delete_other_partials(self, assignment_id: AssignmentId, wanted: Path) -> None:
+        """Keep one file an assignment, so that a site cannot fill the disk with beginnings."""
         for other in set(self._updates.glob(f"{assignment_id}.*.part")) - {wanted}:
             other.unlink(missing_ok=True)
-        return PartialFile(wanted)
 
     def _delete(self, assignment_ids: frozenset[AssignmentId]) -> None:
         for path in self._updates.iterdir():
@@ -103,9 +109,11 @@ class PartialFile:
         self._writing = threading.Lock()
         self._hash = hashlib.sha256()
         self._offset = 0
-        while content := os.pread(self._handle, _READ_BYTES, self._offset):
-            self._hash.update(content)
-            self._offset += len(content)
+
+    async def hash_kept(self) -> None:
+        """Hash what arrived before; the offset is then its end."""
+        while await asyncio.to_thread(self._hash_next):
+            pass
 
     @property
     def offset(self) -> int:
@@ -127,10 +135,17 @@ class PartialFile:
 
     async def close(self) -> None:
         """Give back the file handle."""
-        # A cancelled ``append`` goes on in its thread; it must not write into whatever file gets this number next.
+        # What a cancelled call began goes on in its thread; it must not reach whatever file gets this number next.
         with self._writing:
             handle, self._handle = self._handle, -1
         os.close(handle)
+
+    def _hash_next(self) -> int:
+        with self._writing:
+            content = os.pread(self._handle, _READ_BYTES, self._offset)
+            self._hash.update(content)
+            self._offset += len(content)
+        return len(content)
 
     def _append(self, content: bytes) -> None:
         with self._writing:
