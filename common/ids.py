@@ -11,7 +11,6 @@ from common.errors import InputInvalidError, Reason
 SiteName = NewType("SiteName", str)
 RunId = NewType("RunId", str)
 AssignmentId = NewType("AssignmentId", str)
-UpdateId = NewType("UpdateId", str)
 Digest = NewType("Digest", str)
 
 # A DNS label (RFC 1123, section 2.1): safe as a file name, a metric label and a certificate's path segment.

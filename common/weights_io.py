@@ -67,6 +67,10 @@ class WeightsReader:
             raise
         self._slots = {slot.name: slot for slot in self.layout.tensors}
 
+    def __contains__(self, name: str) -> bool:
+        """Whether the file holds the tensor ``name``."""
+        return name in self._slots
+
     def tensor(self, name: str) -> NDArray[np.float32]:
         """The tensor ``name`` in float32, C order, in memory of its own.
 

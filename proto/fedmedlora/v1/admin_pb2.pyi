@@ -37,7 +37,7 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_RUNNING: _RunState.ValueType  # 2
     """Its rounds go on."""
     RUN_STATE_COMPLETED: _RunState.ValueType  # 3
-    """All rounds are done."""
+    """All rounds are done, and their versions are in the registry."""
     RUN_STATE_FAILED: _RunState.ValueType  # 4
     """It ended early by itself."""
     RUN_STATE_ABORTED: _RunState.ValueType  # 5
@@ -53,7 +53,7 @@ RUN_STATE_INITIALISING: RunState.ValueType  # 1
 RUN_STATE_RUNNING: RunState.ValueType  # 2
 """Its rounds go on."""
 RUN_STATE_COMPLETED: RunState.ValueType  # 3
-"""All rounds are done."""
+"""All rounds are done, and their versions are in the registry."""
 RUN_STATE_FAILED: RunState.ValueType  # 4
 """It ended early by itself."""
 RUN_STATE_ABORTED: RunState.ValueType  # 5
@@ -304,6 +304,36 @@ class SiteProgress(_message.Message):
 Global___SiteProgress: _TypeAlias = SiteProgress  # noqa: Y015
 
 @_typing.final
+class EvaluatorOutcome(_message.Message):
+    """An evaluator that will not answer: it made no first adapter, or gave no scores that count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATOR_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    evaluator: _builtins.str
+    """Required."""
+    outcome: Global___SiteOutcome.ValueType
+    """Required. DECLINED by itself, or REFUSED because of what it sent."""
+    reason: _errors_pb2.Reason.ValueType
+    """Required."""
+    def __init__(
+        self,
+        *,
+        evaluator: _builtins.str = ...,
+        outcome: Global___SiteOutcome.ValueType = ...,
+        reason: _errors_pb2.Reason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluator", b"evaluator", "outcome", b"outcome", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluatorOutcome: _TypeAlias = EvaluatorOutcome  # noqa: Y015
+
+@_typing.final
 class RoundReport(_message.Message):
     """One round."""
 
@@ -319,6 +349,8 @@ class RoundReport(_message.Message):
     CLOSED_AT_FIELD_NUMBER: _builtins.int
     IS_SUBSET_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    IS_UNSCORED_FIELD_NUMBER: _builtins.int
+    EVALUATOR_OUTCOMES_FIELD_NUMBER: _builtins.int
     round_number: _builtins.int
     """Required. Counted from 1."""
     phase: Global___Phase.ValueType
@@ -327,6 +359,8 @@ class RoundReport(_message.Message):
     """Required for FAILED and ABORTED."""
     is_subset: _builtins.bool
     """Required. Whether the aggregate lacks an invited site."""
+    is_unscored: _builtins.bool
+    """Required. Whether the candidate was promoted without scores, because no evaluator gave any."""
     @_builtins.property
     def roster(self) -> _containers.RepeatedCompositeFieldContainer[Global___RosterEntry]:
         """Required. Sorted by site."""
@@ -351,6 +385,10 @@ class RoundReport(_message.Message):
     def duration(self) -> _duration_pb2.Duration:
         """Time from opening to closing, or until now."""
 
+    @_builtins.property
+    def evaluator_outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluatorOutcome]:
+        """Evaluators that will not score the candidate, in the order in which that was decided."""
+
     def __init__(
         self,
         *,
@@ -364,10 +402,12 @@ class RoundReport(_message.Message):
         closed_at: _timestamp_pb2.Timestamp | None = ...,
         is_subset: _builtins.bool = ...,
         duration: _duration_pb2.Duration | None = ...,
+        is_unscored: _builtins.bool = ...,
+        evaluator_outcomes: _abc.Iterable[Global___EvaluatorOutcome] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "closed_at", b"closed_at", "duration", b"duration", "opened_at", b"opened_at", "scores", b"scores"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "closed_at", b"closed_at", "duration", b"duration", "is_subset", b"is_subset", "opened_at", b"opened_at", "phase", b"phase", "reason", b"reason", "roster", b"roster", "round_number", b"round_number", "scores", b"scores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "closed_at", b"closed_at", "duration", b"duration", "evaluator_outcomes", b"evaluator_outcomes", "is_subset", b"is_subset", "is_unscored", b"is_unscored", "opened_at", b"opened_at", "phase", b"phase", "reason", b"reason", "roster", b"roster", "round_number", b"round_number", "scores", b"scores"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -434,6 +474,7 @@ class RunReport(_message.Message):
     SERVED_ADAPTER_FIELD_NUMBER: _builtins.int
     SERVED_VERSION_FIELD_NUMBER: _builtins.int
     SERVED_FOLDER_FIELD_NUMBER: _builtins.int
+    EVALUATOR_OUTCOMES_FIELD_NUMBER: _builtins.int
     terms_digest: _builtins.str
     """Required."""
     served_version: _builtins.int
@@ -454,7 +495,11 @@ class RunReport(_message.Message):
 
     @_builtins.property
     def served_adapter(self) -> _types_pb2.AdapterRef:
-        """The last promoted adapter, when there is one."""
+        """The last promoted adapter that is in the registry, when there is one."""
+
+    @_builtins.property
+    def evaluator_outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluatorOutcome]:
+        """Evaluators that will not make the first adapter, in the order in which that was decided."""
 
     def __init__(
         self,
@@ -466,10 +511,11 @@ class RunReport(_message.Message):
         served_adapter: _types_pb2.AdapterRef | None = ...,
         served_version: _builtins.int = ...,
         served_folder: _builtins.str = ...,
+        evaluator_outcomes: _abc.Iterable[Global___EvaluatorOutcome] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["served_adapter", b"served_adapter", "summary", b"summary", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rounds", b"rounds", "served_adapter", b"served_adapter", "served_folder", b"served_folder", "served_version", b"served_version", "summary", b"summary", "terms", b"terms", "terms_digest", b"terms_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluator_outcomes", b"evaluator_outcomes", "rounds", b"rounds", "served_adapter", b"served_adapter", "served_folder", b"served_folder", "served_version", b"served_version", "summary", b"summary", "terms", b"terms", "terms_digest", b"terms_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -136,6 +136,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The updates could not be combined."""
     REASON_ABORTED_BY_OPERATOR: _Reason.ValueType  # 124
     """An operator aborted the run."""
+    REASON_NO_EVALUATOR_LEFT: _Reason.ValueType  # 125
+    """Every evaluator known declined, or sent what was refused."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a request, an update or an assignment was refused. A gRPC error carries the name, without the prefix `REASON_`,
@@ -256,4 +258,6 @@ REASON_AGGREGATION_FAILED: Reason.ValueType  # 123
 """The updates could not be combined."""
 REASON_ABORTED_BY_OPERATOR: Reason.ValueType  # 124
 """An operator aborted the run."""
+REASON_NO_EVALUATOR_LEFT: Reason.ValueType  # 125
+"""Every evaluator known declined, or sent what was refused."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

@@ -270,7 +270,7 @@ class _OnEvaluatorAbsentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnE
     """The candidate is promoted unscored, and the report says so."""
 
 class OnEvaluatorAbsent(_OnEvaluatorAbsent, metaclass=_OnEvaluatorAbsentEnumTypeWrapper):
-    """What happens to a candidate that nobody scored by the deadline."""
+    """What happens to a candidate that nobody scored by the deadline, or that no evaluator is left to score."""
 
 ON_EVALUATOR_ABSENT_UNSPECIFIED: OnEvaluatorAbsent.ValueType  # 0
 """Refused."""
