@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.files import sync_folder
 from common.peft_folder import CONFIG_FILE, WEIGHTS_FILE, peft_config
-from coordinator.domain.values import Round, Run
+from coordinator.domain.values import Phase, Round, Run
 
 LINEAGE_FILE = "fedmedlora.json"
 
@@ -45,7 +45,7 @@ def publish(registry: Path, run: Run, closed: Round, weights: Path) -> Path:
         sync_folder(draft)
         draft.rename(folder)
         sync_folder(folder.parent)
-    if run.served is not None and run.served.version == closed.number:
+    if closed.number == max((past.number for past in run.rounds if past.phase is Phase.COMMITTED), default=0):
         _point(folder.parent / "served", folder.name)
     return folder
 
@@ -103,6 +103,7 @@ def lineage(run: Run, closed: Round) -> dict[str, object]:
             for entry in closed.roster
         ],
         "scores": _scores(closed),
+        "is_unscored": closed.is_unscored,
     }
 
 

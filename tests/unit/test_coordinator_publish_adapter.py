@@ -123,6 +123,12 @@ def test_the_card_of_an_unscored_candidate_says_so() -> None:
     assert "not scored" in model_card(run, replace(run.rounds[0], scores=None))
 
 
+@pytest.mark.parametrize("is_unscored", [True, False])
+def test_the_lineage_says_whether_a_candidate_was_promoted_unscored(is_unscored: bool) -> None:
+    run = committed_run(5)
+    assert lineage(run, replace(run.rounds[0], is_unscored=is_unscored))["is_unscored"] is is_unscored
+
+
 def test_publishing_twice_changes_nothing(tmp_path: Path, weights: Path) -> None:
     run = committed_run(5)
     folder = publish(tmp_path / "registry", run, run.rounds[0], weights)
