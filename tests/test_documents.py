@@ -16,6 +16,8 @@ from coordinator.adapters.storage.tables import METADATA
 from coordinator.cli import app as coordinator_app
 from fedmedlora.v1 import registry_pb2, rounds_pb2
 from site_agent.cli import app as site_app
+from site_agent.trainer.extraction.passage_records import parse_record
+from site_agent.trainer.extraction.passages import Passage
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -104,6 +106,14 @@ def test_a_hospital_is_told_every_field_that_leaves_it(message: type[Message]) -
     told = set(re.findall(r"`(\w+)`", section("docs/hospital.md", "What leaves, field by field")))
 
     assert leaves(message.DESCRIPTOR) - told == set()
+
+
+def test_the_passage_that_a_hospital_is_shown_is_well_formed() -> None:
+    (shown,) = re.findall(r"^ *(\{.*\})$", section("docs/hospital.md", "Configure"), re.MULTILINE)
+    passage = parse_record(shown.encode())
+
+    assert isinstance(passage, Passage), passage
+    assert len(passage.entities) == 1
 
 
 @each_page

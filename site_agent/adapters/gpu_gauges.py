@@ -29,7 +29,10 @@ class GpuGauges(Collector):
                 names.AGENT_GPU_MEMORY_LIMIT_BYTES,
             )
         )
-        for index in range(nvml.nvmlDeviceGetCount()):
+        count = 0
+        with suppress(nvml.NVMLError):
+            count = nvml.nvmlDeviceGetCount()
+        for index in range(count):
             with suppress(nvml.NVMLError):
                 device = nvml.nvmlDeviceGetHandleByIndex(index)
                 memory = nvml.nvmlDeviceGetMemoryInfo(device)

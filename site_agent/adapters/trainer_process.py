@@ -1,6 +1,7 @@
 """Starts the trainer as a child process and speaks with it in files. It reads no note, and hands the child no key.
 
-The child's output goes to a file in the order folder and never into the agent's log: it may quote what it reads.
+The child's output goes to a file in the order folder and never into the agent's log: that it quotes no note is the
+trainer's part (`trainer/quiet.py`), and here nothing depends on it.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ TRAINER_COMMAND = (sys.executable, "-P", "-m", "site_agent.trainer")
 
 # What the child may inherit; a name that is not here, such as one of a key file or a proxy, does not reach it.
 _INHERITED = (
+    "CUDA_DEVICE_ORDER",
     "CUDA_VISIBLE_DEVICES",
     "HF_HOME",
+    "HF_HUB_CACHE",
     "HOME",
     "LANG",
     "LC_ALL",
@@ -36,6 +39,7 @@ _INHERITED = (
     "NVIDIA_VISIBLE_DEVICES",
     "PATH",
     "TMPDIR",
+    "XDG_CACHE_HOME",
 )
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from common.errors import FedMedError
 from site_agent.trainer.extraction.examples import training_examples
 from site_agent.trainer.extraction.passage_files import read_passages
+from site_agent.trainer.quiet import quiet_libraries
 
 
 def main() -> int:
     """Print one line of counts and one for each entity type; the exit code of the process."""
+    quiet_libraries()
     try:
         passages = read_passages([Path(argument) for argument in sys.argv[1:]])
     except FedMedError as error:

@@ -27,6 +27,12 @@ def examples_of_round(examples: Sequence[_T], per_round: int, round_number: int,
     return [examples[order[index % len(examples)]] for index in range(start, start + per_round)]
 
 
+def shares_of(total: int, count: int) -> list[int]:
+    """``total`` in ``count`` parts that differ by one at most, the larger ones first."""
+    whole, rest = divmod(total, count)
+    return [whole + (index < rest) for index in range(count)]
+
+
 def sample_in_order(items: Sequence[_T], at_most: int, seed: int) -> list[_T]:
     """At most ``at_most`` of the items, chosen by ``seed``, in the order in which they came; all if it is 0."""
     if not 0 < at_most < len(items):

@@ -6,14 +6,12 @@ What ``fedmed-site extract`` runs as a child process. Its output is for whoever 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from common.errors import FedMedError, InputInvalidError, Reason
-from common.logging import describe_error
 from common.peft_folder import WEIGHTS_FILE
 from common.terms import PromptForm, Quantization, TaskTerms
 from site_agent.trainer.adapter_folder import read_lora, read_terms
@@ -71,9 +69,6 @@ def main() -> int:
         _run(_parse())
     except FedMedError as error:
         sys.stderr.write(f"{error.message}\n")
-        return 1
-    except Exception as error:  # its message may quote a note
-        sys.stderr.write(json.dumps(describe_error(error)) + "\n")
         return 1
     return 0
 

@@ -156,16 +156,19 @@ def test_initialise_twice_gives_the_same_file(
 
 @pytest.fixture(scope="module")
 def chain(base: BaseModelSource, no_sockets: Path, first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a TRAIN order over two files and three EVALUATE orders, performed by one process."""
+    """A folder with a TRAIN order over two files and four EVALUATE orders, performed by one process."""
     home = tmp_path_factory.mktemp("chain")
     files = [write_passages(home / f"{word}.jsonl", 10, word=word) for word in ("aspirin", "ibuprofen")]
-    (home / "other-ids.jsonl").write_text(files[1].read_text().replace('"id": "p', '"id": "q'))
-    write_order(home / "train", train(base, files[0], home / "other-ids.jsonl"), first)
+    others = [home / "q.jsonl", home / "r.jsonl"]
+    for other in others:  # an id comes once in all files
+        other.write_text(files[1].read_text().replace('"id": "p', f'"id": "{other.stem}'))
+    write_order(home / "train", train(base, files[0], others[0]), first)
     write_order(home / "bare", evaluate(base, files[0]))
     write_order(home / "adapted", evaluate(base, files[0]))
     write_order(home / "entities", replace(evaluate(base, files[0]), measure_loss=False))
+    write_order(home / "shared", replace(evaluate(base, files[0], *others), max_passages=2, generate=False))
     (home / "adapted" / ADAPTER_FILE).symlink_to(home / "train" / UPDATE_FILE)
-    done = run(no_sockets, *(home / name for name in ("train", "bare", "adapted", "entities")))
+    done = run(no_sockets, *(home / name for name in ("train", "bare", "adapted", "entities", "shared")))
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     return home
 
@@ -216,6 +219,13 @@ def test_an_evaluation_may_score_entities_without_measuring_the_loss(chain: Path
     assert scored.mean_loss is None
     progress = PROGRESS.validate_json((chain / "entities" / PROGRESS_FILE).read_bytes())
     assert (progress.step, progress.steps) == (10, 10)
+
+
+def test_no_more_passages_are_scored_than_the_order_says_however_many_files_there_are(chain: Path) -> None:
+    result = RESULT.validate_json((chain / "shared" / RESULT_FILE).read_bytes())
+    assert isinstance(result, EvaluateResult)
+    assert result.num_passages == 2
+    assert result.strict is None
 
 
 def test_a_folder_behind_a_failure_is_not_worked_on(base: BaseModelSource, no_sockets: Path, tmp_path: Path) -> None:
@@ -284,10 +294,9 @@ def test_running_out_of_memory_is_a_failure_of_its_own(
     assert failure_in(folder).reason is FailureReason.OUT_OF_MEMORY
 
 
-def test_a_crash_is_told_by_type_and_frames_and_never_by_its_message(
-    base: BaseModelSource, no_sockets: Path, first: Path, tmp_path: Path
-) -> None:
-    # A library that quotes what it was given, as libraries do.
+@pytest.fixture
+def quoting(tmp_path: Path) -> str:
+    """PYTHONPATH with a library that quotes what it was given, as libraries do."""
     (tmp_path / "sitecustomize.py").write_text(
         NO_SOCKETS
         + "import json\n"
@@ -295,9 +304,15 @@ def test_a_crash_is_told_by_type_and_frames_and_never_by_its_message(
         + "import site_agent.trainer.extraction.passage_records as records\n"
         + "records.json = type('Json', (), {'loads': staticmethod(loads)})\n"
     )
+    return os.pathsep.join([str(tmp_path), str(ROOT)])
+
+
+def test_a_crash_is_told_by_type_and_frames_and_never_by_its_message(
+    base: BaseModelSource, no_sockets: Path, first: Path, tmp_path: Path, quoting: str
+) -> None:
     notes = write_passages(tmp_path / "notes.jsonl", 3, word=SECRET)
     folder = write_order(tmp_path / "order", train(base, notes), first)
-    done = run(no_sockets, folder, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
+    done = run(no_sockets, folder, PYTHONPATH=quoting)
     failure = failure_in(folder)
     assert failure.reason is FailureReason.TRAINER_CRASHED
     assert failure.error_id.encode() in done.stderr
@@ -305,6 +320,33 @@ def test_a_crash_is_told_by_type_and_frames_and_never_by_its_message(
     assert b"passage_files.py" in done.stderr or b"passage_records.py" in done.stderr
     written = done.stdout + done.stderr + b"".join(path.read_bytes() for path in folder.iterdir())
     assert SECRET.encode() not in written
+
+
+def test_a_crash_that_cannot_be_written_down_is_not_quoted_either(
+    base: BaseModelSource, no_sockets: Path, first: Path, tmp_path: Path, quoting: str
+) -> None:
+    folder = write_order(
+        tmp_path / "order", train(base, write_passages(tmp_path / "notes.jsonl", 3, word=SECRET)), first
+    )
+    (folder / FAILURE_FILE).mkdir()
+    done = run(no_sockets, folder, PYTHONPATH=quoting)
+    assert done.returncode == 1
+    assert b"IsADirectoryError" in done.stderr
+    assert SECRET.encode() not in done.stderr
+
+
+def test_a_crash_while_notes_are_checked_is_not_quoted(no_sockets: Path, tmp_path: Path, quoting: str) -> None:
+    notes = write_passages(tmp_path / "notes.jsonl", 3, word=SECRET)
+    done = subprocess.run(
+        [sys.executable, "-m", "site_agent.trainer.check_notes", str(notes)],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": quoting},
+        cwd=no_sockets,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"LookupError" in done.stderr
+    assert SECRET.encode() not in done.stderr
 
 
 def test_without_an_order_folder_the_usage_is_told(no_sockets: Path) -> None:

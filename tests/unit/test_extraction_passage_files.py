@@ -69,6 +69,10 @@ def test_a_passage_is_read_with_its_entities_and_relations(tmp_path: Path) -> No
     )
 
 
+def test_a_passage_whose_relations_nobody_annotated_has_none(tmp_path: Path) -> None:
+    assert read_passages([write(tmp_path, line(record(relations=None)))])[0].relations == ()
+
+
 @pytest.mark.parametrize("meta", [None, {}, {"other": "d-7"}])
 def test_a_passage_without_a_document_is_its_own(tmp_path: Path, meta: object) -> None:
     assert read_passages([write(tmp_path, line(record(meta=meta)))])[0].document == "p-1"
@@ -117,7 +121,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "id missing": (line(record(id=None)), "id: missing"),
     "text missing": (line(record(text=None)), "text: missing"),
     "entities missing": (line(record(entities=None)), "entities: missing"),
-    "relations missing": (line(record(relations=None)), "relations: missing"),
+    "relations null": (line(record() | {"relations": None}), "relations: expected a list, got null"),
     "wrong type": (line(record(text=["Marfan"])), "text: expected a string, got a list"),
     "empty text": (line(record(text="", entities=[], relations=[])), "text: expected at least one character"),
     "half a surrogate pair": (line(record(id="Marfan\ud800")), "id: expected Unicode text"),

@@ -48,6 +48,13 @@ class StandInNvml:
         return SimpleNamespace(gpu=25)
 
 
+class LostDriver(StandInNvml):
+    """The binding after the driver was taken away."""
+
+    def nvmlDeviceGetCount(self) -> int:
+        raise NvmlError("driver not loaded")
+
+
 class NoDriver(StandInNvml):
     """The binding on a machine without a driver."""
 
@@ -88,6 +95,13 @@ def test_each_gpu_tells_what_it_can(registry: CollectorRegistry, monkeypatch: py
 def test_without_a_gpu_there_is_no_gpu_metric(registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", NoDriver())
     assert list(registry.collect()) == []
+
+
+def test_a_driver_that_goes_away_takes_no_other_metric_with_it(
+    registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", LostDriver())
+    assert [family.samples for family in registry.collect()] == [[], [], []]
 
 
 def test_without_the_binding_there_is_no_gpu_metric(

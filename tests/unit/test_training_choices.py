@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from site_agent.trainer.choices import choose_shots, examples_of_round, sample_in_order
+from site_agent.trainer.choices import choose_shots, examples_of_round, sample_in_order, shares_of
 from site_agent.trainer.extraction.examples import Example
 from site_agent.trainer.extraction.mentions import Mention
 
@@ -10,6 +10,12 @@ from site_agent.trainer.extraction.mentions import Mention
 def sentence(number: int, *types: str, length: int = 60) -> Example:
     entities = tuple(Mention(start=index, end=index + 1, type=kind) for index, kind in enumerate(types))
     return Example(text=f"{number:03}".ljust(length, "x"), entities=entities, offset=0, passage_id="p")
+
+
+def test_shares_add_up_and_differ_by_one_at_most() -> None:
+    assert shares_of(5, 3) == [2, 2, 1]
+    assert shares_of(2, 3) == [1, 1, 0]
+    assert shares_of(0, 2) == [0, 0]
 
 
 def test_zero_examples_a_round_means_all_in_their_order() -> None:

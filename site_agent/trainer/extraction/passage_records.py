@@ -14,8 +14,8 @@ from typing import TypeVar
 from site_agent.trainer.extraction.label_schema import ENTITY_TYPES, RELATION_TYPES
 from site_agent.trainer.extraction.passages import Entity, Passage, Relation
 
-_REQUIRED = ("id", "text", "entities", "relations")
-_OPTIONAL = ("source", "split", "meta")
+_REQUIRED = ("id", "text", "entities")
+_OPTIONAL = ("relations", "source", "split", "meta")
 _ENTITY_FIELDS = ("id", "type", "start", "end", "text")
 _RELATION_FIELDS = ("type", "head", "tail")
 _KINDS: Mapping[type, str] = {
@@ -153,6 +153,9 @@ def _entity(fields: _Fields, text: str | None) -> Entity | None:
 
 
 def _relations(record: _Fields) -> tuple[Relation, ...]:
+    """The relations; none where the record does not have the field."""
+    if "relations" not in record.values:
+        return ()
     known = _entity_ids(record.values.get("entities"))
     relations = []
     for fields in record.get_objects("relations"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from site_agent.orders import EvaluateOrder, EvaluateResult, Progress, TrainerStage
-from site_agent.trainer.choices import choose_shots, sample_in_order
+from site_agent.trainer.choices import choose_shots, sample_in_order, shares_of
 from site_agent.trainer.extraction.examples import training_examples
 from site_agent.trainer.extraction.passage_files import read_passage_sets, read_passages
 from site_agent.trainer.extraction.passages import Passage
@@ -32,7 +31,12 @@ def evaluate(order: EvaluateOrder, base_model: Path, adapter: Path, progress: Pr
     started = time.monotonic()
     sets = read_passage_sets([Path(name) for name in order.data_files])
     shots = read_passages([Path(name) for name in order.shot_files]) if order.shots else ()
-    samples = [_sample(order, passages, len(sets), shots) for passages in sets]
+    shares = shares_of(order.max_passages, len(sets))
+    samples = [
+        _sample(order, passages, share, shots)
+        for passages, share in zip(sets, shares, strict=True)
+        if share or not order.max_passages
+    ]
     loaded = load_base_model(base_model, choose_device(order.base_model.device), order.training.quantization)
     if adapter.exists():
         loaded = with_adapter(loaded, order.lora, read_adapter(adapter))
@@ -66,11 +70,10 @@ class _Sample:
     question: Question
 
 
-def _sample(order: EvaluateOrder, passages: Sequence[Passage], sets: int, shots: Sequence[Passage]) -> _Sample:
+def _sample(order: EvaluateOrder, passages: Sequence[Passage], share: int, shots: Sequence[Passage]) -> _Sample:
     question = Question.about(passages, order.task)
     candidates = [example for passage in shots for example in training_examples(passage)]
     chosen = choose_shots(candidates, order.shots, question.entity_types, order.seed)
-    share = math.ceil(order.max_passages / sets)
     return _Sample(passages=sample_in_order(passages, share, order.seed), question=replace(question, shots=chosen))
 
 
