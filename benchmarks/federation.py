@@ -16,6 +16,7 @@ from common.tls import Role
 from coordinator.adapters.pki.ca import create_ca, issue
 from demo.federation import loopback, run_prepared
 from demo.prepare import COORDINATOR_HOSTS, Addresses, Prepared, write_toml
+from demo.processes import process_group
 from fedmedlora.v1 import admin_pb2
 
 
@@ -36,7 +37,8 @@ def synthetic_federation(folder: Path, shape: str, lora: LoraTerms, *, sites: in
     names = [f"site-{number}" for number in range(1, sites + 1)]
     addresses = loopback(sites + 1)
     prepared = _prepare(folder, shape, _terms(lora, names, rounds), addresses)
-    run = run_prepared(prepared, addresses, folder / "logs", Console(file=sys.stderr, quiet=True))
+    with process_group(folder / "logs") as group:
+        run = run_prepared(prepared, addresses, group, Console(file=sys.stderr, quiet=True))
     parameters = adapter_spec(SHAPES[shape], lora, WireDtype.BF16).parameters
     return SyntheticRun(run=run, parameters=parameters)
 

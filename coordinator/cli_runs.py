@@ -9,11 +9,11 @@ from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console, Group
-from rich.live import Live
 
 from coordinator import cli_text
 from coordinator.adapters.rpc.operator_client import OperatorClient, connect
 from coordinator.adapters.terms_file import load_terms_toml
+from coordinator.cli_live import showing
 from fedmedlora.v1 import admin_pb2
 
 T = TypeVar("T")
@@ -65,14 +65,16 @@ def show(run: RunName, coordinator: Address, identity: IdentityFolder) -> None:
 @runs.command()
 def watch(run: RunName, coordinator: Address, identity: IdentityFolder) -> None:
     """Follow a run until it ends; exit code 0 when it completed, 3 when it did not."""
+    console = Console()
 
     async def follow(client: OperatorClient) -> int:
-        last = admin_pb2.RUN_STATE_UNSPECIFIED
-        with Live(console=Console(), auto_refresh=False) as live:
+        report = admin_pb2.RunReport()
+        with showing(console, _page, is_kept=True) as show:
             async for report in client.watch_run(run):
-                last = report.summary.state
-                live.update(_page(report), refresh=True)
-        return last
+                show(report)
+        if not console.is_terminal:
+            console.print(_page(report))
+        return report.summary.state
 
     if _ask(coordinator, identity, follow) != admin_pb2.RUN_STATE_COMPLETED:
         raise typer.Exit(3)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.table import Table
 
 from common.rpc_errors import reason_from_proto
 from fedmedlora.v1 import admin_pb2, errors_pb2, rounds_pb2
+
+_CLOSED_PHASES = {
+    admin_pb2.PHASE_COMMITTED,
+    admin_pb2.PHASE_REJECTED,
+    admin_pb2.PHASE_FAILED,
+    admin_pb2.PHASE_ABORTED,
+}
 
 
 def enum_word(enum: object, value: int) -> str:
@@ -87,6 +96,29 @@ def progress(entry: admin_pb2.RosterEntry) -> str:
     stage = enum_word(rounds_pb2.TrainerStage, entry.progress.stage)
     loss = f", loss {entry.progress.loss:.3f}" if entry.progress.HasField("loss") else ""
     return f"{stage} {entry.progress.step}/{entry.progress.steps}{loss}"
+
+
+def story(report: admin_pb2.RunReport) -> list[str]:
+    """The run so far, a line for each round and one for the run; a line changes when a phase or state does."""
+    rounds = [_round_line(past) for past in report.rounds]
+    run = f"run {report.summary.name}: {state(report.summary.state)} {reason(report.summary.reason)}".strip()
+    is_open = report.summary.state in (admin_pb2.RUN_STATE_INITIALISING, admin_pb2.RUN_STATE_RUNNING)
+    return [run, *rounds] if is_open else [*rounds, run]
+
+
+def _round_line(report: admin_pb2.RoundReport) -> str:
+    line = f"round {report.round_number}: {phase(report.phase)}"
+    if report.phase not in _CLOSED_PHASES:
+        return line
+    outcomes = Counter(outcome(entry.outcome) for entry in report.roster)
+    counted = ", ".join(f"{count} {name}" for name, count in outcomes.items())
+    parts = [
+        f"in {report.duration.ToTimedelta().total_seconds():.0f} s",
+        counted,
+        reason(report.reason),
+        scores(report),
+    ]
+    return f"{line} {', '.join(filter(None, parts))}"
 
 
 def scores(report: admin_pb2.RoundReport) -> str:

@@ -19,27 +19,32 @@ from rich.console import Console  # noqa: E402
 from common.errors import FedMedError  # noqa: E402
 from common.weights_io import WeightsReader  # noqa: E402
 from demo.federation import Federated, run_federation  # noqa: E402
+from demo.findings import BaseModelSize, DemoFindings  # noqa: E402
 from demo.options import DemoOptions, PrepareOptions, parse_options  # noqa: E402
 from demo.prepare import Addresses, prepare  # noqa: E402
-from demo.report import BaseModelSize, DemoFindings, print_report, write_report  # noqa: E402
-from demo.scoring import Scorer  # noqa: E402
+from demo.processes import ProcessGroup, process_group  # noqa: E402
+from demo.report import print_report, write_report  # noqa: E402
+from demo.scoring import Scorer, chains_at_once  # noqa: E402
 from site_agent.trainer.base_model_files import resolve_base_model  # noqa: E402
+
+LINE_WIDTH = 120  # of a log, which has none of its own
 
 
 def main() -> int:
     """Do the step asked for; 130 after Ctrl-C, 1 when something failed, with one sentence that says what."""
     options, addresses = parse_options(sys.argv[1:])
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else LINE_WIDTH)
     try:
         if addresses is None:
-            _demo(options, console)
+            with process_group(options.out / "logs") as group:
+                _demo(options, group, console)
         else:
             _prepare(options, addresses, console)
     except KeyboardInterrupt:
         console.print("stopped; nothing is left running")
         return 130
-    except (FedMedError, RuntimeError) as error:
-        console.print(f"[red]{error}[/red]", soft_wrap=True)
+    except (FedMedError, OSError, RuntimeError) as error:
+        console.print(str(error), style="red", soft_wrap=True, markup=False, highlight=False)
         return 1
     return 0
 
@@ -57,8 +62,9 @@ def _prepare(options: DemoOptions, addresses: PrepareOptions, console: Console) 
     console.print(f"prepared in {options.out}: {', '.join(prepared.agent_configs)}", soft_wrap=True)
 
 
-def _demo(options: DemoOptions, console: Console) -> None:
-    federated = run_federation(options, console)
+def _demo(options: DemoOptions, group: ProcessGroup, console: Console) -> None:
+    at_once = chains_at_once(options.device)
+    federated = run_federation(options, group, console)
     prepared = federated.prepared
     console.print("federation done; now scoring it beside the base model and each site on its own")
     scores = Scorer(
@@ -67,7 +73,8 @@ def _demo(options: DemoOptions, console: Console) -> None:
         corpora=prepared.corpora,
         folder=options.out / "scores",
         federated=federated.adapter_folder / "adapter_model.safetensors",
-    ).score()
+        at_once=at_once,
+    ).score(group, console)
     found = DemoFindings(
         run=federated.run,
         base_model=_size(resolve_base_model(options.base_model)),

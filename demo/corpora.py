@@ -23,14 +23,16 @@ class SiteCorpus:
     test: Path
 
 
+def site_names(options: DemoOptions) -> tuple[str, ...]:
+    """The demo's sites."""
+    return default_site_names(options.sites) if options.data is None else CORPORA[: options.sites]
+
+
 def corpora_of(options: DemoOptions, notes_folder: Path) -> tuple[SiteCorpus, ...]:
     """The corpora of the demo's sites; corpora of ``options.data`` are read where they lie, never copied."""
+    sites, root = site_names(options), options.data or notes_folder
     if options.data is None:
-        sites = default_site_names(options.sites)
         write_corpus(notes_folder, sites, options.seed, GENERATED_SIZES)
-        root = notes_folder
-    else:
-        sites, root = CORPORA[: options.sites], options.data
     return tuple(
         SiteCorpus(
             site=site, train=root / site / "train.jsonl", dev=root / site / "dev.jsonl", test=root / site / "test.jsonl"

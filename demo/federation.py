@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from coordinator.adapters.rpc.operator_client import connect
 from demo.live import follow_run
 from demo.options import DemoOptions
 from demo.prepare import Addresses, Prepared, prepare
-from demo.processes import ProcessGroup, process_group
+from demo.processes import ProcessGroup
 from fedmedlora.v1 import admin_pb2
 
 START_SECONDS = 60.0
@@ -45,7 +46,7 @@ def loopback(agents: int) -> Addresses:
     )
 
 
-def run_federation(options: DemoOptions, console: Console) -> Federated:
+def run_federation(options: DemoOptions, group: ProcessGroup, console: Console) -> Federated:
     """Prepare, start, follow to the end, stop.
 
     Raises:
@@ -57,28 +58,30 @@ def run_federation(options: DemoOptions, console: Console) -> Federated:
     )
     prepared = prepare(options, addresses)
     console.print(f"metrics of every process (Prometheus): {_urls(addresses.metrics)}", soft_wrap=True)
-    run = run_prepared(prepared, addresses, options.out / "logs", console)
+    run = run_prepared(prepared, addresses, group, console)
     return Federated(prepared=prepared, run=run)
 
 
-def run_prepared(prepared: Prepared, addresses: Addresses, logs: Path, console: Console) -> admin_pb2.RunReport:
-    """Start the processes, create the run, follow it to its end, stop the processes.
+def run_prepared(
+    prepared: Prepared, addresses: Addresses, group: ProcessGroup, console: Console
+) -> admin_pb2.RunReport:
+    """Start the processes in ``group``, create the run, follow it to its end, stop the processes.
 
     Raises:
         RuntimeError: as `run_federation`.
     """
-    with process_group(logs) as group:
-        group.start("coordinator", "coordinator", "serve", "--config", str(prepared.coordinator_config))
-        _wait_until_serving(addresses.coordinator, prepared.operator_identity, group)
-        for name, config in prepared.agent_configs.items():
-            group.start(name, "site_agent", "run", "--config", str(config), environment={"OMP_NUM_THREADS": "1"})
-        asyncio.run(_create(addresses.coordinator, prepared))
-        run = follow_run(
-            addresses.coordinator, prepared.operator_identity, prepared.terms.name, console, lambda: _all_alive(group)
-        )
+    group.start("coordinator", "coordinator", "serve", "--config", str(prepared.coordinator_config))
+    _wait_until_serving(addresses.coordinator, prepared.operator_identity, group)
+    for name, config in prepared.agent_configs.items():
+        group.start(name, "site_agent", "run", "--config", str(config), environment={"OMP_NUM_THREADS": "1"})
+    asyncio.run(_create(addresses.coordinator, prepared))
+    run = follow_run(
+        addresses.coordinator, prepared.operator_identity, prepared.terms.name, console, lambda: _all_alive(group)
+    )
+    group.stop()
     if run.summary.state != admin_pb2.RUN_STATE_COMPLETED or not run.served_folder:
         state = admin_pb2.RunState.Name(run.summary.state)
-        raise RuntimeError(f"the run ended as {state}; the processes' logs are in {logs}")
+        raise RuntimeError(f"the run ended as {state}; the processes' logs are beside {group.log_of('coordinator')}")
     return run
 
 
@@ -91,11 +94,10 @@ def _wait_until_serving(address: str, identity: Path, group: ProcessGroup) -> No
     ends_at = time.monotonic() + START_SECONDS
     while time.monotonic() < ends_at:
         _all_alive(group)
-        try:
+        with suppress(FedMedError):  # it does not listen yet
             if asyncio.run(_is_serving(address, identity)):
                 return
-        except FedMedError:
-            time.sleep(0.2)
+        time.sleep(0.2)
     raise RuntimeError(f"the coordinator does not serve after {START_SECONDS:g} s: {group.log_of('coordinator')}")
 
 

@@ -1,4 +1,4 @@
-"""Shows a run while it goes on: phase, roster, losses, from the coordinator's own WatchRun stream."""
+"""Follows the demo's run by the coordinator's own WatchRun stream, and watches over the processes meanwhile."""
 
 from __future__ import annotations
 
@@ -7,38 +7,36 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 
 from coordinator import cli_text
 from coordinator.adapters.rpc.operator_client import connect
+from coordinator.cli_live import showing
 from fedmedlora.v1 import admin_pb2
+
+CHECK_SECONDS = 1.0
 
 
 def follow_run(
     address: str, identity: Path, run: str, console: Console, check: Callable[[], None]
 ) -> admin_pb2.RunReport:
-    """Follow a run to its end; ``check`` is called at each change and raises when a process has died."""
+    """Follow a run to its end; ``check`` is called every second, and raises when a process has died."""
 
     async def follow() -> admin_pb2.RunReport:
+        report = admin_pb2.RunReport()
         async with connect(address, identity) as client:
-            report = admin_pb2.RunReport()
-            with Live(console=console, auto_refresh=False, transient=console.is_terminal) as live:
-                async for report in client.watch_run(run):
-                    check()
-                    if console.is_terminal:
-                        live.update(page(report), refresh=True)
-            return report
+            reports = client.watch_run(run)
+            with showing(console, page, is_kept=False) as show:
+                while True:
+                    coming = asyncio.ensure_future(anext(reports, None))
+                    while not (await asyncio.wait({coming}, timeout=CHECK_SECONDS))[0]:
+                        check()
+                    if (latest := coming.result()) is None:
+                        return report
+                    show(report := latest)
 
     return asyncio.run(follow())
 
 
 def page(report: admin_pb2.RunReport) -> RenderableType:
-    """The run as it stands: its state, and the roster of its latest round."""
-    parts: list[RenderableType] = [f"run {report.summary.name}: {cli_text.state(report.summary.state)}"]
-    for past in report.rounds[:-1]:
-        seconds = past.duration.ToTimedelta().total_seconds()
-        phase = cli_text.phase(past.phase)
-        parts.append(f"round {past.round_number}: {phase} in {seconds:.0f} s, {cli_text.scores(past)}")
-    for current in report.rounds[-1:]:
-        parts.append(cli_text.round_table(current))
-    return Group(*parts)
+    """The run as it stands: its story, and the roster of its latest round."""
+    return Group(*cli_text.story(report), *(cli_text.round_table(latest) for latest in report.rounds[-1:]))

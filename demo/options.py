@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_BASE_MODEL = Path(".cache/smollm2-135m")
-# The corpora that DATA= must hold, one folder each, as ../shared/data/README.md describes them.
+# The corpora that DATA= must hold, one folder each, with these files; docs/hospital.md has their format.
 CORPORA = ("maccrobat", "chia", "phee")
+CORPUS_FILES = ("train.jsonl", "dev.jsonl", "test.jsonl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +50,10 @@ def parse_options(arguments: list[str]) -> tuple[DemoOptions, PrepareOptions | N
     """What to run, or what to prepare and not run; empty environment variables count as unset."""
     parser = argparse.ArgumentParser(prog="python -m demo", description="A whole federation on this machine.")
     parser.add_argument("step", nargs="?", choices=("run", "prepare"), default="run")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the demo (made anew)")
-    parser.add_argument("--model", default=_env("MODEL", str(DEFAULT_BASE_MODEL)), help="base model: folder or hub id")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the demo, emptied first")
+    parser.add_argument(
+        "--model", default=_env("MODEL", str(DEFAULT_BASE_MODEL)), help="folder or cached hub id of a base model"
+    )
     parser.add_argument("--data", default=_env("DATA", ""), help="folder of annotated corpora; empty generates notes")
     parser.add_argument("--sites", type=_count, default=_env("SITES", "3"), help="number of sites")
     parser.add_argument("--rounds", type=_count, default=_env("ROUNDS", "3"), help="number of rounds")
@@ -58,7 +61,12 @@ def parse_options(arguments: list[str]) -> tuple[DemoOptions, PrepareOptions | N
     parser.add_argument("--examples", type=_count, default="80", help="sentence-level examples a site and round")
     parser.add_argument("--test-passages", type=_count, default="25", help="scored passages a site")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--three-shot", action="store_true", help="score the base model with worked examples, too")
+    parser.add_argument(
+        "--three-shot",
+        action="store_true",
+        default=_env("THREE_SHOT", "0") != "0",
+        help="score the base model with three worked examples in its prompt, too",
+    )
     addresses = parser.add_argument_group("prepare only", "addresses of a federation that something else starts")
     addresses.add_argument("--coordinator", default="coordinator:8443", help="what agents dial")
     addresses.add_argument("--listen", default="0.0.0.0:8443", help="where the coordinator listens")
@@ -66,10 +74,8 @@ def parse_options(arguments: list[str]) -> tuple[DemoOptions, PrepareOptions | N
     addresses.add_argument("--base-model-at", default="", help="where agents find the base model, if elsewhere")
     given = parser.parse_args(arguments)
     data = Path(given.data).resolve() if given.data else None
-    if data is not None and not (data / CORPORA[0] / "train.jsonl").is_file():
-        parser.error(f"DATA: expected a folder with {CORPORA[0]}/train.jsonl, got {data}")
-    if data is not None and given.sites > len(CORPORA):
-        parser.error(f"SITES: expected at most {len(CORPORA)} with DATA, one for each corpus, got {given.sites}")
+    if data is not None and (problem := _what_is_wrong_with(data, given.sites)):
+        parser.error(problem)
     options = DemoOptions(
         out=given.out.resolve(),
         base_model=str(Path(given.model).resolve()) if Path(given.model).is_dir() else given.model,
@@ -90,6 +96,14 @@ def parse_options(arguments: list[str]) -> tuple[DemoOptions, PrepareOptions | N
         metrics_listen=given.metrics_listen,
         base_model=given.base_model_at,
     )
+
+
+def _what_is_wrong_with(data: Path, sites: int) -> str | None:
+    if sites > len(CORPORA):
+        return f"SITES: expected at most {len(CORPORA)} with DATA, one for each corpus, got {sites}"
+    needed = [f"{corpus}/{name}" for corpus in CORPORA[:sites] for name in CORPUS_FILES]
+    missing = [name for name in needed if not (data / name).is_file()]
+    return f"DATA: expected files of annotated passages in {data}, missing: {', '.join(missing)}" if missing else None
 
 
 def _env(name: str, default: str) -> str:

@@ -4,7 +4,7 @@
 
     <out>/ca                                         the consortium's CA
     <out>/coordinator/{identity/, coordinator.toml}  and later state/
-    <out>/operator/{identity/, terms.toml}
+    <out>/operator/{identity/, terms.toml}           and a mark that the folder is a demo's
     <out>/agents/<name>/{identity/, site.toml}       generated notes, and later state/
 
 Each folder holds what one trust position may see, and its configuration names nothing outside it but the base model
@@ -17,6 +17,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,11 +25,14 @@ from pathlib import Path
 from common.terms import GateMetric, GateTerms, LoraTerms, RoundTerms, Schedule, TaskTerms, Terms, TrainingTerms
 from common.tls import Role
 from coordinator.adapters.pki.ca import create_ca, issue
-from demo.corpora import SiteCorpus, corpora_of
+from demo.corpora import SiteCorpus, corpora_of, site_names
 from demo.options import DemoOptions
 from site_agent.trainer.base_model_files import describe_base_model, resolve_base_model
 
 CONSORTIUM = "demo"
+# Says that a folder is a demo's to empty. Not in the folder itself, which containers cannot write to: its folders are
+# mounted.
+MARK = Path("operator/made-by-the-demo")
 EVALUATOR = "evaluator"
 VALIDATION_PASSAGES = 30
 ENTITY_TYPES = ("drug", "problem", "test", "treatment")
@@ -66,13 +70,18 @@ class Prepared:
 
 
 def prepare(options: DemoOptions, addresses: Addresses) -> Prepared:
-    """Make the demo's folder anew."""
+    """Make the demo's folder anew, once everything that it is made of was found.
+
+    Raises:
+        InputInvalidError: the base model cannot be used.
+        RuntimeError: ``options.out`` holds files and is not a demo's folder.
+    """
+    terms = demo_terms(options, site_names(options))
     _empty(options.out)
     create_ca(options.out / "ca", CONSORTIUM)
     _issue(options, Role.COORDINATOR, "coordinator", options.out / "coordinator")
     _issue(options, Role.OPERATOR, "operator", options.out / "operator")
     corpora = corpora_of(options, options.out / "agents")
-    terms = demo_terms(options, [corpus.site for corpus in corpora])
     _write_terms(options.out / "operator" / "terms.toml", terms)
     return Prepared(
         coordinator_config=_coordinator(options, addresses),
@@ -113,13 +122,25 @@ def demo_terms(options: DemoOptions, sites: Sequence[str]) -> Terms:
     )
 
 
-def _empty(folder: Path) -> None:
-    """Remove what an earlier demo left; the folder itself and mounted folders in it stay."""
-    for path in sorted(folder.glob("**/*"), reverse=True) if folder.is_dir() else ():
-        if path.is_symlink() or path.is_file():
+def _empty(out: Path) -> None:
+    """Remove what an earlier demo left, and nothing else; the folder itself and mounted folders in it stay."""
+    mark = out / MARK
+    if out.exists() and not out.is_dir():
+        raise RuntimeError(f"expected a folder for the demo, got a file: {out}")
+    if not mark.exists() and not all(map(_is_folder, out.rglob("*"))):
+        raise RuntimeError(f"{out} holds files that no demo made: name an empty or a new folder, or empty it yourself")
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.write_text("A demo made the folder above, and the next one empties it.\n", encoding="utf-8")
+    for path in sorted(out.rglob("*"), reverse=True):  # what is in a folder before the folder
+        if _is_folder(path):
+            with suppress(OSError):  # it is mounted, or holds one that is, or the mark
+                path.rmdir()
+        elif path != mark:
             path.unlink()
-        elif not path.is_mount():
-            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _issue(options: DemoOptions, role: Role, name: str, home: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -11,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h: the kernel signals the child when its parent dies
+from site_agent.adapters import leash
+
 TERM_SECONDS = 15.0
 
 
@@ -22,19 +22,26 @@ class ProcessGroup:
         self._log_folder = log_folder
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, module: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
-        """Run ``python -m module arguments`` as ``name``; its output goes to ``<name>.log``."""
-        command = [sys.executable, "-m", module, *arguments]
-        self._log_folder.mkdir(parents=True, exist_ok=True)
-        with (self._log_folder / f"{name}.log").open("ab") as log:
+    def start(
+        self,
+        name: str,
+        module: str,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        log: Path | None = None,
+    ) -> None:
+        """Run ``python -m module arguments`` as ``name``; its output goes to ``log``, or else to ``<name>.log``."""
+        leashed = [sys.executable, "-S", "-E", leash.__file__, str(os.getpid())]  # killed when this process is killed
+        log = log or self.log_of(name)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
             self._running[name] = subprocess.Popen(
-                command,
+                [*leashed, sys.executable, "-m", module, *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
             )
 
     def ended(self) -> dict[str, int]:
@@ -45,10 +52,6 @@ class ProcessGroup:
     def log_of(self, name: str) -> Path:
         """Where the output of ``name`` goes."""
         return self._log_folder / f"{name}.log"
-
-    def wait(self, name: str) -> int:
-        """Wait for one process; returns its exit code."""
-        return self._running[name].wait()
 
     def stop(self, names: Sequence[str] | None = None) -> None:
         """Ask with SIGTERM, wait, and kill what is left, children included."""
@@ -71,6 +74,8 @@ def process_group(log_folder: Path) -> Iterator[ProcessGroup]:
     try:
         yield group
     finally:
+        for number in previous:
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C does not keep this from ending them
         group.stop()
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -78,10 +83,6 @@ def process_group(log_folder: Path) -> Iterator[ProcessGroup]:
 
 def _raise_interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:

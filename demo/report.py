@@ -1,89 +1,61 @@
-"""What a demo found out: ``report.json``, and the same for a terminal. Computes no score itself."""
+"""Tells what a demo found out: ``report.json``, and the same for a terminal. Computes no score itself."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shlex
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from coordinator import cli_text
-from demo.scoring import ScoreKey
+from demo.findings import (
+    FEDERATED,
+    THREE_SHOT,
+    ZERO_SHOT,
+    DemoFindings,
+    details_of,
+    margins,
+    means,
+    scored_notes,
+    scores_of,
+    single_site,
+    travelled,
+)
 from fedmedlora.v1 import admin_pb2
-from site_agent.orders import EvaluateResult
-from site_agent.trainer.extraction.scoring import f1
 
-# Models that are the same for every site, in the order of the table; the three-shot one only when asked for.
-SHARED_MODELS = {"zero_shot": "zero-shot", "three_shot": "3-shot", "federated": "federation"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaseModelSize:
-    """The base model, as it would travel if it did."""
-
-    parameters: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoFindings:
-    """Everything that the report is made of."""
-
-    run: admin_pb2.RunReport
-    base_model: BaseModelSize
-    scores: Mapping[ScoreKey, EvaluateResult]
-    sites: Sequence[str]
-    adapter_folder: Path
-    adapter_parameters: int
-    base_model_location: str
-    sample_note: Path
+_TITLES = {ZERO_SHOT: "zero-shot", THREE_SHOT: "3-shot", FEDERATED: "federation"}
 
 
 def report_document(found: DemoFindings) -> dict[str, object]:
     """The content of ``report.json``."""
-    models = [model for model in SHARED_MODELS if ScoreKey(model=model, site=found.sites[0]) in found.scores]
-    scores = {model: {site: _scores(found, model, site) for site in found.sites} for model in models}
-    scores["single_site"] = {site: _scores(found, f"single_site:{site}", site) for site in found.sites}
+    sites = found.sites
+    scores = {model: {site: scores_of(found, model, site) for site in sites} for model in found.shared_models}
+    scores["single_site"] = {site: scores_of(found, single_site(site), site) for site in sites}
     cross = {
-        trained: {site: _scores(found, f"single_site:{trained}", site) for site in found.sites if site != trained}
-        for trained in found.sites
+        trained: {site: scores_of(found, single_site(trained), site) for site in sites if site != trained}
+        for trained in sites
     }
+    details: dict[str, dict[str, object]] = {}
+    for key, result in found.scores.items():
+        details.setdefault(key.model, {})[key.site] = details_of(result)
     return {
         "base_model": {"parameters": found.base_model.parameters, "bytes": found.base_model.bytes},
         "rounds": [_round(past) for past in found.run.rounds],
+        "travelled": travelled(found),
         "scores": scores,
         "single_site_on_other_sites": cross,
+        "test_notes": {site: scored_notes(found, site) for site in sites},
+        "margins": {site: margins(found, site) for site in sites},
         "means": means(found),
+        "details": details,
         "adapter": {
             "path": str(found.adapter_folder),
             "digest": found.run.served_adapter.digest,
             "parameters": found.adapter_parameters,
         },
     }
-
-
-def means(found: DemoFindings) -> dict[str, float]:
-    """Mean strict F1 over sites of the federated model, and of single-site models on the other sites' notes."""
-    federated = [_scores(found, "federated", site)["strict_f1"] for site in found.sites]
-    others = [
-        _scores(found, f"single_site:{trained}", site)["strict_f1"]
-        for trained in found.sites
-        for site in found.sites
-        if site != trained
-    ]
-    return {
-        "federated_strict_f1": sum(federated) / len(federated),
-        "single_site_on_other_sites_strict_f1": sum(others) / len(others) if others else 0.0,
-    }
-
-
-def _scores(found: DemoFindings, model: str, site: str) -> dict[str, float]:
-    result = found.scores[ScoreKey(model=model, site=site)]
-    assert result.strict is not None and result.lenient is not None, "a scored model has counts"
-    return {"strict_f1": f1(result.strict), "lenient_f1": f1(result.lenient)}
 
 
 def _round(past: admin_pb2.RoundReport) -> dict[str, object]:
@@ -117,36 +89,67 @@ def print_report(console: Console, found: DemoFindings, report: Path) -> None:
     for past in found.run.rounds:
         console.print(cli_text.round_table(past))
         console.print(f"  candidate: {cli_text.scores(past)}\n")
-    console.print(_bytes_line(found))
+    console.print(_bytes_line(found), soft_wrap=True)
     console.print(_score_table(found))
+    console.print(_margin_table(found))
     mean = means(found)
     console.print(
-        f"mean strict F1: federated {mean['federated_strict_f1']:.3f}; single-site models on the other sites' notes "
-        f"{mean['single_site_on_other_sites_strict_f1']:.3f}\n"
+        f"mean strict F1 over sites: federation {_number(mean['federated_strict_f1'])}; single-site models on the "
+        f"other sites' notes {_number(mean['single_site_on_other_sites_strict_f1'])}\n",
+        soft_wrap=True,
     )
-    console.print(f"adapter (a plain PEFT folder): {found.adapter_folder}", soft_wrap=True)
-    command = f"fedmed-site extract --base-model {found.base_model_location} --adapter {found.adapter_folder}"
-    console.print(f"use it on a note:\n  {command} {found.sample_note}", soft_wrap=True)
-    console.print(f"report: {report}", soft_wrap=True)
+    command = ["fedmed-site", "extract", "--base-model", found.base_model_location]
+    command += ["--adapter", str(found.adapter_folder), str(found.sample_note)]
+    for line in (
+        f"adapter (a plain PEFT folder): {found.adapter_folder}",
+        f"use it on a note:\n  {shlex.join(command)}",
+        f"report: {report}",
+    ):
+        console.print(line, soft_wrap=True, markup=False, emoji=False)
 
 
 def _bytes_line(found: DemoFindings) -> str:
-    entries = [entry for past in found.run.rounds for entry in past.roster]
-    moved = sum(entry.upload_bytes + entry.download_bytes for entry in entries)
-    full = 2 * found.base_model.bytes * sum(bool(entry.upload_bytes) for entry in entries)
-    share = moved / full if full else 0.0
+    moved = travelled(found)
+    trips = moved["sites_and_rounds"] or 1
+    up, down = moved["upload_bytes"], moved["download_bytes"]
     return (
-        f"travelled in all rounds, both ways: {moved / 1e6:.1f} MB; the full model would have been {full / 1e6:,.0f} MB"
-        f" ({share:.1%} of it)\n"
+        f"travelled between coordinator and sites: {_megabytes(up + down)}, for each site and round "
+        f"{_megabytes(up / trips)} up and {_megabytes(down / trips)} down; the full model "
+        f"({_megabytes(found.base_model.bytes)}) each time: {_megabytes(moved['full_model_bytes'])}, so this was "
+        f"{moved['share_of_full_model']:.1%} of it\n"
     )
+
+
+def _megabytes(count: float) -> str:
+    return f"{count / 1e6:,.2f} MB"
 
 
 def _score_table(found: DemoFindings) -> Table:
     table = Table("site", title="entity F1 on each site's held-out notes, strict / lenient")
-    models = [model for model in SHARED_MODELS if ScoreKey(model=model, site=found.sites[0]) in found.scores]
-    for column in (*(SHARED_MODELS[model] for model in models), "that site alone"):
+    for column in (*(_TITLES[model] for model in found.shared_models), "that site alone"):
         table.add_column(column, justify="right")
     for site in found.sites:
-        cells = [_scores(found, model, site) for model in (*models, f"single_site:{site}")]
+        cells = [scores_of(found, model, site) for model in (*found.shared_models, single_site(site))]
         table.add_row(site, *(f"{cell['strict_f1']:.3f} / {cell['lenient_f1']:.3f}" for cell in cells))
     return table
+
+
+def _margin_table(found: DemoFindings) -> Table:
+    """How sure the federation's strict F1 is, and how far it is from the others."""
+    table = Table("site", title="the federation's strict F1: on how much, how sure, against the others")
+    asked = {"federated_minus_zero_shot": "- zero-shot", "federated_over_single_site": "/ that site alone"}
+    if THREE_SHOT in found.shared_models:
+        asked["federated_minus_three_shot"] = "- 3-shot"
+    for column in ("passages", "sentences", "entities", "95 % interval", *asked.values()):
+        table.add_column(column, justify="right")
+    for site in found.sites:
+        interval = found.result(FEDERATED, site).strict_interval
+        sure = f"{interval.low:.3f} - {interval.high:.3f}" if interval else ""
+        margin = margins(found, site)
+        counts = map(str, scored_notes(found, site).values())
+        table.add_row(site, *counts, sure, *(_number(margin[name]) for name in asked))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

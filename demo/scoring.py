@@ -1,26 +1,25 @@
 """Trains single-site models and scores every model on every site's held-out notes, with the sites' own trainer.
 
-The orders are those that an agent writes. A *chain* is a row of orders that one trainer process works through; as many
-chains run beside each other as there are cores.
+It writes orders, the same that an agent writes, and reads results; `demo/chains.py` runs them.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from rich.console import Console
 
 from common.adapter import FactorSet
 from common.terms import Terms
+from demo.chains import Chain, Link, run_chains
 from demo.corpora import SiteCorpus
 from demo.options import DemoOptions
+from demo.processes import ProcessGroup
 from site_agent.orders import (
     ADAPTER_FILE,
-    FAILURE_FILE,
     ORDER,
     ORDER_FILE,
     RESULT,
@@ -45,12 +44,24 @@ class ScoreKey:
     site: str
 
 
+def chains_at_once(device: str) -> int:
+    """One trainer a core; one alone on a GPU, whose memory is not to be shared out by luck.
+
+    Raises:
+        InputInvalidError: DEVICE_UNAVAILABLE.
+    """
+    from site_agent.trainer.training.base_model import choose_device  # torch, which takes seconds
+
+    return 1 if choose_device(device).type == "cuda" else len(os.sched_getaffinity(0))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scorer:
-    """Makes the orders and runs them.
+    """Makes the orders and has them run.
 
     Attributes:
         federated: The adapter that the federation published (safetensors).
+        at_once: Trainers beside each other.
     """
 
     options: DemoOptions
@@ -58,61 +69,69 @@ class Scorer:
     corpora: Sequence[SiteCorpus]
     folder: Path
     federated: Path
+    at_once: int
 
-    def score(self) -> Mapping[ScoreKey, EvaluateResult]:
+    def score(self, group: ProcessGroup, console: Console) -> Mapping[ScoreKey, EvaluateResult]:
         """Every model on every site's test notes.
 
         Raises:
-            RuntimeError: a trainer failed; names the order's folder.
+            RuntimeError: a trainer failed; says why.
         """
         # The longest first, so that no core is left with one of them at the end.
         chains = [*(self._single_site(corpus) for corpus in self.corpora), self._federated(), *self._base_model()]
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            list(pool.map(_run_chain, chains))
+        run_chains(chains, self.at_once, group, console)
         scores = {}
-        for folder in (folder for chain in chains for folder in chain if folder.name.startswith("on-")):
+        for folder in (link.folder for chain in chains for link in chain.links):
             result = RESULT.validate_json((folder / RESULT_FILE).read_bytes())
-            assert isinstance(result, EvaluateResult)
-            scores[ScoreKey(model=folder.parent.name, site=folder.name.removeprefix("on-"))] = result
+            if isinstance(result, EvaluateResult):
+                scores[ScoreKey(model=folder.parent.name, site=folder.name.removeprefix("on-"))] = result
         return scores
 
-    def _single_site(self, corpus: SiteCorpus) -> list[Path]:
-        """The same first adapter, as many examples as in all rounds together, then every site's test notes."""
+    def _single_site(self, corpus: SiteCorpus) -> Chain:
+        """Round after round as in the federation, from the same first adapter and on the same sentences, but alone."""
         home = self.folder / f"single_site:{corpus.site}"
-        examples = self.terms.training.examples_per_round * self.options.rounds
-        training = replace(self.terms.training, examples_per_round=examples)
         first = InitialiseOrder(
             base_model=self._source(),
             lora=self.terms.lora,
-            seed=training.seed,
+            seed=self.terms.training.seed,
             wire_dtype=self.terms.aggregation.wire_dtype,
         )
-        train = TrainOrder(
+        links = [_write(home / "first", f"{corpus.site} alone, first adapter", first)]
+        for round_number in range(1, self.terms.rounds.count + 1):
+            says = f"{corpus.site} alone, round {round_number}"
+            before = links[-1].folder / UPDATE_FILE
+            links.append(_write(home / f"round-{round_number}", says, self._training(corpus, round_number), before))
+        trained = links[-1].folder / UPDATE_FILE
+        links.extend(self._evaluation(home, f"{corpus.site} alone", on, trained) for on in self.corpora)
+        return Chain(folder=home, links=links)
+
+    def _federated(self) -> Chain:
+        home = self.folder / "federated"
+        links = [self._evaluation(home, "federation", on, self.federated) for on in self.corpora]
+        return Chain(folder=home, links=links)
+
+    def _base_model(self) -> list[Chain]:
+        zero, three = self.folder / "zero_shot", self.folder / "three_shot"
+        links = [self._evaluation(zero, "zero-shot", on, None) for on in self.corpora]
+        if self.options.with_three_shot:
+            links += [self._evaluation(three, "3-shot", on, None, FEW_SHOTS) for on in self.corpora]
+        return [Chain(folder=link.folder, links=[link]) for link in links]
+
+    def _training(self, corpus: SiteCorpus, round_number: int) -> TrainOrder:
+        return TrainOrder(
             base_model=self._source(),
             lora=self.terms.lora,
             task=self.terms.task,
-            training=training,
+            training=self.terms.training,
             data_files=(str(corpus.train),),
             trained=FactorSet.A_AND_B,
             uploaded=FactorSet.A_AND_B,
-            round_number=1,
-            seed=training.seed,
+            round_number=round_number,
+            seed=self.terms.training.seed,
             wire_dtype=self.terms.aggregation.wire_dtype,
         )
-        chain = [_write(home / "first", first), _write(home / "train", train, home / "first" / UPDATE_FILE)]
-        tests = [self._evaluate(home, on, home / "train" / UPDATE_FILE) for on in self.corpora]
-        return [*chain, *tests]
 
-    def _federated(self) -> list[Path]:
-        return [self._evaluate(self.folder / "federated", on, self.federated) for on in self.corpora]
-
-    def _base_model(self) -> list[list[Path]]:
-        chains = [[self._evaluate(self.folder / "zero_shot", on, None)] for on in self.corpora]
-        if self.options.with_three_shot:
-            chains += [[self._evaluate(self.folder / "three_shot", on, None, FEW_SHOTS)] for on in self.corpora]
-        return chains
-
-    def _evaluate(self, home: Path, on: SiteCorpus, adapter: Path | None, shots: int = 0) -> Path:
+    def _evaluation(self, home: Path, model: str, on: SiteCorpus, adapter: Path | None, shots: int = 0) -> Link:
         order = EvaluateOrder(
             base_model=self._source(),
             lora=self.terms.lora,
@@ -122,9 +141,10 @@ class Scorer:
             shot_files=(str(on.train),) if shots else (),
             shots=shots,
             max_passages=self.options.test_passages,
+            measure_loss=False,
             seed=self.options.seed,
         )
-        return _write(home / f"on-{on.site}", order, adapter)
+        return _write(home / f"on-{on.site}", f"{model} on the notes of {on.site}", order, adapter)
 
     def _source(self) -> BaseModelSource:
         return BaseModelSource(
@@ -132,20 +152,9 @@ class Scorer:
         )
 
 
-def _write(folder: Path, order: Order, adapter: Path | None = None) -> Path:
+def _write(folder: Path, says: str, order: Order, adapter: Path | None = None) -> Link:
     folder.mkdir(parents=True)
     (folder / ORDER_FILE).write_bytes(ORDER.dump_json(order, indent=2))
     if adapter is not None:  # it may not be there yet: an earlier order of the chain writes it
         (folder / ADAPTER_FILE).symlink_to(adapter.resolve())
-    return folder
-
-
-def _run_chain(folders: Sequence[Path]) -> None:
-    command = [sys.executable, "-m", "site_agent.trainer", *map(str, folders)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    for folder in folders:
-        if not (folder / RESULT_FILE).is_file():
-            failure = folder / FAILURE_FILE
-            said = failure.read_text(encoding="utf-8") if failure.is_file() else "it said nothing"
-            raise RuntimeError(f"the trainer failed on {folder}: {said}")
+    return Link(folder=folder, says=says)
