@@ -34,12 +34,12 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
 
 .PHONY: demo
-demo: export ROUNDS SITES DEVICE MODEL DATA
-demo: $(SETUP_STAMP) $(if $(MODEL),,$(BASE_MODEL)/config.json) ## a whole federation here [ROUNDS= SITES= DEVICE= MODEL= DATA=]
+demo: export ROUNDS SITES DEVICE MODEL DATA THREE_SHOT
+demo: $(SETUP_STAMP) $(if $(MODEL),,$(BASE_MODEL)/config.json) ## a whole federation here [ROUNDS= SITES= DEVICE= MODEL= DATA= THREE_SHOT=1]
 	@exec python -m demo
 
 .PHONY: test
-test: $(SETUP_STAMP) $(BASE_MODEL)/config.json ## run the tests [ARGS=for-pytest]
+test: $(SETUP_STAMP) ## run the tests [ARGS=for-pytest]
 	@python -m pytest -rs $(ARGS)
 
 .PHONY: check

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -18,10 +17,6 @@ from common.tls import harden_tls
 harden_tls()
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
-
-ROOT = Path(__file__).parents[1]
-CORPORA = Path(os.environ.get("FEDMED_CORPORA", ROOT.parent / "shared" / "data"))
-BASE_MODEL = ROOT / ".cache" / "smollm2-135m"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -34,31 +29,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
-def corpora() -> Path:
-    """Folder of the annotated corpora, one folder each."""
-    if not CORPORA.is_dir():
-        pytest.skip("no annotated corpora: FEDMED_CORPORA names their folder")
-    return CORPORA
-
-
-@pytest.fixture(scope="session")
-def real_base_model() -> Path:
-    """Folder of SmolLM2-135M, which ``make test`` makes."""
-    if not (BASE_MODEL / "config.json").is_file():
-        _skip_unless_ci("no base model: make setup makes it")
-    return BASE_MODEL
-
-
-@pytest.fixture(scope="session")
 def promtool() -> str:
     """Prometheus's own checker; where it is, Prometheus is."""
     path = shutil.which("promtool")
     if path is None:
-        _skip_unless_ci("no Prometheus: Debian's package `prometheus` has it")
+        skip_unless_ci("no Prometheus: Debian's package `prometheus` has it")
     return str(path)
 
 
-def _skip_unless_ci(why: str) -> None:
+def skip_unless_ci(why: str) -> None:
     """Skip; in CI, which installs this, fail: a skipped suite would look like a passed one."""
     if os.environ.get("CI"):
         pytest.fail(why)

@@ -1,6 +1,7 @@
-"""The way from notes to scores on the real corpora beside the checkout; skips, and says so, without them.
+"""The way from notes to scores on real corpora; skips, and says so, without them.
 
-``FEDMED_CORPORA`` names another folder. Nothing printed or asserted here shows text of a corpus.
+``FEDMED_CORPORA`` names their folder; else it is looked for beside the project. Nothing printed or asserted here shows
+text of a corpus.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ CEILINGS = {"maccrobat": 0.995, "chia": 0.96, "phee": 0.985, "bc5cdr": 0.999, "n
 
 pytestmark = [
     pytest.mark.corpora,
-    pytest.mark.skipif(not CORPORA.is_dir(), reason=f"no corpora: set FEDMED_CORPORA or place them at {CORPORA}"),
+    pytest.mark.skipif(not CORPORA.is_dir(), reason=f"no folder of corpora: FEDMED_CORPORA names it, got {CORPORA}"),
 ]
 
 
