@@ -210,18 +210,21 @@ async def test_an_upload_that_is_cancelled_as_it_is_opened_leaves_no_open_file(
         return read(handle, count, offset)
 
     monkeypatch.setattr(os, "pread", read_when_told)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_file_count()
     for _ in range(10):
         opening = asyncio.ensure_future(blobs.open_partial(ONE, digest))
-        while not is_reading.is_set():
-            await asyncio.sleep(0)
+        await asyncio.to_thread(is_reading.wait)
         opening.cancel()
         may_read.set()
         with pytest.raises(asyncio.CancelledError):
             await opening
         is_reading.clear()
         may_read.clear()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_file_count() == before
+
+
+def open_file_count() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_a_disk_that_really_has_no_room_is_full_and_keeps_what_it_has(tmp_path: Path) -> None:
