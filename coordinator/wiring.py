@@ -54,7 +54,7 @@ async def _serve(config: CoordinatorConfig) -> None:
     presence = Presence(clock.monotonic, linger_seconds=config.coordinator.poll_hold)
     driver = RoundDriver(store, presence, Story(log, metrics), clock)
     answers = Answers(driver, clock)
-    meter = TrafficMeter(store, metrics)
+    meter = TrafficMeter(store)
     performer = CommandPerformer(
         driver=driver,
         blobs=blobs,
@@ -76,7 +76,7 @@ async def _serve(config: CoordinatorConfig) -> None:
     )
     admin = AdminUseCases(driver=driver, answers=answers, presence=presence, store=store, clock=clock)
     servicers = Servicers(rounds=RoundServicer(rounds), admin=AdminServicer(admin), registry=RegistryServicer(driver))
-    guard = GuardInterceptor(consortium, metrics, log)
+    guard = GuardInterceptor(consortium, metrics, log, config.coordinator.stream_progress_deadline)
     expires_at = x509.load_pem_x509_certificate(identity.certificate_pem).not_valid_after_utc.timestamp()
     metrics.show(lambda: Snapshot(runs=driver.runs, presence=presence.snapshot(), certificate_expires_at=expires_at))
     stop_metrics = serve_metrics(config.metrics.listen, metrics)

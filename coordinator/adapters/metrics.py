@@ -36,8 +36,8 @@ class CoordinatorMetrics:
         self._updates = self._counter(names.UPDATES_TOTAL)
         self._refusals = self._counter(names.REFUSALS_TOTAL)
         self._rpcs = self._counter(names.RPCS_TOTAL)
-        self._received = self._counter(names.RECEIVED_BYTES_TOTAL)
-        self._sent = self._counter(names.SENT_BYTES_TOTAL)
+        self._received_bytes = self._counter(names.RECEIVED_BYTES_TOTAL)
+        self._sent_bytes = self._counter(names.SENT_BYTES_TOTAL)
         self._round_seconds = self._histogram(names.ROUND_DURATION_SECONDS)
         self._aggregation_seconds = self._histogram(names.AGGREGATION_SECONDS)
 
@@ -47,12 +47,15 @@ class CoordinatorMetrics:
 
     def rpc_ended(self, rpc: str, code: str) -> None:
         """An rpc ended with a gRPC status."""
-        self._rpcs.labels(rpc, code).inc()
+        self._rpcs.labels(_method(rpc), code).inc()
 
-    def moved(self, rpc: str, *, received: int, sent: int) -> None:
-        """Payload went over the wire."""
-        self._received.labels(rpc).inc(received)
-        self._sent.labels(rpc).inc(sent)
+    def received(self, rpc: str, count: int) -> None:
+        """So many bytes of payload came in."""
+        self._received_bytes.labels(_method(rpc)).inc(count)
+
+    def sent(self, rpc: str, count: int) -> None:
+        """So many bytes of payload were handed to gRPC."""
+        self._sent_bytes.labels(_method(rpc)).inc(count)
 
     def site_answered(self, outcome: SiteOutcome) -> None:
         """A site's part in a round was decided."""
@@ -76,6 +79,11 @@ class CoordinatorMetrics:
 
     def _histogram(self, metric: names.Metric) -> Histogram:
         return Histogram(metric.name, metric.help, buckets=metric.buckets, registry=self.registry)
+
+
+def _method(rpc: str) -> str:
+    """The last part of ``/package.Service/Method``; no two services here have one of the same name."""
+    return rpc.rpartition("/")[2]
 
 
 class _Gauges(Collector):

@@ -9,7 +9,7 @@ from typing import Any
 import grpc.aio
 
 from common.clock import Clock
-from common.errors import NotNowError, Reason
+from common.errors import NotNowError, Reason, UnavailableError
 from common.ids import SiteName
 from common.wire import spec_to_proto, terms_from_proto, terms_to_proto
 from coordinator.adapters.rpc import reports
@@ -65,8 +65,10 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         while True:
             run = self._use.driver.run_named(request.run)
             yield admin_pb2.WatchRunResponse(run=await self._report(run))
-            if not run.state.is_open or self._use.driver.is_stopping:
+            if not run.state.is_open:
                 return
+            if self._use.driver.is_stopping:
+                raise UnavailableError(Reason.PEER_AWAY, "the coordinator is stopping; the run goes on when it is back")
             if self._use.driver.run_named(request.run) is run:
                 await self._use.driver.wait_for_change(WATCH_SECONDS)
 

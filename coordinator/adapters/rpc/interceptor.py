@@ -1,32 +1,48 @@
-"""Around every rpc: authenticate, authorise, turn errors into statuses, count refusals. Holds no use case."""
+"""Around every rpc: authenticate, authorise, bound, count, turn errors into statuses. Holds no use case."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any, Never
+import asyncio
+import inspect
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from typing import Any
 
 import grpc
 import grpc.aio
 from structlog.typing import FilteringBoundLogger
 
-from common.errors import FedMedError, Reason
+from common.errors import FedMedError, OverloadedError, Reason, TransferBrokenError
 from common.logging import log_fault
 from common.rpc_errors import abort_with, internal_error, to_status
-from common.tls import caller_from_context
+from common.tls import Caller, caller_from_context
 from coordinator.adapters.metrics import CoordinatorMetrics
 from coordinator.adapters.rpc.access import authorise
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+# Open calls of one rpc by one caller. An agent needs one; a few more are those that it gave up and that linger here.
+MAX_OPEN_CALLS = 8
+# For the status of a failed rpc to be taken by a peer that may have stopped reading.
+STATUS_SECONDS = 1.0
+
 
 class GuardInterceptor(grpc.aio.ServerInterceptor):
-    """Nothing of a request is read before its caller is known and allowed (law 5)."""
+    """Nothing of a request is used before its caller is known and allowed (law 5)."""
 
-    def __init__(self, consortium: str, metrics: CoordinatorMetrics, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        consortium: str,
+        metrics: CoordinatorMetrics,
+        log: FilteringBoundLogger,
+        stream_progress_seconds: float = 60.0,
+    ) -> None:
         self._consortium = consortium
         self._metrics = metrics
         self._log = log
+        self._stream_progress_seconds = stream_progress_seconds
+        self._open: Counter[tuple[str, str]] = Counter()
 
     async def intercept_service(
         self,
@@ -35,24 +51,34 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wrap the handler of one rpc."""
         handler = await continuation(handler_call_details)
-        rpc = handler_call_details.method
         if handler is None:
             return handler
+        rpc = handler_call_details.method
+        read, write = self._counted(rpc, handler)
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                self._guard_stream(rpc, handler.unary_stream),
-                request_deserializer=handler.request_deserializer,
-                response_serializer=handler.response_serializer,
-            )
+            stream = self._guard_stream(rpc, handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(stream, request_deserializer=read, response_serializer=write)
         make = (
             grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
         )
         behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary
-        return make(
-            self._guard_unary(rpc, behaviour),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+        return make(self._guard_unary(rpc, behaviour), request_deserializer=read, response_serializer=write)
+
+    def _counted(
+        self, rpc: str, handler: grpc.RpcMethodHandler[Any, Any]
+    ) -> tuple[Callable[[bytes], Any], Callable[[Any], bytes]]:
+        """The handler's deserializer and serializer; every message of every rpc passes through them."""
+
+        def read(content: bytes) -> Any:
+            self._metrics.received(rpc, len(content))
+            return handler.request_deserializer(content)  # type: ignore[misc]
+
+        def write(message: Any) -> bytes:
+            content = handler.response_serializer(message)  # type: ignore[misc]
+            self._metrics.sent(rpc, len(content))
+            return content
+
+        return read, write
 
     def _guard_unary(self, rpc: str, behaviour: Any) -> Any:
         async def guarded(request: Any, context: Context) -> Any:
@@ -62,12 +88,30 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         return guarded
 
     def _guard_stream(self, rpc: str, behaviour: Any) -> Any:
-        async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._guard(rpc, context):
-                async for response in behaviour(request, context):
-                    yield response
+        if not inspect.isasyncgenfunction(behaviour):  # grpc_health's Watch writes to the context by itself
+            return self._guard_unary(rpc, behaviour)
+
+        async def guarded(request: Any, context: Context) -> None:
+            async with self._guard(rpc, context), aclosing(behaviour(request, context)) as responses:
+                async for response in responses:
+                    await self._write(context, response)
 
         return guarded
+
+    async def _write(self, context: Context, response: Any) -> None:
+        """Send one message of a stream.
+
+        Raises:
+            TransferBrokenError: STREAM_TOO_SLOW, when the peer takes nothing for so long.
+        """
+        try:
+            async with asyncio.timeout(self._stream_progress_seconds):
+                await context.write(response)
+        except TimeoutError:
+            raise TransferBrokenError(
+                Reason.STREAM_TOO_SLOW,
+                f"stream: expected progress within {self._stream_progress_seconds:g} s, got none",
+            ) from None
 
     @asynccontextmanager
     async def _guard(self, rpc: str, context: Context) -> AsyncIterator[None]:
@@ -76,19 +120,49 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             caller = caller_from_context(context)
             name = caller.uri
             authorise(caller, rpc, self._consortium)
-            yield
+            with self._one_more(caller, rpc):
+                yield
             self._metrics.rpc_ended(rpc, grpc.StatusCode.OK.name)
         except FedMedError as error:
             self._metrics.refused(error.reason)
             self._log.info("rpc_refused", rpc=rpc, caller=name, reason=error.reason)
             await self._end_with(context, rpc, error)
-        except (grpc.aio.AbortError, grpc.aio.UsageError):
+        except (asyncio.CancelledError, grpc.aio.UsageError):  # the caller is gone
+            self._metrics.rpc_ended(rpc, grpc.StatusCode.CANCELLED.name)
+            raise
+        except grpc.aio.AbortError:
+            code: object = context.code()
+            self._metrics.rpc_ended(rpc, code.name if isinstance(code, grpc.StatusCode) else str(code))
             raise
         except Exception as error:
             error_id = log_fault(self._log, "rpc_failed", error, rpc=rpc, caller=name)
             self._metrics.refused(Reason.INTERNAL)
             await self._end_with(context, rpc, internal_error(error_id))
 
-    async def _end_with(self, context: Context, rpc: str, error: FedMedError) -> Never:
+    @contextmanager
+    def _one_more(self, caller: Caller, rpc: str) -> Iterator[None]:
+        """Count an open call.
+
+        Raises:
+            OverloadedError: TOO_MANY_STREAMS.
+        """
+        slot = (caller.uri, rpc)
+        if self._open[slot] >= MAX_OPEN_CALLS:
+            raise OverloadedError(
+                Reason.TOO_MANY_STREAMS, f"{rpc}: expected at most {MAX_OPEN_CALLS} calls at once, got another"
+            )
+        self._open[slot] += 1
+        try:
+            yield
+        finally:
+            self._open[slot] -= 1
+            if not self._open[slot]:
+                del self._open[slot]
+
+    async def _end_with(self, context: Context, rpc: str, error: FedMedError) -> None:
         self._metrics.rpc_ended(rpc, to_status(error).code.name)
-        await abort_with(context, error)
+        try:
+            async with asyncio.timeout(STATUS_SECONDS):
+                await abort_with(context, error)
+        except TimeoutError:
+            return  # the status lies behind what the peer does not read, and nobody waits for it

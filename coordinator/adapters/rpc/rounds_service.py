@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +57,7 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         answer = await self._use.poll.wait(caller, translate.assignment_id_from(current) if current else None)
         response = translate.poll_answer(answer)
         if isinstance(answer, Assignment):
-            self._count(_key(answer, caller), "AwaitAssignment", sent=response.ByteSize())
+            self._use.meter.count(_key(answer, caller), sent=response.ByteSize())
         return response
 
     async def DeclineAssignment(
@@ -76,9 +77,10 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         digest = translate.download_digest_from(request)
         key = self._key_of_adapter(caller, digest)
         try:
-            async for response in _file_parts(self._use.blobs, digest, request.offset):
-                self._count(key, "DownloadAdapter", sent=response.ByteSize())
-                yield response
+            async with aclosing(_file_parts(self._use.blobs, digest, request.offset)) as parts:
+                async for response in parts:
+                    self._count(key, sent=response.ByteSize())
+                    yield response
         finally:
             if key is not None:
                 await self._use.meter.write(key)
@@ -103,7 +105,7 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
             raise InputInvalidError(Reason.HEADER_EXPECTED, "upload: expected a header, got the end of the stream")
         claim = translate.claim_from(header)
         key = self._key_of(caller, claim.assignment_id)
-        self._count(key, "UploadUpdate", received=header.ByteSize())
+        self._count(key, received=header.ByteSize())
         try:
             accepted = await self._use.intake.receive(caller, claim, self._chunks(messages, key))
         finally:
@@ -118,7 +120,7 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         caller = caller_from_context(context)
         assignment_id = translate.assignment_id_from(request.assignment_id)
         await self._use.answers.note_progress(caller, assignment_id, translate.progress_from(request))
-        self._count(self._key_of(caller, assignment_id), "ReportProgress", received=request.ByteSize())
+        self._count(self._key_of(caller, assignment_id), received=request.ByteSize())
         return rounds_pb2.ReportProgressResponse()
 
     async def ReportEvaluation(
@@ -134,12 +136,12 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         self, messages: AsyncIterator[rounds_pb2.UploadUpdateRequest], key: TrafficKey | None
     ) -> AsyncIterator[ReceivedChunk]:
         async for message in messages:
-            self._count(key, "UploadUpdate", received=message.ByteSize())
+            self._count(key, received=message.ByteSize())
             yield translate.chunk_from(message)
 
-    def _count(self, key: TrafficKey | None, rpc: str, *, received: int = 0, sent: int = 0) -> None:
+    def _count(self, key: TrafficKey | None, *, received: int = 0, sent: int = 0) -> None:
         if key is not None:
-            self._use.meter.count(key, received=received, sent=sent, rpc=rpc)
+            self._use.meter.count(key, received=received, sent=sent)
 
     def _key_of(self, caller: Caller, assignment_id: AssignmentId) -> TrafficKey | None:
         assignment = find_assignment(self._use.driver.runs, caller, assignment_id)
@@ -158,7 +160,7 @@ def _key(assignment: Assignment, caller: Caller) -> TrafficKey:
 
 async def _file_parts(
     blobs: BlobStore, digest: Digest, offset: int
-) -> AsyncIterator[rounds_pb2.DownloadAdapterResponse]:
+) -> AsyncGenerator[rounds_pb2.DownloadAdapterResponse, None]:
     try:
         handle = os.open(blobs.adapter_path(digest), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

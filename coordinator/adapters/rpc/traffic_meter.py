@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 
 from common.ids import RunId, SiteName
-from coordinator.adapters.metrics import CoordinatorMetrics
 from coordinator.app.ports import RunStore, Traffic
 
 
 class TrafficMeter:
     """Small messages gather in memory; each finished stream writes what is known of its site to the store."""
 
-    def __init__(self, store: RunStore, metrics: CoordinatorMetrics) -> None:
+    def __init__(self, store: RunStore) -> None:
         self._store = store
-        self._metrics = metrics
         self._unwritten: defaultdict[tuple[RunId, int, SiteName], list[int]] = defaultdict(lambda: [0, 0])
 
-    def count(self, key: tuple[RunId, int, SiteName], *, received: int = 0, sent: int = 0, rpc: str) -> None:
+    def count(self, key: tuple[RunId, int, SiteName], *, received: int = 0, sent: int = 0) -> None:
         """Add bytes that the coordinator received from, and sent to, one site for one round."""
-        self._metrics.moved(rpc, received=received, sent=sent)
         self._unwritten[key][0] += received
         self._unwritten[key][1] += sent
 
