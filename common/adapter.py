@@ -14,6 +14,8 @@ from common.ids import Digest, digest_of
 MAX_TENSORS = 20_000
 MAX_NAME_LENGTH = 256
 MAX_DIMENSION = 2**20
+# 8.6 GB in bfloat16: Llama-3.1-405B, all linear, with a rank of 100.
+MAX_PARAMETERS = 2**32
 MAX_LORA_RANK = 1024
 A_SUFFIX = ".lora_A.weight"
 B_SUFFIX = ".lora_B.weight"
@@ -139,6 +141,8 @@ def _problem(spec: AdapterSpec) -> str | None:
         problem = _tensor_problem(tensor, spec.lora_rank, shapes)
         if problem:
             return problem
+    if spec.parameters > MAX_PARAMETERS:
+        return f"tensors: expected at most {MAX_PARAMETERS} parameters in all, got {spec.parameters}"
     for a, b in zip(spec.names[::2], spec.names[1::2], strict=True):
         if a.removesuffix(A_SUFFIX) + B_SUFFIX != b:
             return f"tensors: expected each factor A to be followed by its B, got {a!r} and {b!r}"

@@ -2,9 +2,9 @@
 
 ::
 
-    FedMedError                  retryable   raised when
+    FedMedError                  retryable   raised when (itself: a fault, INTERNAL, which may pass)
     ├── InputInvalidError        no          a value is not what the contract says
-    ├── UnauthenticatedError     no          the caller's certificate names nobody we know how to read
+    ├── UnauthenticatedError     yes         the caller's certificate names nobody we know how to read
     ├── NotAllowedError          no          the caller is known and may not do this
     ├── NotFoundError            no          the thing named does not exist (for this caller)
     ├── NotNowError              no          valid, but not in this state: late, stale, already decided
@@ -98,7 +98,8 @@ class Reason(StrEnum):
 class FedMedError(Exception):
     """An error with a reason. The message says expected against got, never a tensor value or text of a record."""
 
-    retryable: ClassVar[bool] = False
+    # Whether the same request may get another answer later; else it is a clear no.
+    retryable: ClassVar[bool] = True
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -109,40 +110,44 @@ class FedMedError(Exception):
 class InputInvalidError(FedMedError):
     """A value is not what the contract says."""
 
+    retryable: ClassVar[bool] = False
+
 
 class UnauthenticatedError(FedMedError):
-    """The caller's certificate names nobody we know how to read."""
+    """The caller's certificate names nobody we know how to read; it may be renewed meanwhile."""
 
 
 class NotAllowedError(FedMedError):
     """The caller is known and may not do this."""
 
+    retryable: ClassVar[bool] = False
+
 
 class NotFoundError(FedMedError):
     """The thing named does not exist, or not for this caller."""
+
+    retryable: ClassVar[bool] = False
 
 
 class NotNowError(FedMedError):
     """The request is valid, but not in this state."""
 
+    retryable: ClassVar[bool] = False
+
 
 class UpdateRefusedError(FedMedError):
     """An update was read whole and refused for what it holds."""
+
+    retryable: ClassVar[bool] = False
 
 
 class TransferBrokenError(FedMedError):
     """Bytes were lost on the way; the sender asks for the offset and goes on from there."""
 
-    retryable: ClassVar[bool] = True
-
 
 class OverloadedError(FedMedError):
     """A limit of disk, memory or rate; the same request may fit later."""
 
-    retryable: ClassVar[bool] = True
-
 
 class UnavailableError(FedMedError):
     """The other side is away; the same request is worth repeating."""
-
-    retryable: ClassVar[bool] = True

@@ -13,11 +13,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from common.adapter import MAX_LORA_RANK, WireDtype
+from common.adapter import MAX_LORA_RANK, MAX_NAME_LENGTH, WireDtype
 from common.errors import InputInvalidError, Reason
 from common.ids import Digest, check_digest, check_name, digest_of
 
 MAX_BASE_MODEL_NAME = 200
+# Lists of names reach prompts, cards and every assignment, which must stay far below the largest message.
+MAX_ENTITY_TYPES, MAX_ENTITY_TYPE_LENGTH = 200, 100
+MAX_TARGET_MODULES = 200
+MAX_SITES = 5_000
 
 
 class PromptForm(StrEnum):
@@ -257,7 +261,7 @@ def check_terms(terms: Terms) -> Terms:
     Raises:
         InputInvalidError: TERMS_INVALID.
     """
-    problems = [*_number_problems(terms), *_name_problems(terms), *_relation_problems(terms)]
+    problems = [*_number_problems(terms), *_name_problems(terms), *_list_problems(terms), *_relation_problems(terms)]
     if problems:
         raise InputInvalidError(Reason.TERMS_INVALID, "; ".join(problems))
     return terms
@@ -287,6 +291,23 @@ def _name_problems(terms: Terms) -> list[str]:
             check_digest(getattr(terms.base_model, what), f"base_model.{what}")
         except InputInvalidError as error:
             problems.append(error.message)
+    return problems
+
+
+def _list_problems(terms: Terms) -> list[str]:
+    """Lists of names: how many, how long, and nothing that a terminal or a prompt could take for more than a name."""
+    lists = (
+        ("lora.target_modules", terms.lora.target_modules, MAX_TARGET_MODULES, MAX_NAME_LENGTH),
+        ("task.entity_types", terms.task.entity_types, MAX_ENTITY_TYPES, MAX_ENTITY_TYPE_LENGTH),
+    )
+    problems = []
+    for what, values, most, longest in lists:
+        if len(values) > most:
+            problems.append(f"{what}: expected at most {most} names, got {len(values)}")
+        if not all(1 <= len(name) <= longest and name.isprintable() and name == name.strip() for name in values):
+            problems.append(f"{what}: expected names of 1 to {longest} printable characters")
+    if len(terms.rounds.sites) > MAX_SITES:
+        problems.append(f"rounds.sites: expected at most {MAX_SITES} sites, got {len(terms.rounds.sites)}")
     return problems
 
 

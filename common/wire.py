@@ -108,7 +108,7 @@ def _read_field(message: Any, name: str, kind: Any, path: str) -> Any:
         raise InputInvalidError(Reason.FIELD_MISSING, f"{path}: expected a value, got none")
     value = getattr(message, name)
     if field.message_type is Duration.DESCRIPTOR:
-        return _seconds(value, path)
+        return seconds_from_proto(value, path)
     if get_origin(kind) is tuple and dataclasses.is_dataclass(item := get_args(kind)[0]):
         return tuple(_read(item, part, f"{path}[{index}]") for index, part in enumerate(value))
     if get_origin(kind) is tuple:
@@ -142,7 +142,12 @@ def _duration(seconds: float, path: str) -> Duration:
     return Duration(seconds=nanos // _NANOS, nanos=nanos % _NANOS)
 
 
-def _seconds(duration: Duration, path: str) -> float:
+def seconds_from_proto(duration: Duration, path: str) -> float:
+    """A duration in seconds.
+
+    Raises:
+        InputInvalidError: FIELD_INVALID, when it is negative or no duration at all.
+    """
     # The bounds of google.protobuf.Duration, less the negative half, which no deadline needs.
     if not (0 <= duration.seconds <= 315_576_000_000 and 0 <= duration.nanos < _NANOS):
         raise InputInvalidError(

@@ -1,7 +1,7 @@
 """Writes a round's candidate into the registry: a plain PEFT folder with a model card and its lineage.
 
-A version is immutable: its folder is written beside its place and renamed into it, so it is there whole or not at all.
-Decides nothing about promotion.
+A version is immutable: its folder is written beside its place and renamed into it, so it is there whole or not at all,
+and its files are read-only, since the weights are a hard link to what agents download. Decides nothing about promotion.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from pathlib import Path
 
 from common.files import sync_folder
-from common.peft_folder import CONFIG_FILE, WEIGHTS_FILE, peft_config
+from common.peft_folder import CONFIG_FILE, LINEAGE_FILE, WEIGHTS_FILE, peft_config
 from coordinator.domain.values import Phase, Round, Run
 
-LINEAGE_FILE = "fedmedlora.json"
-
-
 CARD_FILE = "README.md"
+_WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 def version_folder(registry: Path, run: Run, version: int) -> Path:
@@ -47,6 +46,8 @@ def publish(registry: Path, run: Run, closed: Round, weights: Path) -> Path:
         sync_folder(folder.parent)
     if closed.number == max((past.number for past in run.rounds if past.phase is Phase.COMMITTED), default=0):
         _point(folder.parent / "served", folder.name)
+    for changed in (folder.parent, registry, registry.parent):
+        sync_folder(changed)
     return folder
 
 
@@ -58,7 +59,9 @@ def _fill(folder: Path, run: Run, closed: Round, weights: Path) -> None:
     try:
         os.link(weights, folder / WEIGHTS_FILE)
     except OSError:  # another file system, or one without hard links
-        shutil.copyfile(weights, folder / WEIGHTS_FILE)
+        _copy(weights, folder / WEIGHTS_FILE)
+    for path in folder.iterdir():
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~_WRITABLE)
 
 
 def _json(document: object) -> bytes:
@@ -68,6 +71,13 @@ def _json(document: object) -> bytes:
 def _write(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as content, target.open("wb") as file:
+        shutil.copyfileobj(content, file)
         file.flush()
         os.fsync(file.fileno())
 

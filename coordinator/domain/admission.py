@@ -91,7 +91,15 @@ def check_first_adapter(terms: Terms, spec: AdapterSpec) -> AdapterSpec:
     for name, expected, got in asked:
         if expected != got:
             raise UpdateRefusedError(Reason.SPEC_INVALID, f"{name}: expected {expected}, got {got}")
+    for module in spec.modules:
+        if not any(_is_targeted(module, target) for target in spec.target_modules):
+            raise UpdateRefusedError(Reason.SPEC_INVALID, f"tensors: expected target modules alone, got {module!r}")
     return spec
+
+
+def _is_targeted(module: str, target: str) -> bool:
+    """Whether peft adapts ``module`` for the name ``target``: its path is that, or ends in it."""
+    return module == target or module.endswith("." + target)
 
 
 def check_scores(terms: Terms, scores: Scores) -> None:

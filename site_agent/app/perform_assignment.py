@@ -19,7 +19,7 @@ from site_agent.app.give_answer import give_answer
 from site_agent.app.ordering import order_for
 from site_agent.app.parts import Parts
 from site_agent.app.ports import Entry
-from site_agent.app.retrying import FINAL_ERRORS, keep_trying
+from site_agent.app.retrying import keep_trying
 from site_agent.app.story import log_of, tell_interruption, tell_result
 from site_agent.domain.assignment import Assignment
 from site_agent.domain.assignment_machine import Command, Event, EventKind, can_happen, commands_of, step
@@ -60,7 +60,7 @@ async def _perform(command: Command, entry: Entry, parts: Parts) -> Event:
 
 def _event_of(error: Exception, entry: Entry) -> Event:
     """What an error means for the assignment: the coordinator's no, or a fault of ours, which ends it too."""
-    if isinstance(error, FINAL_ERRORS) and can_happen(entry.state, EventKind.REFUSED):
+    if isinstance(error, FedMedError) and not error.retryable and can_happen(entry.state, EventKind.REFUSED):
         return Event(kind=EventKind.REFUSED, reason=error.reason, detail=error.message)
     error_id = log_fault(log_of(entry.assignment), "assignment_failed", error)
     detail = f"a fault of the agent; its log has the cause under {error_id}"

@@ -8,22 +8,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from common.errors import (
-    FedMedError,
-    InputInvalidError,
-    NotAllowedError,
-    NotFoundError,
-    NotNowError,
-    UpdateRefusedError,
-)
+from common.errors import FedMedError
 from common.retry import backoff
 from site_agent.app.ports import Sleep
 
 T = TypeVar("T")
-
-# A clear no to this request. All else, a fault of the coordinator's or an expired certificate included, may pass, and
-# hours of training are worth the wait.
-FINAL_ERRORS = (InputInvalidError, NotAllowedError, NotFoundError, NotNowError, UpdateRefusedError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +32,7 @@ class Patience:
 async def keep_trying(
     call: Callable[[], Awaitable[T]], patience: Patience, on_failure: Callable[[FedMedError, int, float], None]
 ) -> T:
-    """The outcome of ``call``, repeated after every error but a final one.
+    """The outcome of ``call``, repeated after every error that is retryable: hours of training are worth the wait.
 
     Args:
         call: Safe to repeat.
@@ -51,15 +40,15 @@ async def keep_trying(
         on_failure: Told each error, the number of the attempt from 1 and the seconds until the next.
 
     Raises:
-        FedMedError: One of FINAL_ERRORS.
+        FedMedError: One that is not retryable.
     """
     attempt = 0
     while True:
         try:
             return await call()
-        except FINAL_ERRORS:
-            raise
         except FedMedError as error:
+            if not error.retryable:
+                raise
             wait_seconds = patience.wait_seconds(attempt)
             attempt += 1
             on_failure(error, attempt, wait_seconds)

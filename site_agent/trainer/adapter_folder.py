@@ -12,11 +12,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from common.errors import InputInvalidError, Reason
-from common.peft_folder import CONFIG_FILE, WEIGHTS_FILE
+from common.peft_folder import CONFIG_FILE, LINEAGE_FILE, WEIGHTS_FILE
 from common.terms import LoraTerms, Terms
 from common.weights_io import file_digest
 
-LINEAGE_FILE = "fedmedlora.json"
 _TERMS = TypeAdapter(Terms)
 
 

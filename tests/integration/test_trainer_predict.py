@@ -13,10 +13,9 @@ import pytest
 from common.adapter import WireDtype
 from common.errors import InputInvalidError, Reason
 from common.ids import digest_of
-from common.peft_folder import CONFIG_FILE, WEIGHTS_FILE, peft_config
+from common.peft_folder import CONFIG_FILE, LINEAGE_FILE, WEIGHTS_FILE, peft_config
 from common.terms import LoraTerms, LossOn, TaskTerms, Terms, TrainingTerms
 from common.weights_io import file_digest
-from site_agent.trainer.adapter_folder import LINEAGE_FILE
 from site_agent.trainer.base_model_files import describe_base_model
 from site_agent.trainer.extraction.mentions import Mention
 from site_agent.trainer.extraction.notes import Note

@@ -38,7 +38,8 @@ from common.wire import spec_from_proto, spec_to_proto, terms_from_proto, terms_
 from fedmedlora.v1 import types_pb2
 
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
-WORDS = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=6), min_size=1, max_size=4, unique=True)
+LETTERS = st.characters(codec="utf-8", categories=("L", "N", "P", "S"))
+WORDS = st.lists(st.text(LETTERS, min_size=1, max_size=6), min_size=1, max_size=4, unique=True)
 SORTED_WORDS = WORDS.map(lambda words: tuple(sorted(words)))
 DIGESTS = st.binary(max_size=4).map(digest_of)
 # As a TOML file gives them: at most nine decimals of a second.

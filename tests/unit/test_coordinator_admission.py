@@ -139,6 +139,39 @@ def test_a_first_adapter_that_differs_from_the_terms_is_refused_by_field(name: s
     assert refused.value.reason is Reason.SPEC_INVALID
 
 
+@pytest.mark.parametrize("module", ["layers.0.k_proj", "layers.0.not_q_proj", "q_proj.layers", "layers.0.q_proj.base"])
+def test_a_first_adapter_of_other_modules_than_those_targeted_is_refused(module: str) -> None:
+    factors = ((".lora_A.weight", (2, 6)), (".lora_B.weight", (6, 2)))
+    tensors = tuple(TensorSpec(name=module + suffix, shape=shape) for suffix, shape in factors)
+    with pytest.raises(UpdateRefusedError, match="expected target modules alone") as refused:
+        check_first_adapter(TERMS, check_spec(replace(make_spec(), tensors=tensors)))
+    assert refused.value.reason is Reason.SPEC_INVALID
+
+
+@pytest.mark.parametrize("module", ["q_proj", "layers.0.self_attn.v_proj"])
+def test_a_module_is_targeted_as_peft_does_it(module: str) -> None:
+    factors = ((".lora_A.weight", (2, 6)), (".lora_B.weight", (6, 2)))
+    tensors = tuple(TensorSpec(name=module + suffix, shape=shape) for suffix, shape in factors)
+    spec = replace(make_spec(), tensors=tensors)
+    assert check_first_adapter(TERMS, spec) == spec
+
+
+def test_a_specification_of_more_parameters_than_any_adapter_has_is_refused() -> None:
+    def tensors(modules: int) -> tuple[TensorSpec, ...]:
+        factors = ((".lora_A.weight", (1024, 2**20)), (".lora_B.weight", (2**20, 1024)))
+        return tuple(
+            TensorSpec(name=f"layers.{number}.q_proj{suffix}", shape=shape)
+            for number in range(modules)
+            for suffix, shape in factors
+        )
+
+    largest = replace(make_spec(), lora_rank=1024, tensors=tensors(2))
+    assert check_spec(largest).parameters == 2**32
+    with pytest.raises(InputInvalidError, match="expected at most 4294967296 parameters") as refused:
+        check_spec(replace(largest, tensors=tensors(3)))
+    assert refused.value.reason is Reason.SPEC_INVALID
+
+
 def test_a_first_adapter_in_another_dtype_is_refused() -> None:
     with pytest.raises(UpdateRefusedError, match="dtype: expected bf16, got f32") as refused:
         check_first_adapter(TERMS, make_spec(dtype=WireDtype.F32))

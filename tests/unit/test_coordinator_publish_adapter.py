@@ -48,6 +48,10 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
+def refuse(*_paths: object) -> None:
+    raise OSError("another file system")
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -178,13 +182,44 @@ def test_what_a_crash_left_half_written_is_written_anew(tmp_path: Path, weights:
 def test_weights_are_copied_where_they_cannot_be_linked(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_paths: object) -> None:
-        raise OSError("another file system")
-
     monkeypatch.setattr(os, "link", refuse)
     run = committed_run(5)
     folder = publish(tmp_path / "registry", run, run.rounds[0], weights)
     assert contents(folder)["adapter_model.safetensors"] == weights.read_bytes()
+
+
+@pytest.mark.parametrize("is_linked", [True, False])
+def test_everything_of_a_version_is_durable_before_it_counts_as_published(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, is_linked: bool
+) -> None:
+    registry, synced = tmp_path / "registry", dict[Path, bool]()
+    sync = os.fsync
+
+    def noting(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        synced[path] = (registry / "trial" / "served").is_symlink()
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    if not is_linked:
+        monkeypatch.setattr(os, "link", refuse)
+    run = committed_run(5)
+    publish(registry, run, run.rounds[0], weights)
+    draft = registry / "trial" / ".v0001.draft"
+    written = {draft / name for name in FILES if not (is_linked and name.endswith(".safetensors"))}
+    assert synced.keys() == {*written, draft, registry / "trial", registry, tmp_path}
+    assert synced[registry / "trial"]  # the pointer is durable too
+
+
+@pytest.mark.parametrize("is_linked", [True, False])
+def test_published_files_cannot_be_written_to(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, is_linked: bool
+) -> None:
+    if not is_linked:
+        monkeypatch.setattr(os, "link", refuse)
+    run = committed_run(5)
+    folder = publish(tmp_path / "registry", run, run.rounds[0], weights)
+    assert {path.stat().st_mode & 0o222 for path in folder.iterdir()} == {0}
 
 
 def test_each_run_publishes_below_its_own_name(tmp_path: Path, weights: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 from common.adapter import AdapterSpec, WireDtype
 from common.errors import InputInvalidError, Reason
 from common.ids import Digest, digest_of
-from common.peft_folder import CONFIG_FILE, WEIGHTS_FILE, peft_config
+from common.peft_folder import CONFIG_FILE, LINEAGE_FILE, WEIGHTS_FILE, peft_config
 from common.terms import BaseModelTerms, LoraTerms, TaskTerms, Terms
-from site_agent.trainer.adapter_folder import LINEAGE_FILE, read_lora, read_terms
+from site_agent.trainer.adapter_folder import read_lora, read_terms
 
 WEIGHTS = b"the weights"
 LORA = LoraTerms(lora_rank=4, lora_alpha=8, target_modules=("k_proj", "q_proj"))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -47,16 +47,6 @@ ISSUED_FILE = "issued.jsonl"
 _PRIVATE = 0o600
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IssuedCertificate:
-    """One line of the CA's record; ``serial`` in hex, ``expires_at`` in ISO 8601, UTC."""
-
-    name: str
-    role: str
-    serial: str
-    expires_at: str
-
-
 @dataclass(frozen=True, slots=True)
 class CertificateAuthority:
     """An opened CA."""
@@ -71,17 +61,14 @@ class CertificateAuthority:
         return str(self.certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0].value)
 
 
-def create_ca(
-    ca_folder: Path, consortium: str, lifetime: timedelta = CA_LIFETIME, overwrite: bool = False
-) -> CertificateAuthority:
+def create_ca(ca_folder: Path, consortium: str, lifetime: timedelta = CA_LIFETIME) -> CertificateAuthority:
     """Make a CA of its own for ``consortium``.
 
     Raises:
-        InputInvalidError: NAME_INVALID; or CONFIG_INVALID, when the folder holds one and ``overwrite`` is not set.
+        InputInvalidError: NAME_INVALID; or CONFIG_INVALID, when the folder holds one.
     """
     check_name(consortium, "consortium")
-    if not overwrite:
-        _check_absent(ca_folder, (CA_KEY_FILE, CA_CERTIFICATE_FILE))
+    _check_absent(ca_folder, (CA_KEY_FILE, CA_CERTIFICATE_FILE))
     ca_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = ec.generate_private_key(CURVE())
     certificate = ca_certificate(key, consortium, validity(SystemClock().now(), lifetime))
@@ -137,21 +124,9 @@ def issue(
     """Make a key and its certificate in ``out_folder``, as ``common.tls.load_identity`` reads them.
 
     Raises:
-        InputInvalidError: CONFIG_INVALID, when the folder holds an identity (see :func:`reissue`); NAME_INVALID.
+        InputInvalidError: CONFIG_INVALID, when the folder holds an identity; NAME_INVALID.
     """
     _check_absent(out_folder, (KEY_FILE, CERTIFICATE_FILE))
-    return reissue(ca_folder, name, role, out_folder, hosts, lifetime)
-
-
-def reissue(
-    ca_folder: Path,
-    name: str,
-    role: Role,
-    out_folder: Path,
-    hosts: Sequence[str] = (),
-    lifetime: timedelta = IDENTITY_LIFETIME,
-) -> Caller:
-    """As :func:`issue`, and an identity that is there is replaced."""
     ca = load_ca(ca_folder)
     caller = Caller(name=SiteName(check_name(name, "name")), role=role, consortium=ca.consortium)
     key = ec.generate_private_key(CURVE())
@@ -163,21 +138,13 @@ def reissue(
     return caller
 
 
-def issued_certificates(ca_folder: Path) -> list[IssuedCertificate]:
-    """Everything that the CA signed, oldest first."""
-    record = ca_folder / ISSUED_FILE
-    lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
-    return [IssuedCertificate(**json.loads(line)) for line in lines]
-
-
 def _record(path: Path, caller: Caller, serial: int, expires_at: datetime) -> None:
-    line = IssuedCertificate(
-        name=caller.name, role=caller.role, serial=f"{serial:x}", expires_at=expires_at.isoformat()
-    )
+    """Add a line; ``serial`` in hex, ``expires_at`` in ISO 8601, UTC."""
+    line = {"name": caller.name, "role": caller.role, "serial": f"{serial:x}", "expires_at": expires_at.isoformat()}
     # O_APPEND: one write a line, so that two commands at once do not mix theirs.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try:
-        os.write(descriptor, (json.dumps(asdict(line)) + "\n").encode())
+        os.write(descriptor, (json.dumps(line) + "\n").encode())
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

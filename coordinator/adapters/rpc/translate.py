@@ -10,7 +10,7 @@ from common.adapter import AdapterSpec, FactorSet
 from common.errors import InputInvalidError, Reason
 from common.ids import AssignmentId, Digest, check_digest
 from common.rpc_errors import reason_from_proto, reason_to_proto
-from common.wire import spec_from_proto, spec_to_proto, terms_to_proto
+from common.wire import seconds_from_proto, spec_from_proto, spec_to_proto, terms_to_proto
 from coordinator.app.answers import SiteProgress
 from coordinator.app.poll import Cancelled
 from coordinator.app.update_intake import ReceivedChunk, UploadClaim
@@ -177,14 +177,18 @@ def progress_from(request: rounds_pb2.ReportProgressRequest) -> SiteProgress:
 
 
 def scores_from(message: rounds_pb2.EvaluationScores) -> Scores:
-    """An evaluator's scores; their values are checked by `coordinator.domain.admission`."""
+    """An evaluator's scores; their other values are checked by `coordinator.domain.admission`.
+
+    Raises:
+        InputInvalidError: FIELD_INVALID, for a negative or impossible duration.
+    """
     return Scores(
         mean_loss=message.mean_loss,
         num_examples=message.num_examples,
         num_label_tokens=message.num_label_tokens,
         strict=_f1_from(message.strict) if message.HasField("strict") else None,
         lenient=_f1_from(message.lenient) if message.HasField("lenient") else None,
-        duration_seconds=message.duration.ToTimedelta().total_seconds() if message.HasField("duration") else 0.0,
+        duration_seconds=seconds_from_proto(message.duration, "scores.duration"),
     )
 
 
