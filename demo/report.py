@@ -46,7 +46,7 @@ def report_document(found: DemoFindings) -> dict[str, object]:
         "travelled": travelled(found),
         "scores": scores,
         "single_site_on_other_sites": cross,
-        "test_notes": {site: scored_notes(found, site) for site in sites},
+        "scored_notes": {site: scored_notes(found, site) for site in sites},
         "margins": {site: margins(found, site) for site in sites},
         "means": means(found),
         "details": details,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -32,16 +34,16 @@ class FinishedDemo:
     report: dict[str, Any]
 
 
-def demo_command(out: Path, base_model: Path) -> list[str]:
+def demo_command(out: Path, base_model: Path, *more: str) -> list[str]:
     return [
         *(sys.executable, "-m", "demo", "--out", str(out), "--model", str(base_model), "--device", "cpu"),
-        *("--rounds", str(ROUNDS), "--examples", str(EXAMPLES), "--test-passages", str(PASSAGES)),
+        *("--rounds", str(ROUNDS), "--examples", str(EXAMPLES), "--test-passages", str(PASSAGES), *more),
     ]
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FinishedDemo]:
-    root = tmp_path_factory.mktemp("demo")
+    root = tmp_path_factory.mktemp("a demo")  # with a space, as folders of people have
     base_model, out = make_tiny_model(root / "tiny"), root / "out"
     ended = subprocess.run(demo_command(out, base_model), capture_output=True, text=True, timeout=SECONDS, check=False)
     logs = "\n".join(path.read_text()[-2000:] for path in (out / "logs").glob("*.log"))
@@ -71,6 +73,27 @@ def test_the_report_has_a_score_of_every_model_for_every_site(demo: FinishedDemo
     for by_site in scores.values():
         assert len(by_site) == SITES
         assert all(0 <= cell[key] <= 1 for cell in by_site.values() for key in ("strict_f1", "lenient_f1"))
+
+
+def test_the_report_says_on_how_much_each_site_was_scored_and_how_sure_its_score_is(demo: FinishedDemo) -> None:
+    for site, notes in demo.report["scored_notes"].items():
+        details = demo.report["details"]["federated"][site]
+        low, high = details["strict_f1_interval_95"]
+        assert notes["passages"] == PASSAGES and notes["sentences"] >= PASSAGES
+        assert notes["gold_entities"] == details["strict"]["gold"] > 0
+        assert 0 <= low <= high <= 1
+    assert set(demo.report["margins"]) == set(demo.report["scored_notes"])
+
+
+def test_a_log_of_the_demo_tells_each_round_and_each_score_as_it_is_there(demo: FinishedDemo) -> None:
+    lines = demo.output.splitlines()
+    orders = SITES * (1 + ROUNDS + SITES) + 2 * SITES
+    assert [line.split(" in ")[0] for line in lines if re.match(r"round \d: committed", line)] == [
+        "round 1: committed",
+        "round 2: committed",
+    ]
+    told = [int(match[1]) for line in lines if (match := re.match(rf"(\d+) of {orders}: ", line))]
+    assert told == list(range(1, orders + 1))
 
 
 def test_the_report_names_the_base_model_and_the_adapter(demo: FinishedDemo) -> None:
@@ -116,10 +139,10 @@ def test_the_model_card_and_the_lineage_are_beside_the_weights(demo: FinishedDem
 
 def test_extract_finds_entities_by_offsets_with_the_command_that_the_demo_prints(demo: FinishedDemo) -> None:
     line = next(line for line in demo.output.splitlines() if line.strip().startswith("fedmed-site extract"))
-    command = [sys.executable, "-m", "site_agent", *line.split()[1:]]
+    command = [sys.executable, "-m", "site_agent", *shlex.split(line)[1:]]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr
-    note = Path(line.split()[-1]).read_text()
+    note = Path(command[-1]).read_text()
     for entity in json.loads(ended.stdout)["entities"]:
         assert note[entity["start"] : entity["end"]] == entity["text"]
 
@@ -143,14 +166,39 @@ def test_nothing_of_the_demo_is_left_running(demo: FinishedDemo) -> None:
     assert _processes_that_name(str(demo.folder)) == []
 
 
-def test_ctrl_c_leaves_nothing_running(tmp_path: Path) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interruption:
+    """How and when a demo is interrupted: once files of this pattern are there."""
+
+    when: str
+    number: signal.Signals
+    is_ignored: bool = False  # as a shell ignores SIGINT for what it starts in the background
+
+
+@pytest.mark.parametrize(
+    "interruption",
+    [
+        Interruption(when="agents/*/state/assignments/*", number=signal.SIGINT),
+        Interruption(when="scores/*/*/progress.json", number=signal.SIGINT, is_ignored=True),
+        Interruption(when="scores/*/*/progress.json", number=signal.SIGTERM),
+    ],
+    ids=["Ctrl-C in a round", "Ctrl-C while scoring", "SIGTERM while scoring"],
+)
+def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path, interruption: Interruption) -> None:
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        demo_command(out, make_tiny_model(tmp_path / "tiny")), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    # An agent has taken up its first assignment: everything is running.
-    wait_until(lambda: any((out / "agents").glob("*/state/assignments/*")), seconds=120)
-    process.send_signal(signal.SIGINT)
+    ignored = signal.signal(interruption.number, signal.SIG_IGN) if interruption.is_ignored else None
+    try:
+        process = subprocess.Popen(
+            demo_command(out, make_tiny_model(tmp_path / "tiny"), "--sites", "1", "--rounds", "1"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+    finally:
+        if ignored is not None:
+            signal.signal(interruption.number, ignored)
+    wait_until(lambda: any(out.glob(interruption.when)) or process.poll() is not None, seconds=240)
+    assert len(_processes_that_name(str(out))) > 1
+    process.send_signal(interruption.number)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output.decode()
     assert _processes_that_name(str(out)) == []
