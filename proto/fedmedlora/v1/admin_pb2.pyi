@@ -491,7 +491,9 @@ class RunReport(_message.Message):
 
     @_builtins.property
     def rounds(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoundReport]:
-        """Oldest first."""
+        """Oldest first, without a gap: the latest rounds, or those up to the last one asked for, as far back as they fit into
+        256 KiB; at least one when there is any.
+        """
 
     @_builtins.property
     def served_adapter(self) -> _types_pb2.AdapterRef:
@@ -569,16 +571,20 @@ class GetRunRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
+    LAST_ROUND_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """Required. A run's id or name."""
+    last_round: _builtins.int
+    """Optional. The last round to show; 0 for the latest."""
     def __init__(
         self,
         *,
         run: _builtins.str = ...,
+        last_round: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_round", b"last_round", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Runs, as the operator sees them. Every rpc refuses with CERTIFICATE_INVALID and ROLE_NOT_ALLOWED.
+    """Runs, as the operator sees them. Every rpc refuses with CERTIFICATE_INVALID, ROLE_NOT_ALLOWED, and
+    TOO_MANY_STREAMS, when the caller has too many calls of it open.
     """
 
     def __init__(self, channel):
@@ -68,13 +69,14 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """Runs, as the operator sees them. Every rpc refuses with CERTIFICATE_INVALID and ROLE_NOT_ALLOWED.
+    """Runs, as the operator sees them. Every rpc refuses with CERTIFICATE_INVALID, ROLE_NOT_ALLOWED, and
+    TOO_MANY_STREAMS, when the caller has too many calls of it open.
     """
 
     def CreateRun(self, request, context):
         """Creates a run; it starts at once.
         Callers: operator. Idempotent by (name, terms): the same terms again give the same run.
-        Refuses with TERMS_INVALID, RUN_EXISTS.
+        Refuses with FIELD_MISSING, FIELD_INVALID, TERMS_INVALID, RUN_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,7 +91,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetRun(self, request, context):
-        """Shows one run with its rounds and rosters.
+        """Shows one run with the latest of its rounds and their rosters.
         Callers: operator. Idempotent. Refuses with RUN_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -97,8 +99,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """Streams the run each time it changes, until it ends.
-        Callers: operator. Idempotent. Refuses with RUN_UNKNOWN.
+        """Streams the run each time it changes, until it ends. A coordinator that stops says PEER_AWAY.
+        Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, PEER_AWAY, STREAM_TOO_SLOW.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,7 +108,7 @@ class AdminServiceServicer:
 
     def AbortRun(self, request, context):
         """Aborts a run; its open round ends as ABORTED and its agents get a CANCEL.
-        Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED.
+        Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, and with RUN_ENDED when it ended otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,7 +164,8 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Runs, as the operator sees them. Every rpc refuses with CERTIFICATE_INVALID and ROLE_NOT_ALLOWED.
+    """Runs, as the operator sees them. Every rpc refuses with CERTIFICATE_INVALID, ROLE_NOT_ALLOWED, and
+    TOO_MANY_STREAMS, when the caller has too many calls of it open.
     """
 
     @staticmethod

@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """Runs, as the operator sees them. Every rpc refuses with CERTIFICATE_INVALID and ROLE_NOT_ALLOWED."""
+    """Runs, as the operator sees them. Every rpc refuses with CERTIFICATE_INVALID, ROLE_NOT_ALLOWED, and
+    TOO_MANY_STREAMS, when the caller has too many calls of it open.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -36,23 +38,23 @@ class AdminServiceStub:
     CreateRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CreateRunRequest, _admin_pb2.CreateRunResponse]
     """Creates a run; it starts at once.
     Callers: operator. Idempotent by (name, terms): the same terms again give the same run.
-    Refuses with TERMS_INVALID, RUN_EXISTS.
+    Refuses with FIELD_MISSING, FIELD_INVALID, TERMS_INVALID, RUN_EXISTS.
     """
     ListRuns: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListRunsRequest, _admin_pb2.ListRunsResponse]
     """Lists all runs, newest first.
     Callers: operator. Idempotent.
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetRunRequest, _admin_pb2.GetRunResponse]
-    """Shows one run with its rounds and rosters.
+    """Shows one run with the latest of its rounds and their rosters.
     Callers: operator. Idempotent. Refuses with RUN_UNKNOWN.
     """
     WatchRun: _grpc.UnaryStreamMultiCallable[_admin_pb2.WatchRunRequest, _admin_pb2.WatchRunResponse]
-    """Streams the run each time it changes, until it ends.
-    Callers: operator. Idempotent. Refuses with RUN_UNKNOWN.
+    """Streams the run each time it changes, until it ends. A coordinator that stops says PEER_AWAY.
+    Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, PEER_AWAY, STREAM_TOO_SLOW.
     """
     AbortRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.AbortRunRequest, _admin_pb2.AbortRunResponse]
     """Aborts a run; its open round ends as ABORTED and its agents get a CANCEL.
-    Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED.
+    Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, and with RUN_ENDED when it ended otherwise.
     """
     ListSites: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListSitesRequest, _admin_pb2.ListSitesResponse]
     """Lists every site the coordinator knows, and whether it is present.
@@ -61,29 +63,31 @@ class AdminServiceStub:
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """Runs, as the operator sees them. Every rpc refuses with CERTIFICATE_INVALID and ROLE_NOT_ALLOWED."""
+    """Runs, as the operator sees them. Every rpc refuses with CERTIFICATE_INVALID, ROLE_NOT_ALLOWED, and
+    TOO_MANY_STREAMS, when the caller has too many calls of it open.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateRunRequest, _admin_pb2.CreateRunResponse]  # type: ignore[assignment]
     """Creates a run; it starts at once.
     Callers: operator. Idempotent by (name, terms): the same terms again give the same run.
-    Refuses with TERMS_INVALID, RUN_EXISTS.
+    Refuses with FIELD_MISSING, FIELD_INVALID, TERMS_INVALID, RUN_EXISTS.
     """
     ListRuns: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListRunsRequest, _admin_pb2.ListRunsResponse]  # type: ignore[assignment]
     """Lists all runs, newest first.
     Callers: operator. Idempotent.
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetRunRequest, _admin_pb2.GetRunResponse]  # type: ignore[assignment]
-    """Shows one run with its rounds and rosters.
+    """Shows one run with the latest of its rounds and their rosters.
     Callers: operator. Idempotent. Refuses with RUN_UNKNOWN.
     """
     WatchRun: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchRunRequest, _admin_pb2.WatchRunResponse]  # type: ignore[assignment]
-    """Streams the run each time it changes, until it ends.
-    Callers: operator. Idempotent. Refuses with RUN_UNKNOWN.
+    """Streams the run each time it changes, until it ends. A coordinator that stops says PEER_AWAY.
+    Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, PEER_AWAY, STREAM_TOO_SLOW.
     """
     AbortRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.AbortRunRequest, _admin_pb2.AbortRunResponse]  # type: ignore[assignment]
     """Aborts a run; its open round ends as ABORTED and its agents get a CANCEL.
-    Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED.
+    Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, and with RUN_ENDED when it ended otherwise.
     """
     ListSites: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListSitesRequest, _admin_pb2.ListSitesResponse]  # type: ignore[assignment]
     """Lists every site the coordinator knows, and whether it is present.
@@ -91,7 +95,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Runs, as the operator sees them. Every rpc refuses with CERTIFICATE_INVALID and ROLE_NOT_ALLOWED."""
+    """Runs, as the operator sees them. Every rpc refuses with CERTIFICATE_INVALID, ROLE_NOT_ALLOWED, and
+    TOO_MANY_STREAMS, when the caller has too many calls of it open.
+    """
 
     @_abc_1.abstractmethod
     def CreateRun(
@@ -101,7 +107,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_pb2.CreateRunResponse, _abc.Awaitable[_admin_pb2.CreateRunResponse]]:
         """Creates a run; it starts at once.
         Callers: operator. Idempotent by (name, terms): the same terms again give the same run.
-        Refuses with TERMS_INVALID, RUN_EXISTS.
+        Refuses with FIELD_MISSING, FIELD_INVALID, TERMS_INVALID, RUN_EXISTS.
         """
 
     @_abc_1.abstractmethod
@@ -120,7 +126,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.GetRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.GetRunResponse, _abc.Awaitable[_admin_pb2.GetRunResponse]]:
-        """Shows one run with its rounds and rosters.
+        """Shows one run with the latest of its rounds and their rosters.
         Callers: operator. Idempotent. Refuses with RUN_UNKNOWN.
         """
 
@@ -130,8 +136,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.WatchRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_admin_pb2.WatchRunResponse], _abc.AsyncIterator[_admin_pb2.WatchRunResponse]]:
-        """Streams the run each time it changes, until it ends.
-        Callers: operator. Idempotent. Refuses with RUN_UNKNOWN.
+        """Streams the run each time it changes, until it ends. A coordinator that stops says PEER_AWAY.
+        Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, PEER_AWAY, STREAM_TOO_SLOW.
         """
 
     @_abc_1.abstractmethod
@@ -141,7 +147,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.AbortRunResponse, _abc.Awaitable[_admin_pb2.AbortRunResponse]]:
         """Aborts a run; its open round ends as ABORTED and its agents get a CANCEL.
-        Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED.
+        Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, and with RUN_ENDED when it ended otherwise.
         """
 
     @_abc_1.abstractmethod

@@ -53,7 +53,7 @@ class ListAdapterVersionsResponse(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdapterVersion]:
-        """Oldest first."""
+        """Oldest first: the latest versions as far back as they fit into 256 KiB, and the last promoted one in any case."""
 
     @_builtins.property
     def terms(self) -> _types_pb2.Terms:

@@ -47,7 +47,7 @@ class RegistryServiceServicer:
     """
 
     def ListAdapterVersions(self, request, context):
-        """Lists the versions of a run's adapter, oldest first.
+        """Lists the latest versions of a run's adapter, oldest first.
         Callers: site, evaluator, operator. Idempotent. Refuses with RUN_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

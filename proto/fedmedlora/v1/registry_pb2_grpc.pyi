@@ -34,7 +34,7 @@ class RegistryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RegistryServiceAsyncStub: ...
     ListAdapterVersions: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListAdapterVersionsRequest, _registry_pb2.ListAdapterVersionsResponse]
-    """Lists the versions of a run's adapter, oldest first.
+    """Lists the latest versions of a run's adapter, oldest first.
     Callers: site, evaluator, operator. Idempotent. Refuses with RUN_UNKNOWN.
     """
 
@@ -44,7 +44,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAdapterVersions: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListAdapterVersionsRequest, _registry_pb2.ListAdapterVersionsResponse]  # type: ignore[assignment]
-    """Lists the versions of a run's adapter, oldest first.
+    """Lists the latest versions of a run's adapter, oldest first.
     Callers: site, evaluator, operator. Idempotent. Refuses with RUN_UNKNOWN.
     """
 
@@ -57,7 +57,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.ListAdapterVersionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ListAdapterVersionsResponse, _abc.Awaitable[_registry_pb2.ListAdapterVersionsResponse]]:
-        """Lists the versions of a run's adapter, oldest first.
+        """Lists the latest versions of a run's adapter, oldest first.
         Callers: site, evaluator, operator. Idempotent. Refuses with RUN_UNKNOWN.
         """
 

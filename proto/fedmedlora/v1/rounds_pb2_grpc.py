@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class RoundServiceStub:
     """Rounds, as a site agent sees them. The caller is who its certificate names; no message names its sender.
-    Every rpc refuses with CERTIFICATE_INVALID and ROLE_NOT_ALLOWED.
+    Every rpc refuses with CERTIFICATE_INVALID, ROLE_NOT_ALLOWED, and TOO_MANY_STREAMS, when the caller has too many
+    calls of it open.
     """
 
     def __init__(self, channel):
@@ -75,7 +76,8 @@ class RoundServiceStub:
 
 class RoundServiceServicer:
     """Rounds, as a site agent sees them. The caller is who its certificate names; no message names its sender.
-    Every rpc refuses with CERTIFICATE_INVALID and ROLE_NOT_ALLOWED.
+    Every rpc refuses with CERTIFICATE_INVALID, ROLE_NOT_ALLOWED, and TOO_MANY_STREAMS, when the caller has too many
+    calls of it open.
     """
 
     def AwaitAssignment(self, request, context):
@@ -90,8 +92,9 @@ class RoundServiceServicer:
 
     def DeclineAssignment(self, request, context):
         """Says no to an assignment, with a reason.
-        Callers: site, evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED,
-        ALREADY_ANSWERED, FIELD_INVALID.
+        Callers: site, evaluator. Said again it changes nothing, and is refused with ALREADY_ANSWERED or what ended the
+        round. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED,
+        FIELD_INVALID and, when the update was refused before, that reason again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,7 +102,8 @@ class RoundServiceServicer:
 
     def DownloadAdapter(self, request, context):
         """Streams an adapter file: a header first, then chunks from the offset asked for.
-        Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID.
+        Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID, and
+        with STREAM_TOO_SLOW when the caller reads nothing for the coordinator's stream_progress_deadline.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,7 +111,8 @@ class RoundServiceServicer:
 
     def GetUploadOffset(self, request, context):
         """How many bytes of an upload have arrived and are kept, so that it resumes there.
-        Callers: site, evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED.
+        Callers: site, evaluator. Idempotent. Refuses with FIELD_INVALID, DIGEST_INVALID, ASSIGNMENT_UNKNOWN,
+        ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED and, when the update was refused, that reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,9 +121,10 @@ class RoundServiceServicer:
     def UploadUpdate(self, request_iterator, context):
         """Takes the update (or the first adapter) of an assignment: a header first, then chunks.
         Callers: site, evaluator. Idempotent by (assignment, digest): sent again, it gets the same answer.
-        Refuses with HEADER_EXPECTED, CHUNK_EXPECTED, CHUNK_TOO_LARGE, ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS,
-        ROUND_CLOSED, ALREADY_ANSWERED, OFFSET_DIFFERS, DIGEST_DIFFERS, STREAM_ENDED_EARLY, STREAM_TOO_SLOW, DISK_FULL,
-        SPEC_INVALID and every reason that begins with UPDATE_.
+        Refuses with HEADER_EXPECTED, CHUNK_EXPECTED, CHUNK_TOO_LARGE, FIELD_MISSING, FIELD_INVALID, DIGEST_INVALID,
+        ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, OFFSET_DIFFERS,
+        DIGEST_DIFFERS, STREAM_ENDED_EARLY, STREAM_TOO_SLOW, DISK_FULL, SPEC_INVALID and every reason that begins with
+        UPDATE_. A second upload of one assignment at the same time is refused with TOO_MANY_STREAMS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,7 +132,8 @@ class RoundServiceServicer:
 
     def ReportProgress(self, request, context):
         """Tells how far the trainer is. Lost reports cost nothing.
-        Callers: site, evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, FIELD_INVALID.
+        Callers: site, evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED,
+        RUN_ENDED, ALREADY_ANSWERED, FIELD_INVALID and, when the update was refused, that reason again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,8 +141,8 @@ class RoundServiceServicer:
 
     def ReportEvaluation(self, request, context):
         """Gives the scores of an EVALUATE assignment.
-        Callers: evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED,
-        ALREADY_ANSWERED, METRIC_NOT_FINITE, METRIC_MISSING, FIELD_INVALID.
+        Callers: evaluator. Idempotent: the same scores again get the same answer. Refuses with ASSIGNMENT_UNKNOWN,
+        ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, METRIC_NOT_FINITE, METRIC_MISSING, FIELD_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -189,7 +196,8 @@ def add_RoundServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class RoundService:
     """Rounds, as a site agent sees them. The caller is who its certificate names; no message names its sender.
-    Every rpc refuses with CERTIFICATE_INVALID and ROLE_NOT_ALLOWED.
+    Every rpc refuses with CERTIFICATE_INVALID, ROLE_NOT_ALLOWED, and TOO_MANY_STREAMS, when the caller has too many
+    calls of it open.
     """
 
     @staticmethod

@@ -28,7 +28,8 @@ GRPC_VERSION: str
 
 class RoundServiceStub:
     """Rounds, as a site agent sees them. The caller is who its certificate names; no message names its sender.
-    Every rpc refuses with CERTIFICATE_INVALID and ROLE_NOT_ALLOWED.
+    Every rpc refuses with CERTIFICATE_INVALID, ROLE_NOT_ALLOWED, and TOO_MANY_STREAMS, when the caller has too many
+    calls of it open.
     """
 
     @_typing.overload
@@ -43,38 +44,44 @@ class RoundServiceStub:
     """
     DeclineAssignment: _grpc.UnaryUnaryMultiCallable[_rounds_pb2.DeclineAssignmentRequest, _rounds_pb2.DeclineAssignmentResponse]
     """Says no to an assignment, with a reason.
-    Callers: site, evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED,
-    ALREADY_ANSWERED, FIELD_INVALID.
+    Callers: site, evaluator. Said again it changes nothing, and is refused with ALREADY_ANSWERED or what ended the
+    round. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED,
+    FIELD_INVALID and, when the update was refused before, that reason again.
     """
     DownloadAdapter: _grpc.UnaryStreamMultiCallable[_rounds_pb2.DownloadAdapterRequest, _rounds_pb2.DownloadAdapterResponse]
     """Streams an adapter file: a header first, then chunks from the offset asked for.
-    Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID.
+    Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID, and
+    with STREAM_TOO_SLOW when the caller reads nothing for the coordinator's stream_progress_deadline.
     """
     GetUploadOffset: _grpc.UnaryUnaryMultiCallable[_rounds_pb2.GetUploadOffsetRequest, _rounds_pb2.GetUploadOffsetResponse]
     """How many bytes of an upload have arrived and are kept, so that it resumes there.
-    Callers: site, evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED.
+    Callers: site, evaluator. Idempotent. Refuses with FIELD_INVALID, DIGEST_INVALID, ASSIGNMENT_UNKNOWN,
+    ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED and, when the update was refused, that reason.
     """
     UploadUpdate: _grpc.StreamUnaryMultiCallable[_rounds_pb2.UploadUpdateRequest, _rounds_pb2.UploadUpdateResponse]
     """Takes the update (or the first adapter) of an assignment: a header first, then chunks.
     Callers: site, evaluator. Idempotent by (assignment, digest): sent again, it gets the same answer.
-    Refuses with HEADER_EXPECTED, CHUNK_EXPECTED, CHUNK_TOO_LARGE, ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS,
-    ROUND_CLOSED, ALREADY_ANSWERED, OFFSET_DIFFERS, DIGEST_DIFFERS, STREAM_ENDED_EARLY, STREAM_TOO_SLOW, DISK_FULL,
-    SPEC_INVALID and every reason that begins with UPDATE_.
+    Refuses with HEADER_EXPECTED, CHUNK_EXPECTED, CHUNK_TOO_LARGE, FIELD_MISSING, FIELD_INVALID, DIGEST_INVALID,
+    ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, OFFSET_DIFFERS,
+    DIGEST_DIFFERS, STREAM_ENDED_EARLY, STREAM_TOO_SLOW, DISK_FULL, SPEC_INVALID and every reason that begins with
+    UPDATE_. A second upload of one assignment at the same time is refused with TOO_MANY_STREAMS.
     """
     ReportProgress: _grpc.UnaryUnaryMultiCallable[_rounds_pb2.ReportProgressRequest, _rounds_pb2.ReportProgressResponse]
     """Tells how far the trainer is. Lost reports cost nothing.
-    Callers: site, evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, FIELD_INVALID.
+    Callers: site, evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED,
+    RUN_ENDED, ALREADY_ANSWERED, FIELD_INVALID and, when the update was refused, that reason again.
     """
     ReportEvaluation: _grpc.UnaryUnaryMultiCallable[_rounds_pb2.ReportEvaluationRequest, _rounds_pb2.ReportEvaluationResponse]
     """Gives the scores of an EVALUATE assignment.
-    Callers: evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED,
-    ALREADY_ANSWERED, METRIC_NOT_FINITE, METRIC_MISSING, FIELD_INVALID.
+    Callers: evaluator. Idempotent: the same scores again get the same answer. Refuses with ASSIGNMENT_UNKNOWN,
+    ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, METRIC_NOT_FINITE, METRIC_MISSING, FIELD_INVALID.
     """
 
 @_typing.type_check_only
 class RoundServiceAsyncStub(RoundServiceStub):
     """Rounds, as a site agent sees them. The caller is who its certificate names; no message names its sender.
-    Every rpc refuses with CERTIFICATE_INVALID and ROLE_NOT_ALLOWED.
+    Every rpc refuses with CERTIFICATE_INVALID, ROLE_NOT_ALLOWED, and TOO_MANY_STREAMS, when the caller has too many
+    calls of it open.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -86,37 +93,43 @@ class RoundServiceAsyncStub(RoundServiceStub):
     """
     DeclineAssignment: _aio.UnaryUnaryMultiCallable[_rounds_pb2.DeclineAssignmentRequest, _rounds_pb2.DeclineAssignmentResponse]  # type: ignore[assignment]
     """Says no to an assignment, with a reason.
-    Callers: site, evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED,
-    ALREADY_ANSWERED, FIELD_INVALID.
+    Callers: site, evaluator. Said again it changes nothing, and is refused with ALREADY_ANSWERED or what ended the
+    round. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED,
+    FIELD_INVALID and, when the update was refused before, that reason again.
     """
     DownloadAdapter: _aio.UnaryStreamMultiCallable[_rounds_pb2.DownloadAdapterRequest, _rounds_pb2.DownloadAdapterResponse]  # type: ignore[assignment]
     """Streams an adapter file: a header first, then chunks from the offset asked for.
-    Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID.
+    Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID, and
+    with STREAM_TOO_SLOW when the caller reads nothing for the coordinator's stream_progress_deadline.
     """
     GetUploadOffset: _aio.UnaryUnaryMultiCallable[_rounds_pb2.GetUploadOffsetRequest, _rounds_pb2.GetUploadOffsetResponse]  # type: ignore[assignment]
     """How many bytes of an upload have arrived and are kept, so that it resumes there.
-    Callers: site, evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED.
+    Callers: site, evaluator. Idempotent. Refuses with FIELD_INVALID, DIGEST_INVALID, ASSIGNMENT_UNKNOWN,
+    ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED and, when the update was refused, that reason.
     """
     UploadUpdate: _aio.StreamUnaryMultiCallable[_rounds_pb2.UploadUpdateRequest, _rounds_pb2.UploadUpdateResponse]  # type: ignore[assignment]
     """Takes the update (or the first adapter) of an assignment: a header first, then chunks.
     Callers: site, evaluator. Idempotent by (assignment, digest): sent again, it gets the same answer.
-    Refuses with HEADER_EXPECTED, CHUNK_EXPECTED, CHUNK_TOO_LARGE, ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS,
-    ROUND_CLOSED, ALREADY_ANSWERED, OFFSET_DIFFERS, DIGEST_DIFFERS, STREAM_ENDED_EARLY, STREAM_TOO_SLOW, DISK_FULL,
-    SPEC_INVALID and every reason that begins with UPDATE_.
+    Refuses with HEADER_EXPECTED, CHUNK_EXPECTED, CHUNK_TOO_LARGE, FIELD_MISSING, FIELD_INVALID, DIGEST_INVALID,
+    ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, OFFSET_DIFFERS,
+    DIGEST_DIFFERS, STREAM_ENDED_EARLY, STREAM_TOO_SLOW, DISK_FULL, SPEC_INVALID and every reason that begins with
+    UPDATE_. A second upload of one assignment at the same time is refused with TOO_MANY_STREAMS.
     """
     ReportProgress: _aio.UnaryUnaryMultiCallable[_rounds_pb2.ReportProgressRequest, _rounds_pb2.ReportProgressResponse]  # type: ignore[assignment]
     """Tells how far the trainer is. Lost reports cost nothing.
-    Callers: site, evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, FIELD_INVALID.
+    Callers: site, evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED,
+    RUN_ENDED, ALREADY_ANSWERED, FIELD_INVALID and, when the update was refused, that reason again.
     """
     ReportEvaluation: _aio.UnaryUnaryMultiCallable[_rounds_pb2.ReportEvaluationRequest, _rounds_pb2.ReportEvaluationResponse]  # type: ignore[assignment]
     """Gives the scores of an EVALUATE assignment.
-    Callers: evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED,
-    ALREADY_ANSWERED, METRIC_NOT_FINITE, METRIC_MISSING, FIELD_INVALID.
+    Callers: evaluator. Idempotent: the same scores again get the same answer. Refuses with ASSIGNMENT_UNKNOWN,
+    ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, METRIC_NOT_FINITE, METRIC_MISSING, FIELD_INVALID.
     """
 
 class RoundServiceServicer(metaclass=_abc_1.ABCMeta):
     """Rounds, as a site agent sees them. The caller is who its certificate names; no message names its sender.
-    Every rpc refuses with CERTIFICATE_INVALID and ROLE_NOT_ALLOWED.
+    Every rpc refuses with CERTIFICATE_INVALID, ROLE_NOT_ALLOWED, and TOO_MANY_STREAMS, when the caller has too many
+    calls of it open.
     """
 
     @_abc_1.abstractmethod
@@ -138,8 +151,9 @@ class RoundServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rounds_pb2.DeclineAssignmentResponse, _abc.Awaitable[_rounds_pb2.DeclineAssignmentResponse]]:
         """Says no to an assignment, with a reason.
-        Callers: site, evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED,
-        ALREADY_ANSWERED, FIELD_INVALID.
+        Callers: site, evaluator. Said again it changes nothing, and is refused with ALREADY_ANSWERED or what ended the
+        round. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED,
+        FIELD_INVALID and, when the update was refused before, that reason again.
         """
 
     @_abc_1.abstractmethod
@@ -149,7 +163,8 @@ class RoundServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_rounds_pb2.DownloadAdapterResponse], _abc.AsyncIterator[_rounds_pb2.DownloadAdapterResponse]]:
         """Streams an adapter file: a header first, then chunks from the offset asked for.
-        Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID.
+        Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID, and
+        with STREAM_TOO_SLOW when the caller reads nothing for the coordinator's stream_progress_deadline.
         """
 
     @_abc_1.abstractmethod
@@ -159,7 +174,8 @@ class RoundServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rounds_pb2.GetUploadOffsetResponse, _abc.Awaitable[_rounds_pb2.GetUploadOffsetResponse]]:
         """How many bytes of an upload have arrived and are kept, so that it resumes there.
-        Callers: site, evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED.
+        Callers: site, evaluator. Idempotent. Refuses with FIELD_INVALID, DIGEST_INVALID, ASSIGNMENT_UNKNOWN,
+        ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED and, when the update was refused, that reason.
         """
 
     @_abc_1.abstractmethod
@@ -170,9 +186,10 @@ class RoundServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_rounds_pb2.UploadUpdateResponse, _abc.Awaitable[_rounds_pb2.UploadUpdateResponse]]:
         """Takes the update (or the first adapter) of an assignment: a header first, then chunks.
         Callers: site, evaluator. Idempotent by (assignment, digest): sent again, it gets the same answer.
-        Refuses with HEADER_EXPECTED, CHUNK_EXPECTED, CHUNK_TOO_LARGE, ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS,
-        ROUND_CLOSED, ALREADY_ANSWERED, OFFSET_DIFFERS, DIGEST_DIFFERS, STREAM_ENDED_EARLY, STREAM_TOO_SLOW, DISK_FULL,
-        SPEC_INVALID and every reason that begins with UPDATE_.
+        Refuses with HEADER_EXPECTED, CHUNK_EXPECTED, CHUNK_TOO_LARGE, FIELD_MISSING, FIELD_INVALID, DIGEST_INVALID,
+        ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, OFFSET_DIFFERS,
+        DIGEST_DIFFERS, STREAM_ENDED_EARLY, STREAM_TOO_SLOW, DISK_FULL, SPEC_INVALID and every reason that begins with
+        UPDATE_. A second upload of one assignment at the same time is refused with TOO_MANY_STREAMS.
         """
 
     @_abc_1.abstractmethod
@@ -182,7 +199,8 @@ class RoundServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rounds_pb2.ReportProgressResponse, _abc.Awaitable[_rounds_pb2.ReportProgressResponse]]:
         """Tells how far the trainer is. Lost reports cost nothing.
-        Callers: site, evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, FIELD_INVALID.
+        Callers: site, evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED,
+        RUN_ENDED, ALREADY_ANSWERED, FIELD_INVALID and, when the update was refused, that reason again.
         """
 
     @_abc_1.abstractmethod
@@ -192,8 +210,8 @@ class RoundServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rounds_pb2.ReportEvaluationResponse, _abc.Awaitable[_rounds_pb2.ReportEvaluationResponse]]:
         """Gives the scores of an EVALUATE assignment.
-        Callers: evaluator. Idempotent. Refuses with ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED,
-        ALREADY_ANSWERED, METRIC_NOT_FINITE, METRIC_MISSING, FIELD_INVALID.
+        Callers: evaluator. Idempotent: the same scores again get the same answer. Refuses with ASSIGNMENT_UNKNOWN,
+        ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, METRIC_NOT_FINITE, METRIC_MISSING, FIELD_INVALID.
         """
 
 def add_RoundServiceServicer_to_server(servicer: RoundServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -331,7 +331,7 @@ class AdapterSpec(_message.Message):
 
     @_builtins.property
     def tensors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorSpec]:
-        """Required. Sorted by name; at most 20,000."""
+        """Required. Sorted by name; at most 20,000, of 2^32 numbers together."""
 
     def __init__(
         self,
@@ -458,7 +458,7 @@ class LoraTerms(_message.Message):
     """Optional. 0 to 0.9."""
     @_builtins.property
     def target_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Required. Sorted."""
+        """Required. Sorted; 1 to 200 names of 1 to 256 printable characters."""
 
     def __init__(
         self,
@@ -491,7 +491,7 @@ class TaskTerms(_message.Message):
     """Required. 1 to 8192 tokens."""
     @_builtins.property
     def entity_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Required. Sorted."""
+        """Required. Sorted; 1 to 200 names of 1 to 100 printable characters."""
 
     def __init__(
         self,
@@ -656,7 +656,7 @@ class RoundTerms(_message.Message):
     """Required. Fewest accepted updates, 1 to 10,000."""
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Names of the sites; empty means every enrolled site."""
+        """Optional. Names of the sites, at most 5,000; empty means every enrolled site."""
 
     @_builtins.property
     def train_deadline(self) -> _duration_pb2.Duration:
