@@ -1,5 +1,5 @@
-# What a person types here; `make help` lists it. Needs Python 3.11 or later, git and make. Everything else is put
-# into .venv and .cache, once; pip's own configuration (indexes, certificates, proxies) is used as it is.
+# What a person types here; `make help` lists it. Needs Python 3.11 or later with venv, git and make. Everything
+# else is put into .venv and .cache, once; pip's own configuration (indexes, certificates, proxies) is used as it is.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -93,3 +94,10 @@ def test_a_terminal_gets_the_numbers_behind_each_judgement_and_a_command_that_ca
     command = next(line for line in lines if line.strip().startswith("fedmed-site extract"))
     assert shlex.split(command)[-3:] == ["--adapter", "/out of/adapter", "/out of/note.txt"]
     assert SITES[0] in row
+
+
+def test_the_data_model_tells_what_each_part_of_the_report_holds() -> None:
+    page = (Path(__file__).parents[2] / "docs/data-model.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"`(\w+)`", page.split("## The demo's folder")[1].split("\n## ")[0]))
+
+    assert set(report_document(make_findings(MODELS, TWO_ROUNDS))) - told == set()
