@@ -27,6 +27,7 @@ Address = Annotated[
 IdentityFolder = Annotated[
     Path, typer.Option("--identity", envvar="FEDMED_IDENTITY", help="folder of the operator's certificate")
 ]
+LastRound = Annotated[int, typer.Option(min=0, help="the last round to show; 0 for the latest")]
 RunName = Annotated[str, typer.Argument(help="the run's name or id")]
 
 
@@ -57,9 +58,9 @@ def list_runs(coordinator: Address, identity: IdentityFolder) -> None:
 
 
 @runs.command()
-def show(run: RunName, coordinator: Address, identity: IdentityFolder) -> None:
+def show(run: RunName, coordinator: Address, identity: IdentityFolder, last_round: LastRound = 0) -> None:
     """Show one run with its rounds and rosters."""
-    Console().print(_page(_ask(coordinator, identity, lambda client: client.get_run(run))))
+    Console().print(_page(_ask(coordinator, identity, lambda client: client.get_run(run, last_round))))
 
 
 @runs.command()
@@ -96,6 +97,7 @@ def list_sites(coordinator: Address, identity: IdentityFolder) -> None:
 def _page(report: admin_pb2.RunReport) -> Group:
     head = f"{report.summary.name}: {cli_text.state(report.summary.state)} {cli_text.reason(report.summary.reason)}"
     parts: list[object] = [head.strip(), f"terms {report.terms_digest}"]
+    parts.extend(cli_text.rounds_left_out(report))
     for past in report.rounds:
         parts.append(cli_text.round_table(past))
         if line := cli_text.scores(past):

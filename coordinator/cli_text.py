@@ -6,6 +6,7 @@ from collections import Counter
 
 from rich.table import Table
 
+from common.errors import InputInvalidError
 from common.rpc_errors import reason_from_proto
 from fedmedlora.v1 import admin_pb2, errors_pb2, rounds_pb2
 
@@ -18,8 +19,11 @@ _CLOSED_PHASES = {
 
 
 def enum_word(enum: object, value: int) -> str:
-    """The last part of an enum value's name in lower case: ``PHASE_TRAINING`` is ``training``."""
-    name: str = enum.Name(value)  # type: ignore[attr-defined]
+    """The last part of an enum value's name in lower case: ``PHASE_TRAINING`` is ``training``; else its number."""
+    values = enum.DESCRIPTOR.values_by_number  # type: ignore[attr-defined]
+    if value not in values:  # of a newer coordinator
+        return str(value)
+    name: str = values[value].name
     prefix = enum.DESCRIPTOR.values[0].name.removesuffix("UNSPECIFIED")  # type: ignore[attr-defined]
     return name.removeprefix(prefix).lower()
 
@@ -40,8 +44,13 @@ def outcome(value: int) -> str:
 
 
 def reason(value: errors_pb2.Reason.ValueType) -> str:
-    """A reason's name; empty for none."""
-    return "" if value == errors_pb2.REASON_UNSPECIFIED else str(reason_from_proto(value))
+    """A reason's name; empty for none, and its number when a newer coordinator gave it."""
+    if value == errors_pb2.REASON_UNSPECIFIED:
+        return ""
+    try:
+        return str(reason_from_proto(value))
+    except InputInvalidError:
+        return f"reason {value}"
 
 
 def bytes_text(count: int) -> str:
@@ -104,6 +113,15 @@ def story(report: admin_pb2.RunReport) -> list[str]:
     run = f"run {report.summary.name}: {state(report.summary.state)} {reason(report.summary.reason)}".strip()
     is_open = report.summary.state in (admin_pb2.RUN_STATE_INITIALISING, admin_pb2.RUN_STATE_RUNNING)
     return [run, *rounds] if is_open else [*rounds, run]
+
+
+def rounds_left_out(report: admin_pb2.RunReport) -> list[str]:
+    """One line that says which rounds are here, and how to see the earlier ones; none when nothing is missing."""
+    if not report.rounds or (report.rounds[0].round_number, len(report.rounds)) == (1, report.summary.round_number):
+        return []
+    first, last = report.rounds[0].round_number, report.rounds[-1].round_number
+    line = f"rounds {first} to {last} of {report.summary.round_number}"
+    return [f"{line}; earlier ones: run show --last-round {first - 1}" if first > 1 else line]
 
 
 def _round_line(report: admin_pb2.RoundReport) -> str:

@@ -39,4 +39,5 @@ def follow_run(
 
 def page(report: admin_pb2.RunReport) -> RenderableType:
     """The run as it stands: its story, and the roster of its latest round."""
-    return Group(*cli_text.story(report), *(cli_text.round_table(latest) for latest in report.rounds[-1:]))
+    story = (*cli_text.rounds_left_out(report), *cli_text.story(report))
+    return Group(*story, *(cli_text.round_table(latest) for latest in report.rounds[-1:]))

@@ -20,6 +20,7 @@ from common.rpc_errors import from_rpc_error
 from common.tls import Role
 from coordinator.adapters.rpc.interceptor import MAX_OPEN_CALLS
 from coordinator.adapters.rpc.operator_client import connect
+from coordinator.domain.values import RunState
 from fedmedlora.v1 import admin_pb2, admin_pb2_grpc, rounds_pb2, rounds_pb2_grpc, types_pb2
 from tests.fakes.coordinator_served import Served, serving
 from tests.fakes.coordinator_values import ANNA
@@ -160,6 +161,13 @@ async def test_a_call_that_ends_with_a_status_of_grpcs_own_is_counted(served: Se
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.Check(health_pb2.HealthCheckRequest(service="no such service"))
     assert served.counted("fedmed_rpcs_total", rpc="Check", code="NOT_FOUND") == 1
+
+
+async def test_a_run_is_aborted_once_and_said_to_be_aborted_again(world: World, served: Served) -> None:
+    async with connect(served.address, served.consortium.identity("ops", Role.OPERATOR)) as client:
+        await client.abort_run(world.run.run_id)
+        await client.abort_run(world.run.run_id)
+    assert world.run.state is RunState.ABORTED
 
 
 # What is counted

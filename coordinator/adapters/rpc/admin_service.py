@@ -20,7 +20,7 @@ from coordinator.app.ports import RunStore, Traffic
 from coordinator.app.presence import Presence
 from coordinator.app.round_driver import RoundDriver
 from coordinator.domain import events as ev
-from coordinator.domain.values import Run
+from coordinator.domain.values import Run, RunState
 from fedmedlora.v1 import admin_pb2, admin_pb2_grpc, registry_pb2, registry_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -56,7 +56,8 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     async def GetRun(self, request: admin_pb2.GetRunRequest, context: Context) -> admin_pb2.GetRunResponse:
         """See the proto."""
-        return admin_pb2.GetRunResponse(run=await self._report(self._use.driver.run_named(request.run)))
+        run = self._use.driver.run_named(request.run)
+        return admin_pb2.GetRunResponse(run=await self._report(run, request.last_round))
 
     async def WatchRun(
         self, request: admin_pb2.WatchRunRequest, context: Context
@@ -75,6 +76,8 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def AbortRun(self, request: admin_pb2.AbortRunRequest, context: Context) -> admin_pb2.AbortRunResponse:
         """See the proto."""
         run = self._use.driver.run_named(request.run)
+        if run.state is RunState.ABORTED:
+            return admin_pb2.AbortRunResponse()
         if not run.state.is_open:
             raise NotNowError(Reason.RUN_ENDED, f"run {run.terms.name} has ended as {run.state}")
         await self._use.driver.post(run.run_id, ev.AbortRequested(at=self._use.clock.now()))
@@ -93,11 +96,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         ]
         return admin_pb2.ListSitesResponse(sites=sites)
 
-    async def _report(self, run: Run) -> admin_pb2.RunReport:
+    async def _report(self, run: Run, last_round: int = 0) -> admin_pb2.RunReport:
         traffic: dict[tuple[int, SiteName], Traffic] = {
             (row.round_number, row.site): row for row in await self._use.store.traffic(run.run_id)
         }
-        return reports.run_report(run, traffic, self._use.answers.progress_of, self._use.clock.now())
+        return reports.run_report(run, traffic, self._use.answers.progress_of, self._use.clock.now(), last_round)
 
 
 class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):

@@ -36,9 +36,10 @@ class OperatorClient:
         """All runs, newest first."""
         return list((await self._admin.ListRuns(admin_pb2.ListRunsRequest(), timeout=CALL_SECONDS)).runs)
 
-    async def get_run(self, run: str) -> admin_pb2.RunReport:
-        """One run with its rounds."""
-        return (await self._admin.GetRun(admin_pb2.GetRunRequest(run=run), timeout=CALL_SECONDS)).run
+    async def get_run(self, run: str, last_round: int = 0) -> admin_pb2.RunReport:
+        """One run with its rounds up to ``last_round`` (0: the latest), as many as a report holds."""
+        request = admin_pb2.GetRunRequest(run=run, last_round=last_round)
+        return (await self._admin.GetRun(request, timeout=CALL_SECONDS)).run
 
     async def watch_run(self, run: str) -> AsyncIterator[admin_pb2.RunReport]:
         """The run each time it changes, until it ends."""

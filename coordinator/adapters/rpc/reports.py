@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 
 from common.ids import AssignmentId, SiteName
 from common.rpc_errors import reason_to_proto
@@ -46,6 +48,23 @@ _STAGE_VALUES = {name: value for value, name in STAGES.items()}
 
 ProgressOf = Callable[[AssignmentId], SiteProgress | None]
 TrafficBySite = Mapping[tuple[int, SiteName], Traffic]
+# How much of a message the rounds of a run, or its versions, may take: far below the largest message, 1 MiB, beside
+# which terms with thousands of sites have room too.
+MAX_LIST_BYTES = 256 * 1024
+
+M = TypeVar("M", bound=Message)
+
+
+def latest_that_fit(newest_first: Iterable[M]) -> list[M]:
+    """As many as fit into MAX_LIST_BYTES, and one at least, oldest first."""
+    kept: list[M] = []
+    size_bytes = 0
+    for message in newest_first:
+        size_bytes += message.ByteSize()
+        if kept and size_bytes > MAX_LIST_BYTES:
+            break
+        kept.append(message)
+    return kept[::-1]
 
 
 def summary(run: Run) -> admin_pb2.RunSummary:
@@ -63,13 +82,16 @@ def summary(run: Run) -> admin_pb2.RunSummary:
     return message
 
 
-def run_report(run: Run, traffic: TrafficBySite, progress_of: ProgressOf, now: datetime) -> admin_pb2.RunReport:
-    """A run with its rounds and rosters."""
+def run_report(
+    run: Run, traffic: TrafficBySite, progress_of: ProgressOf, now: datetime, last_round: int = 0
+) -> admin_pb2.RunReport:
+    """A run with its rounds and rosters: those up to ``last_round`` (0: the latest) that fit."""
+    rounds = run.rounds[: last_round or None]
     message = admin_pb2.RunReport(
         summary=summary(run),
         terms=terms_to_proto(run.terms),
         terms_digest=run.terms.digest,
-        rounds=[_round_report(run, past, traffic, (progress_of, now)) for past in run.rounds],
+        rounds=latest_that_fit(_round_report(run, past, traffic, (progress_of, now)) for past in reversed(rounds)),
     )
     if run.served is not None and run.spec is not None:
         message.served_adapter.CopyFrom(adapter_ref(run.served.adapter, run.spec))
@@ -151,7 +173,7 @@ def _duration(value: timedelta) -> Duration:
 
 
 def adapter_versions(run: Run) -> list[registry_pb2.AdapterVersion]:
-    """Every adapter that came out of the run, the first one included, oldest first."""
+    """The latest adapters that came out of the run, the first one too, oldest first; the last promoted in any case."""
     if run.spec is None or run.first_adapter is None:
         return []
     first = registry_pb2.AdapterVersion(
@@ -171,4 +193,7 @@ def adapter_versions(run: Run) -> list[registry_pb2.AdapterVersion]:
                 published_at=timestamp(past.closed_at),
             )
         )
-    return versions
+    latest = latest_that_fit(reversed(versions))
+    if not any(version.is_promoted for version in latest):
+        latest[:0] = [version for version in versions if version.is_promoted][-1:]
+    return latest
