@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.config import ConfigPath, ListenAddress, LogLevel, Seconds
+from common.polling import MAX_POLL_HOLD_SECONDS
 
 
 class _Section(BaseModel):
@@ -16,7 +17,7 @@ class CoordinatorSection(_Section):
 
     listen: ListenAddress = "0.0.0.0:8443"
     state_folder: ConfigPath
-    poll_hold: Seconds = Field(default=20.0, ge=0.1, le=300)
+    poll_hold: Seconds = Field(default=20.0, ge=0.1, le=MAX_POLL_HOLD_SECONDS)
     stream_progress_deadline: Seconds = Field(default=60.0, ge=1, le=3600)
 
 

@@ -1,13 +1,13 @@
-"""The site's command, ``fedmed-site``. Each command is a few lines over the wiring, or over a child that reads notes.
+"""The site's command, ``fedmed-site``. Each command is a few lines over the wiring, or over the trainer's code.
 
-No command loads torch: what needs the model or the notes runs as ``python -m site_agent.trainer...``, a child process.
+No command loads torch: what needs the model or the notes is another program, ``python -m site_agent.trainer...``.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -63,25 +63,25 @@ def health(config: ConfigFile) -> None:
     raise typer.Exit(1 if ailment else 0)
 
 
-# The child has its own parser, help included, so that its options stand in one place.
+# That module has its own parser, help included, so that its options stand in one place.
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
 )
 def extract(context: typer.Context) -> None:
     """Find the entities of notes, with character offsets (`extract --help` tells how)."""
-    _run_child("predict", *context.args)
+    _become("predict", *context.args)
 
 
 @model.command("digest")
 def model_digest(path: Annotated[Path, typer.Argument(help="the base model's folder")]) -> None:
     """Print the [base_model] table for a run's terms."""
-    _run_child("base_model_files", str(path))
+    _become("base_model_files", str(path))
 
 
 @data.command("check")
 def check_data(files: Annotated[list[Path], typer.Argument(help="JSONL files of annotated passages")]) -> None:
     """Count the passages, and list every malformed record by line and field."""
-    _run_child("check_notes", *(str(file) for file in files))
+    _become("check_notes", *(str(file) for file in files))
 
 
 @adapter.command("fetch")
@@ -107,16 +107,14 @@ def _load(config: Path) -> SiteConfig:
     return load_toml(config.absolute(), SiteConfig)
 
 
-def _run_child(module: str, *arguments: str) -> None:
-    """Run a module of the trainer as a child with this terminal, and end with its exit code."""
+def _become(module: str, *arguments: str) -> NoReturn:
+    """Become a module of the trainer: its terminal, its signals and its exit code are this process's."""
     import os
-    import subprocess
 
     from site_agent.adapters.trainer_process import trainer_environment
 
     command = [sys.executable, "-P", "-m", f"site_agent.trainer.{module}", *arguments]
-    child = subprocess.run(command, env=trainer_environment(os.environ, threads=0), check=False)
-    raise typer.Exit(child.returncode)
+    os.execve(command[0], command, trainer_environment(os.environ, threads=0))  # noqa: S606 - no shell is wanted
 
 
 def main() -> None:

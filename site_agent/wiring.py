@@ -14,10 +14,10 @@ from common.logging import get_logger
 from common.tls import Role
 from site_agent.adapters.identity_files import AgentIdentity, read_identity
 from site_agent.adapters.journal import FileJournal
-from site_agent.adapters.metrics import AgentMetrics, MetricsTls, is_listening, serve_metrics
+from site_agent.adapters.metrics import AgentMetrics, MetricsTls, serve_metrics
 from site_agent.adapters.registry_client import RegistryClient, coordinator_serves
 from site_agent.adapters.rpc_client import RpcCoordinator, open_channel
-from site_agent.adapters.state_lock import exclusive
+from site_agent.adapters.state_lock import exclusive, is_held
 from site_agent.adapters.trainer_process import TRAINER_COMMAND, TrainerProcess, trainer_environment
 from site_agent.adapters.update_file import describe_file
 from site_agent.app.agent_loop import AgentLoop
@@ -45,7 +45,7 @@ async def run_agent(config: SiteConfig) -> None:
         _log_start(config, who)
         async with open_channel(config.coordinator.address, who.identity, config.coordinator.server_name) as channel:
             parts = Parts(
-                coordinator=RpcCoordinator(channel, metrics),
+                coordinator=RpcCoordinator(channel, metrics, who.expires_at),
                 trainer=TrainerProcess(
                     trainer_environment(os.environ, config.trainer.threads),
                     command=config.trainer.command or TRAINER_COMMAND,
@@ -66,11 +66,11 @@ async def run_agent(config: SiteConfig) -> None:
 async def find_ailment(config: SiteConfig) -> str | None:
     """What is wrong with the agent of ``config``, seen from outside; None when nothing is."""
     who = read_identity(config.identity.folder)
+    if not is_held(config.site.state_folder):
+        return f"no agent works in {config.site.state_folder}"
     async with open_channel(config.coordinator.address, who.identity, config.coordinator.server_name) as channel:
         if not await coordinator_serves(channel):
             return f"the coordinator at {config.coordinator.address} does not answer this site"
-    if config.metrics.listen and not is_listening(config.metrics.listen):
-        return f"no agent listens on {config.metrics.listen}"
     return None
 
 
@@ -86,7 +86,7 @@ async def fetch_served(config: SiteConfig, run: str, out: Path, say: Callable[[s
         say(f"{error.reason}: {error.message}; trying again in {wait_seconds:.0f} s")
 
     async with open_channel(config.coordinator.address, who.identity, config.coordinator.server_name) as channel:
-        return await fetch_served_adapter(RegistryClient(channel), run, out, Patience(), say_failure)
+        return await fetch_served_adapter(RegistryClient(channel, who.expires_at), run, out, Patience(), say_failure)
 
 
 def _policy(config: SiteConfig, role: Role) -> SitePolicy:

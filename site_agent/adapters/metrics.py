@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -107,16 +106,6 @@ def serve_metrics(listen: str, registry: CollectorRegistry, tls: MetricsTls | No
             thread.join()
 
     return stop
-
-
-def is_listening(listen: str) -> bool:
-    """Whether someone takes connections on ``listen``, from this machine."""
-    host, _, port = listen.rpartition(":")
-    try:
-        socket.create_connection(("127.0.0.1" if host == "0.0.0.0" else host, int(port)), timeout=5).close()  # noqa: S104
-    except OSError:
-        return False
-    return True
 
 
 def _tls_options(tls: MetricsTls | None) -> dict[str, Any]:

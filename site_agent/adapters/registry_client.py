@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from datetime import datetime
 from typing import Any
 
 import grpc.aio
@@ -34,9 +35,9 @@ class _Uncounted:
 class RegistryClient:
     """Implements `site_agent.app.fetch_adapter.Registry`."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, expires_at: datetime) -> None:
         self._registry = registry_pb2_grpc.RegistryServiceStub(channel)
-        self._coordinator = RpcCoordinator(channel, _Uncounted())
+        self._coordinator = RpcCoordinator(channel, _Uncounted(), expires_at)
 
     async def adapters_of(self, run: str) -> RunAdapters:
         """See the port."""

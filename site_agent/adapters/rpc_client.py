@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar
 
@@ -17,18 +18,20 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from common.chunks import chunk_ranges
+from common.clock import Clock, SystemClock
 from common.errors import FedMedError, Reason, TransferBrokenError
 from common.ids import AssignmentId, Digest
+from common.polling import MAX_POLL_HOLD_SECONDS
 from common.rpc_errors import from_rpc_error, reason_to_proto
 from common.tls import CHANNEL_OPTIONS, Identity, channel_credentials
 from fedmedlora.v1 import rounds_pb2, rounds_pb2_grpc
 from site_agent.adapters import translate
+from site_agent.adapters.identity_files import expired
 from site_agent.app.answers import EvaluationScores, ReportedProgress, UploadHeader, UploadOffset
 from site_agent.app.ports import Unreadable
 from site_agent.domain.assignment import Assignment, Cancel
 
-# Longer than any poll_hold a coordinator may be configured with.
-POLL_SECONDS = 180.0
+POLL_SECONDS = MAX_POLL_HOLD_SECONDS + 30.0
 CALL_SECONDS = 20.0
 # Between two messages of a stream, and for the coordinator to check a whole update.
 STREAM_PROGRESS_SECONDS = 60.0
@@ -66,11 +69,19 @@ def open_channel(address: str, identity: Identity, server_name: str = "") -> grp
 
 
 class RpcCoordinator:
-    """The coordinator at the other end of ``channel``."""
+    """The coordinator at the other end of ``channel``, for an agent whose certificate is valid until ``expires_at``."""
 
-    def __init__(self, channel: grpc.aio.Channel, traffic: Traffic) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        traffic: Traffic,
+        expires_at: datetime,
+        clock: Clock | None = None,
+    ) -> None:
         self._rounds = rounds_pb2_grpc.RoundServiceStub(channel)
         self._traffic = traffic
+        self._expires_at = expires_at
+        self._clock = clock or SystemClock()
 
     async def await_assignment(self, current: AssignmentId | None) -> Assignment | Unreadable | Cancel | None:
         """See the port."""
@@ -152,12 +163,19 @@ class RpcCoordinator:
         try:
             yield
         except grpc.aio.AioRpcError as error:
-            meant = from_rpc_error(error)
+            meant = self._meaning(error)
             self._traffic.failed(meant.reason)
             raise meant from None
         except FedMedError as error:
             self._traffic.failed(error.reason)
             raise
+
+    def _meaning(self, error: grpc.aio.AioRpcError) -> FedMedError:
+        """A coordinator that refuses the handshake of an expired certificate looks like one that is away."""
+        meant = from_rpc_error(error)
+        if meant.reason is Reason.PEER_AWAY and self._clock.now() > self._expires_at:
+            return expired(self._expires_at)
+        return meant
 
 
 @contextmanager

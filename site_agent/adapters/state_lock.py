@@ -24,3 +24,15 @@ def exclusive(state_folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise NotNowError(Reason.STORE_IN_USE, f"{state_folder}: another agent works in it") from None
         yield
+
+
+def is_held(state_folder: Path) -> bool:
+    """Whether an agent works in ``state_folder``."""
+    try:
+        with (state_folder / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.tls import Role, load_identity
+from common.tls import Role
+from site_agent.adapters.identity_files import read_identity
 from site_agent.adapters.journal import FileJournal
 from site_agent.adapters.metrics import AgentMetrics
 from site_agent.adapters.rpc_client import RpcCoordinator, open_channel
@@ -80,10 +81,10 @@ class FakeSite:
     ) -> AsyncIterator[AgentMetrics]:
         """An agent that runs inside the block; its end is that of a process that gets SIGTERM."""
         metrics = AgentMetrics(certificate_expires_at=0.0)
-        identity = load_identity(self.consortium.identity(self.name, self.role))
-        async with open_channel(f"localhost:{port}", identity) as channel:
+        who = read_identity(self.consortium.identity(self.name, self.role))
+        async with open_channel(f"localhost:{port}", who.identity) as channel:
             parts = Parts(
-                coordinator=RpcCoordinator(channel, metrics),
+                coordinator=RpcCoordinator(channel, metrics, who.expires_at),
                 trainer=TrainerProcess(
                     trainer_environment(os.environ, threads=1),
                     command=trainer_command(fault),

@@ -12,6 +12,7 @@ import sys
 import urllib.request
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from common.tls import Identity, Role, load_identity
 from common.weights_io import write_weights
 from common.wire import spec_to_proto, terms_to_proto
 from fedmedlora.v1 import registry_pb2
+from site_agent.adapters.state_lock import exclusive
+from site_agent.adapters.trainer_process import trainer_environment
 from tests.fakes.coordinator import CoordinatorState, file_ref, make_offer, serving, train_work
 from tests.fakes.site import has_ended, trainer_command, until, wait_for_file
 from tests.fakes.site_values import make_spec, make_terms
@@ -137,6 +140,11 @@ async def test_the_trainer_inherits_no_setting_that_is_not_on_the_list(
     assert b"HF_HUB_OFFLINE=1" in environment
 
 
+def test_the_trainer_inherits_where_devices_and_caches_are() -> None:
+    settings = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "HF_HUB_CACHE": "/models", "XDG_CACHE_HOME": "/cache"}
+    assert settings.items() <= trainer_environment(settings, threads=0).items()
+
+
 async def test_the_metrics_tell_what_travelled(tmp_path: Path, consortium: Consortium, identity: Identity) -> None:
     state = CoordinatorState()
     assignment_id, content = offer_of(state, tmp_path)
@@ -160,11 +168,16 @@ async def test_health_says_whether_the_agent_runs_and_reaches_the_coordinator(
     async with serving(state, identity) as port:
         config = write_config(tmp_path, consortium, port, free_port())
         code, _, error = await finish("health", "--config", str(config))
-        assert (code, error.startswith("no agent listens")) == (1, True)
+        assert (code, error.startswith("no agent works in")) == (1, True)
         async with running(config):
             await state.until(lambda: state.polls)
             assert await finish("health", "--config", str(config)) == (0, "healthy\n", "")
-    code, _, error = await finish("health", "--config", str(config))
+
+
+async def test_health_says_so_when_the_coordinator_does_not_answer(tmp_path: Path, consortium: Consortium) -> None:
+    config = write_config(tmp_path, consortium, free_port(), free_port())
+    with exclusive(tmp_path / "state"):
+        code, _, error = await finish("health", "--config", str(config))
     assert (code, "does not answer" in error) == (1, True)
 
 
@@ -184,6 +197,24 @@ async def test_a_certificate_of_the_wrong_role_is_refused_in_one_line(tmp_path: 
     config = write_config(tmp_path, consortium, free_port(), free_port(), role=Role.OPERATOR)
     code, _, error = await finish("run", "--config", str(config))
     assert (code, error.count("\n"), "expected a certificate of a site or an evaluator" in error) == (2, 1, True)
+
+
+async def test_an_expired_certificate_is_refused_in_one_line(tmp_path: Path) -> None:
+    late = make_consortium(tmp_path / "late")
+    late.identity("anna", Role.SITE, life=timedelta(seconds=-1))
+    code, _, error = await finish("run", "--config", str(write_config(tmp_path, late, free_port(), free_port())))
+    assert (code, error.count("\n"), error.startswith("CERTIFICATE_INVALID")) == (1, 1, True)
+
+
+async def test_a_command_that_reads_notes_is_the_process_that_was_started(tmp_path: Path) -> None:
+    pipe = tmp_path / "notes.jsonl"
+    os.mkfifo(pipe)  # who reads it waits
+    process = await start("data", "check", str(pipe))
+    command = Path(f"/proc/{process.pid}/cmdline")
+    await until(lambda: b"site_agent.trainer.check_notes" in command.read_bytes())
+    process.send_signal(signal.SIGTERM)
+    await process.communicate()
+    assert process.returncode == -signal.SIGTERM
 
 
 async def test_adapter_fetch_brings_the_last_promoted_version_as_a_peft_folder(

@@ -7,7 +7,7 @@ import pytest
 
 from common.errors import NotNowError, Reason
 from site_agent.adapters.journal import KEPT_ENDED, FileJournal
-from site_agent.adapters.state_lock import exclusive
+from site_agent.adapters.state_lock import exclusive, is_held
 from site_agent.app.ports import Entry
 from site_agent.domain.assignment import Assignment, InitialiseWork
 from site_agent.domain.assignment_machine import AssignmentState, Stage
@@ -86,8 +86,15 @@ def test_a_state_folder_has_one_agent_at_a_time(tmp_path: Path) -> None:
         pass
 
 
+def test_whether_an_agent_works_in_a_state_folder_can_be_seen_from_outside(tmp_path: Path) -> None:
+    assert not is_held(tmp_path)
+    with exclusive(tmp_path):
+        assert is_held(tmp_path)
+    assert not is_held(tmp_path)
+
+
 def test_a_state_folder_is_free_again_after_its_agent(tmp_path: Path) -> None:
     for _ in range(2):
         with exclusive(tmp_path):
-            pass
+            assert is_held(tmp_path)
     assert (tmp_path / "lock").exists()

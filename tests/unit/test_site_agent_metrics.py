@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from common.metric_names import AGENT_METRICS
 from common.tls import CERTIFICATE_FILE, KEY_FILE, TRUST_BUNDLE_FILE, Role
 from site_agent.adapters.gpu_gauges import GpuGauges
-from site_agent.adapters.metrics import AgentMetrics, MetricsTls, is_listening, serve_metrics
+from site_agent.adapters.metrics import AgentMetrics, MetricsTls, serve_metrics
 from tests.running import free_port, make_consortium
 
 
@@ -138,10 +138,3 @@ def test_an_empty_address_serves_nothing() -> None:
     stop_serving = serve_metrics("", CollectorRegistry(), tls=None)
     assert threading.active_count() == before
     stop_serving()
-
-
-def test_who_listens_is_found_out_by_connecting(stop: list[object]) -> None:
-    address = f"127.0.0.1:{free_port()}"
-    assert not is_listening(address)
-    stop.append(serve_metrics(address, CollectorRegistry(), tls=None))
-    assert is_listening(address)
