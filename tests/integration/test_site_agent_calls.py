@@ -55,8 +55,7 @@ async def test_a_poll_that_nobody_answers_says_that_the_coordinator_is_away(cons
 
 def test_no_coordinator_may_hold_a_poll_as_long_as_an_agent_waits(tmp_path: Path) -> None:
     config = tmp_path / "coordinator.toml"
-    config.write_text(
-        f'coordinator.state_folder = "state"\ncoordinator.poll_hold = "{POLL_SECONDS:.0f}s"\nidentity.folder = "identity"\n'
-    )
+    hold = f'coordinator.poll_hold = "{POLL_SECONDS:.0f}s"'
+    config.write_text(f'coordinator.state_folder = "state"\n{hold}\nidentity.folder = "identity"\n')
     with pytest.raises(InputInvalidError, match="poll_hold"):
         load_toml(config, CoordinatorConfig)
