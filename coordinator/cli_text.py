@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from common.errors import InputInvalidError
@@ -78,23 +79,26 @@ def sites_table(sites: list[admin_pb2.Site]) -> Table:
 
 
 def round_table(report: admin_pb2.RoundReport) -> Table:
-    """A round's roster."""
+    """A round's roster; a column that holds nothing (yet) is left out."""
     title = f"round {report.round_number}: {phase(report.phase)} {reason(report.reason)}".strip()
     if report.is_subset and report.candidate.digest:
         title += " (a subset of the sites invited)"
-    table = Table("site", "outcome", "reason", "examples", "label tokens", "weight", "up", "down", "now", title=title)
-    for entry in report.roster:
-        table.add_row(
-            entry.site,
-            outcome(entry.outcome),
-            reason(entry.reason),
-            str(entry.num_examples or ""),
-            str(entry.num_label_tokens or ""),
-            f"{entry.weight:.4f}" if entry.weight else "",
-            bytes_text(entry.upload_bytes),
-            bytes_text(entry.download_bytes),
-            progress(entry),
-        )
+    columns = {
+        "outcome": [outcome(entry.outcome) for entry in report.roster],
+        "reason": [reason(entry.reason) for entry in report.roster],
+        "examples": [str(entry.num_examples or "") for entry in report.roster],
+        "label tokens": [str(entry.num_label_tokens or "") for entry in report.roster],
+        "weight": [f"{entry.weight:.4f}" if entry.weight else "" for entry in report.roster],
+        "up": [bytes_text(entry.upload_bytes) for entry in report.roster],
+        "down": [bytes_text(entry.download_bytes) for entry in report.roster],
+        "now": [progress(entry) for entry in report.roster],
+    }
+    shown = {name: cells for name, cells in columns.items() if any(cells)}
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("site", *shown):
+        table.add_column(name, no_wrap=name == "site")
+    for number, entry in enumerate(report.roster):
+        table.add_row(entry.site, *(cells[number] for cells in shown.values()))
     return table
 
 

@@ -6,6 +6,7 @@ import json
 import shlex
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -88,7 +89,7 @@ def print_report(console: Console, found: DemoFindings, report: Path) -> None:
     """Say what happened: rounds, bytes, scores, and what to do with the adapter."""
     for past in found.run.rounds:
         console.print(cli_text.round_table(past))
-        console.print(f"  candidate: {cli_text.scores(past)}\n")
+        console.print(f"  candidate: {cli_text.scores(past) or 'not scored'}\n")
     console.print(_bytes_line(found), soft_wrap=True)
     console.print(_score_table(found))
     console.print(_margin_table(found))
@@ -125,9 +126,8 @@ def _megabytes(count: float) -> str:
 
 
 def _score_table(found: DemoFindings) -> Table:
-    table = Table("site", title="entity F1 on each site's held-out notes, strict / lenient")
-    for column in (*(_TITLES[model] for model in found.shared_models), "that site alone"):
-        table.add_column(column, justify="right")
+    columns = [_TITLES[model] for model in found.shared_models]
+    table = _table("entity F1 on each site's held-out notes, strict / lenient", [*columns, "that site alone"])
     for site in found.sites:
         cells = [scores_of(found, model, site) for model in (*found.shared_models, single_site(site))]
         table.add_row(site, *(f"{cell['strict_f1']:.3f} / {cell['lenient_f1']:.3f}" for cell in cells))
@@ -136,18 +136,26 @@ def _score_table(found: DemoFindings) -> Table:
 
 def _margin_table(found: DemoFindings) -> Table:
     """How sure the federation's strict F1 is, and how far it is from the others."""
-    table = Table("site", title="the federation's strict F1: on how much, how sure, against the others")
     asked = {"federated_minus_zero_shot": "- zero-shot", "federated_over_single_site": "/ that site alone"}
     if THREE_SHOT in found.shared_models:
         asked["federated_minus_three_shot"] = "- 3-shot"
-    for column in ("passages", "sentences", "entities", "95 % interval", *asked.values()):
-        table.add_column(column, justify="right")
+    columns = ["passages / sentences / entities", "95 % interval", *asked.values()]
+    table = _table("the federation's strict F1: on how much, how sure, against the others", columns)
     for site in found.sites:
         interval = found.result(FEDERATED, site).strict_interval
         sure = f"{interval.low:.3f} - {interval.high:.3f}" if interval else ""
         margin = margins(found, site)
-        counts = map(str, scored_notes(found, site).values())
-        table.add_row(site, *counts, sure, *(_number(margin[name]) for name in asked))
+        counts = " / ".join(map(str, scored_notes(found, site).values()))
+        table.add_row(site, counts, sure, *(_number(margin[name]) for name in asked))
+    return table
+
+
+def _table(title: str, columns: list[str]) -> Table:
+    """A table with a row for each site, narrow enough for most terminals."""
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("site", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right")
     return table
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from demo.findings import means, travelled
 from demo.report import print_report, report_document
 from fedmedlora.v1 import admin_pb2
-from tests.fakes.demo_values import SITES, make_findings, make_run
+from tests.fakes.demo_values import make_findings, make_run
 
 MODELS = {"zero_shot": (0, 1), "federated": (6, 8), "single_site:anna": (5, 2), "single_site:berta": (0, 4)}
 TWO_ROUNDS = make_run((admin_pb2.PHASE_COMMITTED, admin_pb2.PHASE_COMMITTED))
@@ -86,14 +86,13 @@ def test_what_travelled_is_set_against_the_full_model_for_each_site_and_round() 
 
 def test_a_terminal_gets_the_numbers_behind_each_judgement_and_a_command_that_can_be_typed() -> None:
     output = io.StringIO()
-    print_report(Console(file=output, width=120), make_findings(MODELS, TWO_ROUNDS), Path("report.json"))
+    print_report(Console(file=output, width=80), make_findings(MODELS, TWO_ROUNDS), Path("report.json"))
     lines = output.getvalue().splitlines()
 
-    row = next(line for line in reversed(lines) if line.strip("│ ").startswith("anna"))
-    assert row.split()[3::2] == ["2", "8", "10", "0.100", "0.900", "0.600", "1.200"]
+    row = next(line for line in reversed(lines) if line.strip().startswith("anna"))
+    assert " ".join(row.split()) == "anna 2 / 8 / 10 0.100 - 0.900 0.600 1.200"
     command = next(line for line in lines if line.strip().startswith("fedmed-site extract"))
     assert shlex.split(command)[-3:] == ["--adapter", "/out of/adapter", "/out of/note.txt"]
-    assert SITES[0] in row
 
 
 def test_the_data_model_tells_what_each_part_of_the_report_holds() -> None:
