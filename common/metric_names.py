@@ -67,7 +67,9 @@ REFUSALS_TOTAL = _counter("fedmed_refusals_total", "Requests and updates refused
 RPCS_TOTAL = _counter("fedmed_rpcs_total", "Calls ended, by rpc and gRPC status.", "rpc", "code")
 RECEIVED_BYTES_TOTAL = _counter("fedmed_received_bytes_total", "Protobuf payload received, by rpc.", "rpc")
 SENT_BYTES_TOTAL = _counter("fedmed_sent_bytes_total", "Protobuf payload sent, by rpc.", "rpc")
-SITE_PRESENT = _gauge("fedmed_site_present", "1 while a site or evaluator holds its poll open, else 0.", "site")
+SITE_PRESENT = _gauge(
+    "fedmed_site_present", "1 while a site or evaluator has its poll open, or had within poll_hold, else 0.", "site"
+)
 CANDIDATE_STRICT_F1_RATIO = _gauge("fedmed_candidate_strict_f1_ratio", "Strict F1 of a run's last candidate.", "run")
 CANDIDATE_LENIENT_F1_RATIO = _gauge("fedmed_candidate_lenient_f1_ratio", "Lenient F1 of a run's last candidate.", "run")
 CANDIDATE_LOSS = _gauge("fedmed_candidate_loss", "Mean token cross-entropy of a run's last candidate, in nats.", "run")

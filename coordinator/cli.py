@@ -111,12 +111,15 @@ def health(config: ConfigFile) -> None:
 
 
 def main() -> None:
-    """Run the command; an expected error is one sentence and exit code 2."""
+    """Run the command; an expected error is one sentence and exit code 2, one of the system's exit code 1."""
     try:
         app()
     except FedMedError as error:
         print(f"{error.reason}: {error.message}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
+    except OSError as error:
+        print(f"{error.filename or 'error'}: {error.strerror or error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
 
 
 if __name__ == "__main__":

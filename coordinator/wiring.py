@@ -65,6 +65,7 @@ async def _serve(config: CoordinatorConfig) -> None:
     )
 
     swept = await recover(driver, store, blobs)
+    presence.know(site.name for site in await store.known_sites())
     rounds = RoundUseCases(
         driver=driver,
         poll=Poll(driver, presence, store, clock, config.coordinator.poll_hold),

@@ -153,12 +153,15 @@ def serve_metrics(listen: str, metrics: CoordinatorMetrics) -> Callable[[], None
     """Serve ``metrics`` on ``listen`` (``host:port``; empty for nowhere); returns what stops it.
 
     Raises:
-        OSError: the address cannot be bound.
+        OSError: the address cannot be bound; it is in ``filename``.
     """
     if not listen:
         return lambda: None
     host, _, port = listen.rpartition(":")
-    server, thread = start_http_server(int(port), host, metrics.registry)
+    try:
+        server, thread = start_http_server(int(port), host, metrics.registry)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"metrics.listen {listen}") from None
 
     def stop() -> None:
         server.shutdown()

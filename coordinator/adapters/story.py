@@ -8,7 +8,7 @@ from common.logging import log_fault
 from coordinator.adapters.metrics import CoordinatorMetrics
 from coordinator.domain import events as ev
 from coordinator.domain.commands import Command
-from coordinator.domain.values import Phase, RosterEntry, Round, Run
+from coordinator.domain.values import RosterEntry, Round, Run
 
 
 class Story:
@@ -40,6 +40,8 @@ class Story:
                 self._tell_entry(run, after, entry)
         if before is None or before.phase is not after.phase:
             self._tell_phase(run, after)
+        if after.candidate is not None and (before is None or before.candidate is None):
+            self._tell_weights(run, after)
 
     def _tell_entry(self, run: Run, current: Round, entry: RosterEntry) -> None:
         self._log.info(
@@ -65,18 +67,19 @@ class Story:
             sites=len(current.roster),
             is_subset=current.is_subset,
         )
-        if current.phase is Phase.EVALUATING or not current.phase.is_open:
-            for entry in current.accepted:
-                self._log.info(
-                    "site_weight",
-                    run_name=run.terms.name,
-                    round_number=current.number,
-                    site=entry.site,
-                    weight=round(entry.weight, 6),
-                )
         if not current.phase.is_open and current.closed_at is not None:
             seconds = (current.closed_at - current.opened_at).total_seconds()
             self._metrics.round_closed(current.phase, seconds)
+
+    def _tell_weights(self, run: Run, current: Round) -> None:
+        for entry in current.accepted:
+            self._log.info(
+                "site_weight",
+                run_name=run.terms.name,
+                round_number=current.number,
+                site=entry.site,
+                weight=round(entry.weight, 6),
+            )
 
     def command_failed(self, command: Command, error: Exception) -> None:
         """Say that a command will be tried again, and what kind of error it met."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from common.ids import SiteName
 
@@ -16,6 +16,11 @@ class Presence:
         self._linger_seconds = linger_seconds
         self._open_polls: Counter[SiteName] = Counter()
         self._left_at: dict[SiteName, float] = {}
+        self._known: frozenset[SiteName] = frozenset()
+
+    def know(self, names: Iterable[SiteName]) -> None:
+        """These were heard of before this process started; they count as absent until they call."""
+        self._known = frozenset(names)
 
     def enter(self, name: SiteName) -> bool:
         """A poll was opened; returns whether the caller was absent until now."""
@@ -40,5 +45,6 @@ class Presence:
         return frozenset(name for name in self._open_polls.keys() | self._left_at.keys() if self.is_present(name))
 
     def snapshot(self) -> tuple[tuple[SiteName, bool], ...]:
-        """Everyone heard of since the start, sorted by name, and whether they are present."""
-        return tuple((name, self.is_present(name)) for name in sorted(self._open_polls.keys() | self._left_at.keys()))
+        """Everyone ever heard of, sorted by name, and whether they are present."""
+        names = self._known | self._open_polls.keys() | self._left_at.keys()
+        return tuple((name, self.is_present(name)) for name in sorted(names))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 from dataclasses import dataclass
 
 import grpc.aio
@@ -36,7 +39,7 @@ async def start_server(listen: str, identity: Identity, guard: GuardInterceptor,
     """Listen on ``listen`` (``host:port``; port 0 takes a free one).
 
     Raises:
-        OSError: the address cannot be bound.
+        OSError: the address cannot be bound; it is in ``filename``.
     """
     server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS)
     rounds_pb2_grpc.add_RoundServiceServicer_to_server(servicers.rounds, server)
@@ -47,7 +50,18 @@ async def start_server(listen: str, identity: Identity, guard: GuardInterceptor,
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     try:
         port = server.add_secure_port(listen, server_credentials(identity))
-    except RuntimeError as error:
-        raise OSError(f"cannot listen on {listen}") from error
+    except RuntimeError:
+        raise _bind_error(listen) from None
     await server.start()
     return RunningServer(server=server, port=port)
+
+
+def _bind_error(listen: str) -> OSError:
+    """What the system says of an address that gRPC cannot bind; gRPC itself does not tell."""
+    host, _, port = listen.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host.strip("[]"), int(port)), family=family).close()
+    except OSError as error:
+        return OSError(error.errno, os.strerror(error.errno or 0), f"coordinator.listen {listen}")
+    return OSError(errno.EADDRNOTAVAIL, "gRPC cannot bind it", f"coordinator.listen {listen}")
