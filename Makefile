@@ -39,7 +39,7 @@ demo: $(SETUP_STAMP) $(if $(MODEL),,$(BASE_MODEL)/config.json) ## a whole federa
 	@exec python -m demo
 
 .PHONY: test
-test: $(SETUP_STAMP) ## run the tests [ARGS=for-pytest]
+test: $(SETUP_STAMP) $(BASE_MODEL)/config.json ## run the tests [ARGS=for-pytest]
 	@python -m pytest -rs $(ARGS)
 
 .PHONY: check
