@@ -45,7 +45,6 @@ def aggregate(
 def _contributions(accepted: Sequence[RosterEntry]) -> tuple[Contribution, ...]:
     return tuple(
         Contribution(
-            site=entry.site,
             num_examples=entry.update.num_examples,
             num_label_tokens=entry.update.num_label_tokens,
         )
@@ -66,13 +65,17 @@ def _combine(
     with WeightsWriter(out, spec.tensors, spec.dtype) as writer:
         # A module's A and B stand next to each other (`common.adapter.check_spec`): that is how the file is written.
         for module in (name.removesuffix(A_SUFFIX) for name in spec.names[::2]):
-            combined = strategy.combine(
-                [_factors(update, module) for update in updates], weights, _factors(current, module)
-            )
+            before = Factors(a=current.tensor(module + A_SUFFIX), b=current.tensor(module + B_SUFFIX))
+            combined = strategy.combine([_factors(update, module, before) for update in updates], weights, before)
             writer.write(module + A_SUFFIX, combined.a)
             writer.write(module + B_SUFFIX, combined.b)
     return AdapterFile(digest=writer.digest, size_bytes=writer.size_bytes)
 
 
-def _factors(reader: WeightsReader, module: str) -> Factors:
-    return Factors(a=reader.tensor(module + A_SUFFIX), b=reader.tensor(module + B_SUFFIX))
+def _factors(update: WeightsReader, module: str, before: Factors) -> Factors:
+    """The module's pair in ``update``; a factor that did not travel (admission saw to it) is as it was before."""
+    a, b = module + A_SUFFIX, module + B_SUFFIX
+    return Factors(
+        a=update.tensor(a) if a in update else before.a,
+        b=update.tensor(b) if b in update else before.b,
+    )

@@ -6,7 +6,7 @@ from common.clock import Clock
 from common.ids import RunId, derived_id
 from common.terms import Terms, check_terms
 from coordinator.app.round_driver import RoundDriver
-from coordinator.domain.aggregation import strategy_of
+from coordinator.domain.aggregation import check_needs, strategy_of
 from coordinator.domain.run_machine import create_run
 from coordinator.domain.values import Run
 
@@ -19,6 +19,6 @@ async def create(driver: RoundDriver, clock: Clock, terms: Terms) -> Run:
         NotNowError: RUN_EXISTS, when the name is taken by other terms.
     """
     check_terms(terms)
-    strategy_of(terms)
+    check_needs(strategy_of(terms))
     # The id is a function of the terms: creating twice, even across a crash, creates once.
     return await driver.add(create_run(RunId(derived_id("run", terms.digest)), terms, clock.now()))

@@ -245,10 +245,7 @@ COUNTS = st.lists(st.integers(1, 10**10), min_size=1, max_size=12)
 
 
 def weigh(counts: list[int], weight_by: WeightBy) -> tuple[float, ...]:
-    contributions = [
-        Contribution(site=SiteName(f"site-{number}"), num_examples=count, num_label_tokens=count)
-        for number, count in enumerate(counts)
-    ]
+    contributions = [Contribution(num_examples=count, num_label_tokens=count) for count in counts]
     return FedMedLora().weigh(AggregationTerms(weight_by=weight_by), contributions)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from common.errors import InputInvalidError, Reason
 from common.terms import Terms
 from coordinator.domain.aggregation.fed_medlora import FedMedLora
-from coordinator.domain.aggregation.strategy import Strategy
+from coordinator.domain.aggregation.strategy import OFFERED, Strategy
 
 STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in (FedMedLora(),)}
 
@@ -23,3 +23,16 @@ def strategy_of(terms: Terms) -> Strategy:
             f"aggregation.strategy: expected one of {', '.join(sorted(STRATEGIES))}, got {name[:80]!r}",
         )
     return STRATEGIES[name]
+
+
+def check_needs(strategy: Strategy) -> None:
+    """Check that a round gives all that ``strategy`` needs.
+
+    Raises:
+        InputInvalidError: TERMS_INVALID, with what is missing.
+    """
+    if missing := sorted(strategy.needs - OFFERED):
+        raise InputInvalidError(
+            Reason.TERMS_INVALID,
+            f"aggregation.strategy: {strategy.name} needs {', '.join(missing)}, which this coordinator does not offer",
+        )

@@ -8,7 +8,7 @@ import numpy as np
 
 from common.ids import SiteName
 from common.terms import AggregationTerms, WeightBy
-from coordinator.domain.aggregation.strategy import Contribution, Factors, Matrix, Needs, Plan
+from coordinator.domain.aggregation.strategy import Contribution, Factors, Matrix, Need, Plan
 
 
 class FedMedLora:
@@ -19,7 +19,7 @@ class FedMedLora:
     """
 
     name = "fed_medlora"
-    needs = Needs(clear_updates=False, update_scores=False, equal_ranks=True, own_state=False)
+    needs = frozenset({Need.EQUAL_RANKS})
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains both factors of every module, in every round."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -16,21 +17,17 @@ from common.terms import AggregationTerms
 Matrix = NDArray[np.float32] | NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Needs:
-    """What must be there for a strategy to work; checked when a run is created.
+class Need(StrEnum):
+    """What a strategy may need in order to work; checked when a run is created."""
 
-    Attributes:
-        clear_updates: It reads single updates, so it cannot be had together with secure aggregation.
-        update_scores: Each update must be scored by an evaluator first (the SCORING phase).
-        equal_ranks: All sites train at the run's rank.
-        own_state: It keeps state from round to round.
-    """
+    CLEAR_UPDATES = "clear_updates"  # it reads single updates, so it cannot be had together with secure aggregation
+    UPDATE_SCORES = "update_scores"  # each update is scored by an evaluator first (the SCORING phase)
+    EQUAL_RANKS = "equal_ranks"  # all sites train at the run's rank
+    OWN_STATE = "own_state"  # it keeps state from round to round
 
-    clear_updates: bool
-    update_scores: bool
-    equal_ranks: bool
-    own_state: bool
+
+# What a round of `coordinator.domain.round_machine` gives.
+OFFERED = frozenset({Need.CLEAR_UPDATES, Need.EQUAL_RANKS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,20 +36,17 @@ class Plan:
 
     Attributes:
         trained: The factors that training may change.
-        uploaded: The factors that travel up.
-        proximal_mu: mu of FedProx's term mu/2 ||x - x_global||^2 (arXiv 1812.06127); 0 for none.
+        uploaded: The factors that travel up; for the other ones ``combine`` is given the global adapter's.
     """
 
     trained: FactorSet = FactorSet.A_AND_B
     uploaded: FactorSet = FactorSet.A_AND_B
-    proximal_mu: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contribution:
-    """One accepted update without its weights: who sent it, and the counts that came with it."""
+    """One accepted update without its tensors: the counts that came with it."""
 
-    site: SiteName
     num_examples: int
     num_label_tokens: int
 
@@ -73,7 +67,7 @@ class Strategy(Protocol):
         """As the terms name it."""
 
     @property
-    def needs(self) -> Needs:
+    def needs(self) -> frozenset[Need]:
         """What must be there for it to work."""
 
     def plan(self, round_number: int, site: SiteName) -> Plan:

@@ -1,0 +1,109 @@
+"""The seam of strategies: one of a test's own, of which the coordinator knows nothing but what it declares."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.adapter import FactorSet
+from common.errors import InputInvalidError, Reason, UpdateRefusedError
+from common.ids import SiteName
+from common.terms import AggregationTerms, GateMetric, GateTerms, Terms
+from common.weights_io import write_weights
+from coordinator.app.create_run import create
+from coordinator.domain.aggregation import STRATEGIES, check_needs, strategy_of
+from coordinator.domain.aggregation.strategy import OFFERED, Contribution, Factors, Need, Plan
+from coordinator.domain.values import Phase, SiteOutcome
+from tests.fakes.coordinator_updates import random_weights, read_float64
+from tests.fakes.coordinator_values import ANNA, SITES, make_terms
+from tests.fakes.coordinator_world import World, coordinator
+
+
+class OneFactor:
+    """Trains and sends one factor alone, and takes the plain mean of the pairs that it is given."""
+
+    name = "one_factor"
+
+    def __init__(self, uploaded: FactorSet, needs: frozenset[Need] = OFFERED) -> None:
+        self.needs = needs
+        self._uploaded = uploaded
+
+    def plan(self, round_number: int, site: SiteName) -> Plan:
+        return Plan(trained=self._uploaded, uploaded=self._uploaded)
+
+    def weigh(self, terms: AggregationTerms, contributions: Sequence[Contribution]) -> tuple[float, ...]:
+        return (1 / len(contributions),) * len(contributions)
+
+    def combine(self, updates: Sequence[Factors], weights: Sequence[float], current: Factors) -> Factors:
+        return Factors(
+            a=np.mean([update.a.astype(np.float64) for update in updates], axis=0),
+            b=np.mean([update.b.astype(np.float64) for update in updates], axis=0),
+        )
+
+
+def terms() -> Terms:
+    return make_terms(aggregation=AggregationTerms(strategy="one_factor"), gate=GateTerms(metric=GateMetric.NONE))
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with coordinator(tmp_path) as world:
+        yield world
+
+
+def one_factor_bytes(world: World, uploaded: FactorSet, seed: int) -> bytes:
+    """A file of those factors only, as a site writes what its assignment asks for."""
+    spec, path = world.spec(), world.root / "one-factor.safetensors"
+    weights = random_weights(spec, seed)
+    write_weights(path, {tensor.name: weights[tensor.name] for tensor in spec.tensors_of(uploaded)}, spec.dtype)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("uploaded", [FactorSet.A_ONLY, FactorSet.B_ONLY])
+async def test_a_strategy_that_sends_one_factor_goes_from_its_plan_to_a_published_adapter(
+    world: World, monkeypatch: pytest.MonkeyPatch, uploaded: FactorSet
+) -> None:
+    monkeypatch.setitem(STRATEGIES, "one_factor", OneFactor(uploaded))
+    await world.training(terms())
+    given = world.assignment(ANNA)
+    assert given.plan == Plan(trained=uploaded, uploaded=uploaded)
+    before = read_float64(world.blobs.adapter_path(world.base()).read_bytes())
+    updates = [one_factor_bytes(world, uploaded, seed) for seed in range(len(SITES))]
+    for site, content in zip(SITES, updates, strict=True):
+        await world.send(site, content)
+    await world.perform_pending()
+    assert world.run.rounds[0].phase is Phase.COMMITTED
+    published = read_float64((world.registry / "trial" / "served" / "adapter_model.safetensors").read_bytes())
+    sent = [read_float64(content) for content in updates]
+    for tensor in world.spec().tensors:
+        travelled = tensor in world.spec().tensors_of(uploaded)
+        expected = np.mean([each[tensor.name] for each in sent], axis=0) if travelled else before[tensor.name]
+        np.testing.assert_allclose(published[tensor.name], expected, rtol=2**-8 if travelled else 0)
+
+
+async def test_a_factor_that_was_not_asked_for_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STRATEGIES, "one_factor", OneFactor(FactorSet.B_ONLY))
+    await world.training(terms())
+    with pytest.raises(UpdateRefusedError) as refused:
+        await world.send(ANNA, world.honest_bytes(1))
+    assert refused.value.reason in (Reason.UPDATE_TENSORS_DIFFER, Reason.UPDATE_TOO_LARGE)
+    assert world.entry(ANNA).outcome is SiteOutcome.REFUSED
+
+
+@pytest.mark.parametrize("need", sorted(set(Need) - OFFERED))
+async def test_a_strategy_that_needs_what_no_round_gives_is_refused_before_a_run_is_created(
+    world: World, monkeypatch: pytest.MonkeyPatch, need: Need
+) -> None:
+    monkeypatch.setitem(STRATEGIES, "one_factor", OneFactor(FactorSet.B_ONLY, needs=OFFERED | {need}))
+    with pytest.raises(InputInvalidError, match=f"one_factor needs {need}, which") as refused:
+        await create(world.driver, world.clock, terms())
+    assert refused.value.reason is Reason.TERMS_INVALID
+    assert world.driver.runs == ()
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_that_is_there_has_what_it_needs(name: str) -> None:
+    check_needs(strategy_of(make_terms(aggregation=AggregationTerms(strategy=name))))
