@@ -126,6 +126,8 @@ class TrainingTerms:
     """How each site trains in one round; optimiser (AdamW) and schedule start afresh each round.
 
     Attributes:
+        lora_plus_ratio: Learning rate of B over that of A (LoRA+, arXiv 2402.12354); 1 is plain LoRA. The less the A of
+            the sites drift apart, the less the mean of factors differs from the mean of products.
         batch_size: At most so many examples a step.
         tokens_per_batch: At most so many tokens a step, padding included.
         max_length: Examples longer than this many tokens are left out and counted.
@@ -135,6 +137,7 @@ class TrainingTerms:
 
     local_epochs: int = 1
     learning_rate: float = 2e-4
+    lora_plus_ratio: float = 1.0
     schedule: Schedule = Schedule.COSINE
     warmup_ratio: float = 0.05
     weight_decay: float = 0.0
@@ -236,6 +239,7 @@ _BOUNDS: tuple[tuple[str, str, float, float], ...] = (
     ("task", "max_new_tokens", 1, 8192),
     ("training", "local_epochs", 1, 100),
     ("training", "learning_rate", 1e-9, 1.0),
+    ("training", "lora_plus_ratio", 1, 100),
     ("training", "warmup_ratio", 0, 1),
     ("training", "weight_decay", 0, 1),
     ("training", "max_grad_norm", 1e-6, 1e6),

@@ -94,6 +94,20 @@ def test_factors_that_may_not_change_do_not(folder: Path) -> None:
     assert changed == {name for name in before if "lora_B" in name}
 
 
+def test_the_factor_b_learns_at_a_multiple_of_the_rate(folder: Path) -> None:
+    loaded, adapted = fresh(folder)
+    with torch.no_grad():
+        for parameter in adapter_parameters(adapted).values():
+            parameter.add_(0.01)  # A has no gradient where B is zero
+    before = {name: one.detach().clone() for name, one in adapter_parameters(adapted).items()}
+    terms = replace(TERMS, learning_rate=1e-3, lora_plus_ratio=8.0, batch_size=len(EXAMPLES), warmup_ratio=0.0)
+    train(loaded, adapted, EXAMPLES, terms, 3, lambda step: None)
+    # AdamW's first step is the rate, in each number that has a gradient.
+    for name, parameter in adapter_parameters(adapted).items():
+        largest = float((parameter.detach() - before[name]).abs().max())
+        assert largest == pytest.approx(8e-3 if "lora_B" in name else 1e-3, rel=1e-2), name
+
+
 def test_steps_are_counted_from_one_over_all_epochs(folder: Path) -> None:
     outcome, reports, _ = trained(folder, replace(TERMS, local_epochs=2))
     assert [report.step for report in reports] == list(range(1, 11))

@@ -74,6 +74,7 @@ TRAININGS = st.builds(
     TrainingTerms,
     local_epochs=st.integers(1, 100),
     learning_rate=floats(1e-9, 1),
+    lora_plus_ratio=floats(1, 100),
     schedule=st.sampled_from(Schedule),
     warmup_ratio=floats(0, 1),
     weight_decay=floats(0, 1),

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -13,11 +14,13 @@ from peft import PeftModel
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from common.adapter import A_SUFFIX, B_SUFFIX
 from common.errors import InputInvalidError, Reason
 from common.terms import TrainingTerms
 from site_agent.trainer.training.base_model import LoadedModel
 from site_agent.trainer.training.batches import collate, plan_batches
 from site_agent.trainer.training.forward import autocast, label_losses
+from site_agent.trainer.training.lora import adapter_parameters
 from site_agent.trainer.training.schedule import learning_rate_factor
 from site_agent.trainer.training.tokens import TokenizedExample
 
@@ -67,7 +70,7 @@ def train(
     # The model is where it belongs already, and `forward.autocast` sees to its dtype, as in evaluation.
     accelerator = Accelerator(cpu=loaded.device.type == "cpu", device_placement=False, mixed_precision="no")
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-    optimizer = AdamW(parameters, lr=terms.learning_rate, weight_decay=terms.weight_decay)
+    optimizer = AdamW(_parameter_groups(adapted, terms), lr=terms.learning_rate, weight_decay=terms.weight_decay)
     scheduler = LambdaLR(optimizer, lambda step: learning_rate_factor(terms.schedule, step, steps, terms.warmup_ratio))
     adapted, optimizer, scheduler = accelerator.prepare(adapted, optimizer, scheduler)
     adapted.train()
@@ -96,6 +99,13 @@ def train(
         tokens_per_second=tokens / seconds,
         padding_share=padding / (tokens + padding),
     )
+
+
+def _parameter_groups(adapted: PeftModel, terms: TrainingTerms) -> list[dict[str, Any]]:
+    """What is trained, B at its own learning rate (LoRA+, arXiv 2402.12354)."""
+    trained = [(name, one) for name, one in adapter_parameters(adapted).items() if one.requires_grad]
+    groups = ((A_SUFFIX, terms.learning_rate), (B_SUFFIX, terms.learning_rate * terms.lora_plus_ratio))
+    return [{"params": [one for name, one in trained if name.endswith(end)], "lr": rate} for end, rate in groups]
 
 
 def _finite(loss: float, step: int) -> float:
