@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.clock import Clock
-from common.errors import NotNowError, Reason
+from common.errors import InputInvalidError, NotNowError, Reason
 from common.ids import AssignmentId, RunId
 from common.tls import Caller
 from coordinator.app.poll import find_assignment
@@ -67,7 +67,8 @@ class Answers:
             return
         assignment = self._live(caller, assignment_id)
         if assignment.kind is not AssignmentKind.EVALUATE:
-            raise NotNowError(Reason.FIELD_INVALID, f"scores: expected the answer to {assignment.kind}, got scores")
+            message = f"scores: expected the answer to {assignment.kind}, got scores"
+            raise InputInvalidError(Reason.FIELD_INVALID, message)
         check_scores(assignment.run.terms, scores)
         reported = ev.ScoresReported(at=self._clock.now(), round_number=assignment.round_number, scores=scores)
         await self._driver.post(assignment.run.run_id, reported)

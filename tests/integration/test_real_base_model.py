@@ -12,10 +12,9 @@ import pytest
 import torch
 
 from common.adapter import WireDtype
-from common.peft_folder import CONFIG_FILE, WEIGHTS_FILE, peft_config
+from common.peft_folder import CONFIG_FILE, LINEAGE_FILE, WEIGHTS_FILE, peft_config
 from common.terms import LoraTerms, LossOn, PromptForm, Quantization, Schedule, TaskTerms, Terms, TrainingTerms
 from common.weights_io import file_digest
-from site_agent.trainer.adapter_folder import LINEAGE_FILE
 from site_agent.trainer.base_model_files import check_base_model, describe_base_model
 from site_agent.trainer.extraction.prompts import build_prompt
 from site_agent.trainer.training.adapter_files import write_adapter

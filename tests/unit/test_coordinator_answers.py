@@ -163,7 +163,7 @@ async def test_scores_that_are_no_numbers_are_refused_and_the_round_waits_on(eva
 
 
 async def test_scores_are_no_answer_to_training(world: World) -> None:
-    with pytest.raises(FedMedError) as refused:
+    with pytest.raises(InputInvalidError) as refused:
         await world.answers.take_scores(site_caller(ANNA), world.assignment(ANNA).assignment_id, make_scores())
     assert refused.value.reason is Reason.FIELD_INVALID
 
