@@ -26,7 +26,7 @@ ALLOWED_FIELDS = frozenset(
         *("run_name", "run_id", "run_state", "round_number", "assignment_id", "site", "sites", "role", "caller", "rpc"),
         *("kind", "phase", "stage", "outcome", "reason", "is_subset", "weight", "updates", "blobs", "count", "attempt"),
         *("num_examples", "num_label_tokens", "num_passages", "steps", "loss", "strict_f1", "lenient_f1"),
-        *("num_left_out", "padding_share", "peak_memory_bytes", "malformed_answers"),
+        *("num_left_out", "padding_share", "peak_memory_bytes", "malformed_answers", "is_unscored"),
         *("tokens_per_second", "seconds", "wait_seconds", "expires_at", "terms_digest", "consortium", "command_id"),
         *("listen_address", "metrics_address", "address"),
         *("error_id", "error_type", "error_frames", "error_causes", "library", "location"),

@@ -57,6 +57,7 @@ async def _serve(config: CoordinatorConfig) -> None:
     meter = TrafficMeter(store)
     performer = CommandPerformer(
         driver=driver,
+        store=store,
         blobs=blobs,
         clock=clock,
         registry=state / "registry",

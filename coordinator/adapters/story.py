@@ -8,7 +8,7 @@ from common.logging import log_fault
 from coordinator.adapters.metrics import CoordinatorMetrics
 from coordinator.domain import events as ev
 from coordinator.domain.commands import Command
-from coordinator.domain.values import RosterEntry, Round, Run
+from coordinator.domain.values import EvaluatorOutcome, RosterEntry, Round, Run
 
 
 class Story:
@@ -25,6 +25,8 @@ class Story:
                 "run_created", run_name=after.terms.name, run_id=after.run_id, terms_digest=after.terms.digest
             )
             return
+        for each in after.evaluator_outcomes[len(before.evaluator_outcomes) :]:
+            self._tell_evaluator(after, 0, each)
         known = {past.number: past for past in before.rounds}
         for past in after.rounds:
             if known.get(past.number) != past:
@@ -38,6 +40,8 @@ class Story:
             old = old_entries.get(entry.site)
             if old is None or old.outcome is not entry.outcome:
                 self._tell_entry(run, after, entry)
+        for each in after.evaluator_outcomes[len(before.evaluator_outcomes) if before else 0 :]:
+            self._tell_evaluator(run, after.number, each)
         if before is None or before.phase is not after.phase:
             self._tell_phase(run, after)
         if after.candidate is not None and (before is None or before.candidate is None):
@@ -56,6 +60,16 @@ class Story:
         if not entry.outcome.is_open:
             self._metrics.site_answered(entry.outcome)
 
+    def _tell_evaluator(self, run: Run, round_number: int, each: EvaluatorOutcome) -> None:
+        self._log.info(
+            "evaluator_outcome",
+            run_name=run.terms.name,
+            round_number=round_number,
+            site=each.evaluator,
+            outcome=each.outcome,
+            reason=each.reason,
+        )
+
     def _tell_phase(self, run: Run, current: Round) -> None:
         self._log.info(
             "round_phase",
@@ -66,6 +80,7 @@ class Story:
             updates=len(current.accepted),
             sites=len(current.roster),
             is_subset=current.is_subset,
+            is_unscored=current.is_unscored,
         )
         if not current.phase.is_open and current.closed_at is not None:
             seconds = (current.closed_at - current.opened_at).total_seconds()

@@ -60,7 +60,7 @@ class Answers:
         """Take an evaluator's scores; the same scores again get the same answer.
 
         Raises:
-            InputInvalidError: the scores are not numbers, or lack what the gate compares.
+            InputInvalidError: the scores are not numbers, or lack what the gate compares; this evaluator is out.
             NotNowError, NotAllowedError, NotFoundError: see ``explain_dead_assignment``.
         """
         if self._were_taken(caller, assignment_id, scores):
@@ -69,7 +69,14 @@ class Answers:
         if assignment.kind is not AssignmentKind.EVALUATE:
             message = f"scores: expected the answer to {assignment.kind}, got scores"
             raise InputInvalidError(Reason.FIELD_INVALID, message)
-        check_scores(assignment.run.terms, scores)
+        try:
+            check_scores(assignment.run.terms, scores)
+        except InputInvalidError as refusal:
+            refused = ev.AnswerRefused(
+                at=self._clock.now(), assignment_id=assignment_id, by=caller.name, reason=refusal.reason
+            )
+            await self._driver.post(assignment.run.run_id, refused)
+            raise
         reported = ev.ScoresReported(at=self._clock.now(), round_number=assignment.round_number, scores=scores)
         await self._driver.post(assignment.run.run_id, reported)
         if not self._were_taken(caller, assignment_id, scores):

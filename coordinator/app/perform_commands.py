@@ -13,12 +13,15 @@ from structlog.typing import FilteringBoundLogger
 from common.clock import Clock
 from common.errors import Reason
 from common.files import sync_folder
+from common.ids import AssignmentId
 from common.logging import log_fault
+from common.tls import Role
 from coordinator.app.aggregate_round import aggregate
-from coordinator.app.ports import BlobStore
+from coordinator.app.ports import BlobStore, RunStore, named
 from coordinator.app.publish_adapter import publish
 from coordinator.app.round_driver import RoundDriver
 from coordinator.domain import events as ev
+from coordinator.domain.cohort import initialise_assignment_id
 from coordinator.domain.commands import Command, CommandKind
 from coordinator.domain.values import Phase, Round, Run
 
@@ -28,6 +31,7 @@ class CommandPerformer:
     """Performs commands for the driver; ``aggregated`` is told the seconds of each aggregation."""
 
     driver: RoundDriver
+    store: RunStore
     blobs: BlobStore
     clock: Clock
     registry: Path
@@ -36,19 +40,28 @@ class CommandPerformer:
 
     async def perform(self, command: Command) -> None:
         """Do one command, to its end."""
-        run = self.driver.run_named(command.run_id)
-        current = run.rounds[command.round_number - 1]
+        run = self.driver.run_of(command.run_id)
         match command.kind:
             case CommandKind.AGGREGATE:
-                await self._aggregate(run, current)
+                await self._aggregate(run, run.rounds[command.round_number - 1])
             case CommandKind.PUBLISH:
-                assert current.candidate is not None, "what is published has a candidate"
-                weights = self.blobs.adapter_path(current.candidate.digest)
-                await asyncio.to_thread(publish, self.registry, run, current, weights)
+                await self._publish(run, run.rounds[command.round_number - 1])
             case CommandKind.DELETE_UPDATES:
-                await self.blobs.delete_updates([entry.assignment_id for entry in current.roster])
+                await self.blobs.delete_updates(await self._assignments_of(run, command.round_number))
             case _:
                 assert_never(command.kind)
+
+    async def _publish(self, run: Run, closed: Round) -> None:
+        assert closed.candidate is not None, "what is published has a candidate"
+        weights = self.blobs.adapter_path(closed.candidate.digest)
+        await asyncio.to_thread(publish, self.registry, run, closed, weights)
+        await self.driver.post(run.run_id, ev.Published(at=self.clock.now(), round_number=closed.number))
+
+    async def _assignments_of(self, run: Run, round_number: int) -> list[AssignmentId]:
+        if round_number > 0:
+            return [entry.assignment_id for entry in run.rounds[round_number - 1].roster]
+        evaluators = named(await self.store.known_sites(), Role.EVALUATOR)
+        return [initialise_assignment_id(run.run_id, evaluator) for evaluator in evaluators]
 
     async def _aggregate(self, run: Run, current: Round) -> None:
         if current.phase is not Phase.AGGREGATING:
@@ -56,7 +69,9 @@ class CommandPerformer:
         event: ev.CandidateReady | ev.AggregationFailed
         try:
             event = await asyncio.to_thread(self._combine, run, current)
-        except Exception as error:  # whatever it was, the round ends with it: left pending, it would fail every start
+        except (OSError, MemoryError):  # it may pass, and the updates are still there: the driver tries again
+            raise
+        except Exception as error:  # the updates or this code: left pending, it would fail every start
             log_fault(self.log, "aggregation_failed", error, run_name=run.terms.name, round_number=current.number)
             event = ev.AggregationFailed(
                 at=self.clock.now(), round_number=current.number, reason=Reason.AGGREGATION_FAILED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,11 @@ class KnownSite:
     name: SiteName
     role: Role
     last_seen_at: datetime
+
+
+def named(known: Sequence[KnownSite], role: Role) -> frozenset[SiteName]:
+    """The names of those with that role."""
+    return frozenset(each.name for each in known if each.role is role)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +115,8 @@ class BlobStore(Protocol):
     async def delete_updates(self, assignment_ids: Sequence[AssignmentId]) -> None:
         """Remove updates and partial uploads of these assignments; those that are gone are no error."""
 
-    async def sweep(self, live: Sequence[AssignmentId], accepted: Sequence[AssignmentId]) -> int:
-        """Remove files of no open assignment, and updates never accepted; returns how many files."""
+    async def sweep(self, live: Set[AssignmentId], accepted: Set[AssignmentId], adapters: Set[Digest]) -> int:
+        """Keep uploads of ``live``, updates of ``accepted`` and ``adapters`` alone; returns how many files went."""
 
 
 class RunObserver(Protocol):

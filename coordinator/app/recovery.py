@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from common.ids import AssignmentId
+from common.ids import AssignmentId, Digest
 from common.tls import Role
-from coordinator.app.ports import BlobStore, RunStore
+from coordinator.app.ports import BlobStore, RunStore, named
 from coordinator.app.round_driver import RoundDriver
 from coordinator.domain.cohort import initialise_assignment_id
 from coordinator.domain.values import Run, RunState
@@ -14,12 +14,18 @@ async def recover(driver: RoundDriver, store: RunStore, blobs: BlobStore) -> int
     """Load runs and pending commands, sweep files; returns how many files were removed."""
     await driver.load()
     rounds = [run.current for run in driver.runs if run.current is not None]
-    live = [entry.assignment_id for current in rounds for entry in current.awaited]
-    accepted = [entry.assignment_id for current in rounds for entry in current.accepted]
-    return await blobs.sweep([*live, *await _initialising(driver.runs, store)], accepted)
+    live = {entry.assignment_id for current in rounds for entry in current.awaited}
+    accepted = {entry.assignment_id for current in rounds for entry in current.accepted}
+    adapters = {digest for run in driver.runs for digest in _adapters(run)}
+    return await blobs.sweep(live | await _initialising(driver.runs, store), accepted, adapters)
 
 
-async def _initialising(runs: tuple[Run, ...], store: RunStore) -> list[AssignmentId]:
-    evaluators = [site.name for site in await store.known_sites() if site.role is Role.EVALUATOR]
+async def _initialising(runs: tuple[Run, ...], store: RunStore) -> set[AssignmentId]:
+    known = named(await store.known_sites(), Role.EVALUATOR)
     waiting = [run for run in runs if run.state is RunState.INITIALISING]
-    return [initialise_assignment_id(run.run_id, evaluator) for run in waiting for evaluator in evaluators]
+    return {initialise_assignment_id(run.run_id, evaluator) for run in waiting for evaluator in known}
+
+
+def _adapters(run: Run) -> set[Digest]:
+    files = [run.first_adapter, *(past.candidate for past in run.rounds)]
+    return {file.digest for file in files if file is not None}

@@ -9,15 +9,15 @@ from itertools import count
 
 from common.clock import Clock
 from common.errors import NotFoundError, NotNowError, Reason
-from common.ids import RunId, SiteName
+from common.ids import RunId
 from common.retry import backoff
 from common.tls import Role
-from coordinator.app.ports import RunObserver, RunStore
+from coordinator.app.ports import RunObserver, RunStore, named
 from coordinator.app.presence import Presence
 from coordinator.domain import events as ev
 from coordinator.domain import run_machine
 from coordinator.domain.commands import Command
-from coordinator.domain.values import Phase, Run
+from coordinator.domain.values import Run
 
 # A command that fails is tried again after so long, doubling.
 RETRY_BASE_SECONDS = 1.0
@@ -50,15 +50,20 @@ class RoundDriver:
         """All runs as last stored, oldest first."""
         return tuple(self._runs.values())
 
+    def run_of(self, run_id: RunId) -> Run:
+        """The run with that id; there is one, since it comes from a stored command or event."""
+        return self._runs[run_id]
+
     def run_named(self, id_or_name: str) -> Run:
-        """The run with that id or name.
+        """The run with that id, or else with that name (which may look like an id).
 
         Raises:
             NotFoundError: RUN_UNKNOWN.
         """
-        for run in self._runs.values():
-            if id_or_name in (run.run_id, run.terms.name):
-                return run
+        named = {run.terms.name: run for run in self.runs}
+        run = self._runs.get(RunId(id_or_name)) or named.get(id_or_name)
+        if run is not None:
+            return run
         raise NotFoundError(Reason.RUN_UNKNOWN, f"run: expected a run's id or name, got {id_or_name[:80]!r}")
 
     @property
@@ -131,14 +136,18 @@ class RoundDriver:
             return
 
     async def observe_presence(self) -> None:
-        """Tell every run that waits for sites who is there now."""
-        waiting = [run for run in self.runs if run.current and run.current.phase is Phase.SELECTING]
+        """Tell every run that waits for sites, or has heard an evaluator's no, who is there now and who is known."""
+        waiting = [run for run in self.runs if run.awaits_presence]
         if not waiting:
             return
         known = await self._store.known_sites()
-        enrolled: frozenset[SiteName] = frozenset(site.name for site in known if site.role is Role.SITE)
         for run in waiting:
-            observed = ev.PresenceObserved(at=self._clock.now(), present=self._presence.present(), enrolled=enrolled)
+            observed = ev.PresenceObserved(
+                at=self._clock.now(),
+                present=self._presence.present(),
+                enrolled=named(known, Role.SITE),
+                evaluators=named(known, Role.EVALUATOR),
+            )
             await self.post(run.run_id, observed)
 
     async def perform_commands(self, perform: PerformCommand) -> None:
@@ -156,13 +165,13 @@ class RoundDriver:
         while True:
             command = await queue.get()
             await self._perform_until_done(command, perform)
-            await self._store.complete(command)
 
     async def _perform_until_done(self, command: Command, perform: PerformCommand) -> None:
-        """Try again for as long as it fails (a full disk, say): a command is a debt of a stored step."""
+        """Try again for as long as it, or noting it as done, fails (a full disk, say): a command is a stored debt."""
         for attempt in count():
             try:
-                return await perform(command)
+                await perform(command)
+                return await self._store.complete(command)
             except Exception as error:
                 self._observer.command_failed(command, error)
                 await asyncio.sleep(backoff(attempt, RETRY_BASE_SECONDS, RETRY_CAP_SECONDS, jitter=1.0))

@@ -1,7 +1,7 @@
 """Takes an update in: who may send it, its bytes into a file, its content checked, then into the round or out again.
 
 What is on disk if the process dies: before the last rename, a partial upload that resumes; after it and before the
-event is stored, an update that recovery removes, to be sent again (`coordinator.app.recovery`).
+event is stored, a file that recovery removes, to be sent again (`coordinator.app.recovery`).
 """
 
 from __future__ import annotations
@@ -104,23 +104,32 @@ class UpdateIntake:
             raise OverloadedError(Reason.TOO_MANY_STREAMS, "this assignment's upload is being received already")
         self._receiving.add(claim.assignment_id)
         try:
-            return await self._take(assignment, claim, chunks)
+            return await self._take(assignment, caller, claim, chunks)
         except UpdateRefusedError as refusal:
             await self._blobs.delete_updates([claim.assignment_id])
-            await self._refuse(assignment, refusal.reason)
+            refused = ev.AnswerRefused(
+                at=self._clock.now(), assignment_id=claim.assignment_id, by=caller.name, reason=refusal.reason
+            )
+            await self._driver.post(assignment.run.run_id, refused)
             raise
-        except FileNotFoundError:  # the round closed, and its partial uploads were deleted
+        except NotNowError:  # the round closed meanwhile
+            await self._blobs.delete_updates([claim.assignment_id])
+            raise
+        except FileNotFoundError:  # it closed, and its partial uploads were deleted
             raise _too_late() from None
         finally:
             self._receiving.discard(claim.assignment_id)
 
-    async def _take(self, assignment: Assignment, claim: UploadClaim, chunks: AsyncIterator[ReceivedChunk]) -> Digest:
+    async def _take(
+        self, assignment: Assignment, caller: Caller, claim: UploadClaim, chunks: AsyncIterator[ReceivedChunk]
+    ) -> Digest:
         spec, tensors = _admit(assignment, claim)
         await self._receive_bytes(claim, chunks)
         path = self._blobs.partial_path(claim.assignment_id, claim.digest)
         await asyncio.to_thread(_check_content, path, tensors, spec)
         file = AdapterFile(digest=claim.digest, size_bytes=claim.size_bytes)
         if claim.update is None:
+            self._live(caller, claim.assignment_id)  # an adapter's file stays: not one that another has forestalled
             await self._blobs.keep_adapter(claim.assignment_id, claim.digest)
             received = ev.FirstAdapterReceived(at=self._clock.now(), adapter=file, spec=spec)
             run = await self._driver.post(assignment.run.run_id, received)
@@ -137,7 +146,6 @@ class UpdateIntake:
         )
         entry = _entry(self._driver, claim.assignment_id)
         if entry is None or entry.update != update:
-            await self._blobs.delete_updates([claim.assignment_id])
             raise _too_late()
         return claim.digest
 
@@ -171,11 +179,6 @@ class UpdateIntake:
                     return entry.update is not None and entry.update.file.digest == digest
         return False
 
-    async def _refuse(self, assignment: Assignment, reason: Reason) -> None:
-        if assignment.kind is AssignmentKind.TRAIN:
-            refused = ev.UpdateRefused(at=self._clock.now(), assignment_id=assignment.assignment_id, reason=reason)
-            await self._driver.post(assignment.run.run_id, refused)
-
 
 def _admit(assignment: Assignment, claim: UploadClaim) -> tuple[AdapterSpec, tuple[TensorSpec, ...]]:
     """Check the claim against the assignment; returns the adapter's shape and the tensors that must come."""
@@ -198,6 +201,10 @@ async def _append_all(partial: PartialUpload, size_bytes: int, chunks: AsyncIter
     async for chunk in chunks:
         next_offset(partial.offset, chunk.offset, len(chunk.content), size_bytes)
         await partial.append(chunk.content)
+    if partial.offset > size_bytes:  # the same file was begun under a larger size: one of the two is false
+        raise UpdateRefusedError(
+            Reason.UPDATE_TOO_LARGE, f"file: expected {size_bytes} bytes as announced, got at least {partial.offset}"
+        )
     if partial.offset < size_bytes:
         raise TransferBrokenError(
             Reason.STREAM_ENDED_EARLY, f"upload: expected {size_bytes} bytes, got {partial.offset}"

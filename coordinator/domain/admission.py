@@ -18,7 +18,7 @@ from common.ids import AssignmentId, Digest, SiteName
 from common.terms import GateMetric, Terms
 from coordinator.domain.cohort import evaluate_assignment_id, initialise_assignment_id
 from coordinator.domain.promotion import metric_value
-from coordinator.domain.values import Run, Scores, SiteOutcome
+from coordinator.domain.values import EvaluatorOutcome, Run, Scores, SiteOutcome
 
 # A safetensors header is about 100 bytes a tensor; this allows any order, spacing and metadata that peers write.
 HEADER_BYTES_PER_TENSOR = 512
@@ -127,7 +127,7 @@ def explain_dead_assignment(runs: tuple[Run, ...], caller: SiteName, wanted: Ass
     """Say why ``wanted`` is not a live assignment of ``caller``: someone else's, past, or never was.
 
     Raises:
-        UpdateRefusedError: its update was refused; the same answer again, should the first have been lost.
+        UpdateRefusedError: what it sent was refused; the same answer again, should the first have been lost.
         NotNowError: it was the caller's: RUN_ENDED, ALREADY_ANSWERED or ROUND_CLOSED.
         NotAllowedError: ASSIGNMENT_NOT_YOURS.
         NotFoundError: ASSIGNMENT_UNKNOWN.
@@ -141,14 +141,17 @@ def explain_dead_assignment(runs: tuple[Run, ...], caller: SiteName, wanted: Ass
                     raise UpdateRefusedError(entry.reason, "the update of this assignment was refused")
                 is_open = run.current is not None and entry in run.current.roster
                 _explain_closed(run, is_answered=is_open and entry.outcome is not SiteOutcome.STRAGGLER)
-        if wanted in _evaluator_ids(run, caller):
-            _explain_closed(run, is_answered=False)
+        if wanted in (ids := _evaluator_ids(run, caller)):
+            no = next((each for each in ids[wanted] if each.evaluator == caller), None)
+            if no is not None and no.outcome is SiteOutcome.REFUSED:
+                raise UpdateRefusedError(no.reason, "the answer to this assignment was refused")
+            _explain_closed(run, is_answered=no is not None)
     raise NotFoundError(Reason.ASSIGNMENT_UNKNOWN, "no such assignment")
 
 
-def _evaluator_ids(run: Run, caller: SiteName) -> frozenset[AssignmentId]:
-    ids = {evaluate_assignment_id(run.run_id, past.number, caller) for past in run.rounds}
-    return frozenset(ids | {initialise_assignment_id(run.run_id, caller)})
+def _evaluator_ids(run: Run, caller: SiteName) -> dict[AssignmentId, tuple[EvaluatorOutcome, ...]]:
+    ids = {evaluate_assignment_id(run.run_id, past.number, caller): past.evaluator_outcomes for past in run.rounds}
+    return {**ids, initialise_assignment_id(run.run_id, caller): run.evaluator_outcomes}
 
 
 def _explain_closed(run: Run, is_answered: bool) -> None:

@@ -10,6 +10,7 @@ from common.ids import AssignmentId, SiteName
 from coordinator.domain.aggregation import strategy_of
 from coordinator.domain.aggregation.strategy import Plan
 from coordinator.domain.cohort import evaluate_assignment_id, initialise_assignment_id
+from coordinator.domain.evaluators import has_outcome
 from coordinator.domain.values import AdapterFile, Phase, Run, RunState
 
 
@@ -62,7 +63,7 @@ def for_site(run: Run, site: SiteName) -> Assignment | None:
 def for_evaluator(run: Run, evaluator: SiteName) -> Assignment | None:
     """The INITIALISE or EVALUATE assignment of ``evaluator``: every evaluator gets it, the first answer counts."""
     current = run.current
-    if run.state is RunState.INITIALISING and evaluator not in run.declined_evaluators:
+    if run.state is RunState.INITIALISING and not has_outcome(run.evaluator_outcomes, evaluator):
         return Assignment(
             assignment_id=initialise_assignment_id(run.run_id, evaluator),
             kind=AssignmentKind.INITIALISE,
@@ -70,7 +71,7 @@ def for_evaluator(run: Run, evaluator: SiteName) -> Assignment | None:
             round_number=0,
             deadline_at=run.deadlines[0].at,
         )
-    if current is None or current.phase is not Phase.EVALUATING or evaluator in current.declined_evaluators:
+    if current is None or current.phase is not Phase.EVALUATING or has_outcome(current.evaluator_outcomes, evaluator):
         return None
     return Assignment(
         assignment_id=evaluate_assignment_id(run.run_id, current.number, evaluator),

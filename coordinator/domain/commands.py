@@ -18,7 +18,7 @@ class CommandKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One thing to do for one round of one run."""
+    """One thing to do for one round of one run; round 0 stands for INITIALISE."""
 
     kind: CommandKind
     run_id: RunId

@@ -13,11 +13,12 @@ from coordinator.domain.values import AdapterFile, DeadlineName, Scores, Update
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresenceObserved:
-    """Who is there now, and every site that may be invited."""
+    """Who is there now, every site that may be invited, and every evaluator that may be asked."""
 
     at: datetime
     present: frozenset[SiteName]
     enrolled: frozenset[SiteName]
+    evaluators: frozenset[SiteName]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +58,12 @@ class UpdateAccepted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateRefused:
-    """An update was read whole and refused."""
+class AnswerRefused:
+    """What an agent sent (an update, a first adapter, scores) was refused; it will not be asked for again."""
 
     at: datetime
     assignment_id: AssignmentId
+    by: SiteName
     reason: Reason
 
 
@@ -94,6 +96,14 @@ class ScoresReported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """The version of a closed round lies in the registry."""
+
+    at: datetime
+    round_number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadlinePassed:
     """A deadline of the open round (or of INITIALISE) has come."""
 
@@ -113,11 +123,11 @@ RoundEvent = (
     | AssignmentTaken
     | AssignmentDeclined
     | UpdateAccepted
-    | UpdateRefused
+    | AnswerRefused
     | CandidateReady
     | AggregationFailed
     | ScoresReported
     | DeadlinePassed
     | AbortRequested
 )
-RunEvent = RoundEvent | FirstAdapterReceived
+RunEvent = RoundEvent | FirstAdapterReceived | Published

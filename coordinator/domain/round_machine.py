@@ -22,6 +22,7 @@ from common.terms import GateMetric, OnEvaluatorAbsent, Terms
 from coordinator.domain import events as ev
 from coordinator.domain.cohort import evaluate_assignment_id, expected_sites, invite
 from coordinator.domain.commands import Command, CommandKind
+from coordinator.domain.evaluators import is_nobody_left, with_no
 from coordinator.domain.promotion import is_promoted
 from coordinator.domain.values import (
     AdapterFile,
@@ -37,7 +38,7 @@ from coordinator.domain.values import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundContext:
-    """What a round needs of its run: whose it is, by which terms, and the scores to beat."""
+    """What a round needs of its run: whose it is, by which terms, and the scores to beat (the last ones promoted)."""
 
     run_id: RunId
     terms: Terms
@@ -112,7 +113,7 @@ def _training(context: RoundContext, current: Round, event: ev.RoundEvent) -> St
                 event.assignment_id,
                 lambda e: replace(e, outcome=SiteOutcome.ACCEPTED, update=update),
             )
-        case ev.UpdateRefused(reason=reason):
+        case ev.AnswerRefused(reason=reason):
             answered = _answer(
                 current, event.assignment_id, lambda e: replace(e, outcome=SiteOutcome.REFUSED, reason=reason)
             )
@@ -187,7 +188,8 @@ def _aggregating(context: RoundContext, current: Round, event: ev.RoundEvent) ->
     return current, ()
 
 
-# EVALUATING: the first evaluator that answers decides; a decline is kept, so that it is not asked again.
+# EVALUATING: the first evaluator that gives scores decides. One that declined, or whose scores were refused, is not
+# asked again; when none is left that is known, or the deadline has passed, the candidate stays unscored.
 
 
 def _evaluating(context: RoundContext, current: Round, event: ev.RoundEvent) -> Step:
@@ -196,17 +198,21 @@ def _evaluating(context: RoundContext, current: Round, event: ev.RoundEvent) -> 
             promoted = is_promoted(context.terms.gate, scores, context.served_scores)
             phase = Phase.COMMITTED if promoted else Phase.REJECTED
             return close(context, replace(current, scores=scores), phase, event.at)
-        case ev.AssignmentDeclined(by=evaluator):
+        case ev.AssignmentDeclined(by=evaluator) | ev.AnswerRefused(by=evaluator):
             if event.assignment_id != evaluate_assignment_id(context.run_id, current.number, evaluator):
                 return current, ()
-            if evaluator in current.declined_evaluators:
-                return current, ()
-            return replace(current, declined_evaluators=(*current.declined_evaluators, evaluator)), ()
+            return replace(current, evaluator_outcomes=with_no(current.evaluator_outcomes, event)), ()
+        case ev.PresenceObserved(evaluators=known) if is_nobody_left(current.evaluator_outcomes, known):
+            return _unscored(context, current, event.at, Reason.NO_EVALUATOR_LEFT)
         case ev.DeadlinePassed(name=DeadlineName.EVALUATE):
-            if context.terms.gate.on_evaluator_absent is OnEvaluatorAbsent.PROMOTE:
-                return close(context, replace(current, is_unscored=True), Phase.COMMITTED, event.at)
-            return close(context, current, Phase.FAILED, event.at, Reason.EVALUATOR_ABSENT)
+            return _unscored(context, current, event.at, Reason.EVALUATOR_ABSENT)
     return current, ()
+
+
+def _unscored(context: RoundContext, current: Round, at: datetime, reason: Reason) -> Step:
+    if context.terms.gate.on_evaluator_absent is OnEvaluatorAbsent.PROMOTE:
+        return close(context, replace(current, is_unscored=True), Phase.COMMITTED, at)
+    return close(context, current, Phase.FAILED, at, reason)
 
 
 def _with_grace(context: RoundContext, current: Round, at: datetime) -> Round:

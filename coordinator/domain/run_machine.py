@@ -5,6 +5,9 @@
     INITIALISING -> RUNNING -> COMPLETED
          |             |
          +-------------+-> FAILED(reason) | ABORTED
+
+A round's version is served, and the last one ends the run, only when it is in the registry: the machine is told by
+``Published``, which may come after the run has ended by itself or by an operator.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ from common.terms import OnRejection, Terms
 from coordinator.domain import events as ev
 from coordinator.domain import round_machine
 from coordinator.domain.cohort import initialise_assignment_id
-from coordinator.domain.commands import Command
+from coordinator.domain.commands import Command, CommandKind
+from coordinator.domain.evaluators import is_nobody_left, with_no
 from coordinator.domain.round_machine import RoundContext
 from coordinator.domain.values import (
     AdapterFile,
@@ -28,6 +32,7 @@ from coordinator.domain.values import (
     Round,
     Run,
     RunState,
+    Scores,
     Served,
 )
 
@@ -41,7 +46,9 @@ def create_run(run_id: RunId, terms: Terms, at: datetime) -> Run:
 
 
 def step(run: Run, event: ev.RunEvent) -> Step:
-    """Move the run by one event; a run that has ended never moves."""
+    """Move the run by one event; a run that has ended never moves, but for what it serves."""
+    if isinstance(event, ev.Published):
+        return _published(run, event), ()
     match run.state:
         case RunState.INITIALISING:
             return _initialising(run, event)
@@ -60,23 +67,32 @@ def _initialising(run: Run, event: ev.RunEvent) -> Step:
                 first_adapter=event.adapter,
                 deadlines=(),
             )
-            return _open_next(ready, event.adapter, event.at), ()
-        case ev.AssignmentDeclined(by=evaluator):
+            return _open_next(ready, event.adapter, event.at), _delete_beginnings(run)
+        case ev.AssignmentDeclined(by=evaluator) | ev.AnswerRefused(by=evaluator):
             if event.assignment_id != initialise_assignment_id(run.run_id, evaluator):
                 return run, ()
-            if evaluator in run.declined_evaluators:
-                return run, ()
-            return replace(run, declined_evaluators=(*run.declined_evaluators, evaluator)), ()
+            return replace(run, evaluator_outcomes=with_no(run.evaluator_outcomes, event)), ()
+        case ev.PresenceObserved(evaluators=known) if is_nobody_left(run.evaluator_outcomes, known):
+            return _end(run, RunState.FAILED, event.at, Reason.NO_EVALUATOR_LEFT), _delete_beginnings(run)
         case ev.DeadlinePassed(name=DeadlineName.EVALUATE):
-            return _end(run, RunState.FAILED, event.at, Reason.EVALUATOR_ABSENT), ()
+            return _end(run, RunState.FAILED, event.at, Reason.EVALUATOR_ABSENT), _delete_beginnings(run)
         case ev.AbortRequested():
-            return _end(run, RunState.ABORTED, event.at, Reason.ABORTED_BY_OPERATOR), ()
+            return _end(run, RunState.ABORTED, event.at, Reason.ABORTED_BY_OPERATOR), _delete_beginnings(run)
     return run, ()
 
 
-def _running(run: Run, event: ev.RunEvent) -> Step:
+def _delete_beginnings(run: Run) -> tuple[Command, ...]:
+    """No first adapter is awaited any more: what arrived of others goes."""
+    return (Command(kind=CommandKind.DELETE_UPDATES, run_id=run.run_id, round_number=0),)
+
+
+def _running(run: Run, event: ev.RoundEvent | ev.FirstAdapterReceived) -> Step:
     current = run.current
-    if current is None or isinstance(event, ev.FirstAdapterReceived):
+    if isinstance(event, ev.FirstAdapterReceived):
+        return run, ()
+    if current is None:  # every round is closed, and the last version is being published
+        if isinstance(event, ev.AbortRequested):
+            return _end(run, RunState.ABORTED, event.at, Reason.ABORTED_BY_OPERATOR), ()
         return run, ()
     moved, commands = round_machine.step(_context(run), current, event)
     run = replace(run, rounds=(*run.rounds[:-1], moved))
@@ -86,26 +102,36 @@ def _running(run: Run, event: ev.RunEvent) -> Step:
 
 
 def _after_round(run: Run, closed: Round, at: datetime) -> Run:
-    """A round has ended: end the run with it, or begin the next round."""
+    """A round has ended: end the run with it, begin the next round, or wait until the last version is published."""
     match closed.phase:
         case Phase.FAILED:
             return _end(run, RunState.FAILED, at, closed.reason)
         case Phase.ABORTED:
             return _end(run, RunState.ABORTED, at, closed.reason)
-        case Phase.COMMITTED:
-            assert closed.candidate is not None, "a committed round has a candidate"
-            served = Served(adapter=closed.candidate, version=closed.number, scores=closed.scores)
-            run = replace(run, served=served)
     if closed.number >= run.terms.rounds.count:
-        return _end(run, RunState.COMPLETED, at, None)
+        return run
     return _open_next(run, _next_start(run, closed), at)
+
+
+def _published(run: Run, event: ev.Published) -> Run:
+    closed = next((past for past in run.rounds if past.number == event.round_number), None)
+    if closed is None or closed.phase not in (Phase.COMMITTED, Phase.REJECTED):
+        return run
+    served_version = 0 if run.served is None else run.served.version
+    if closed.phase is Phase.COMMITTED and closed.number > served_version:
+        assert closed.candidate is not None, "a committed round has a candidate"
+        run = replace(run, served=Served(adapter=closed.candidate, version=closed.number))
+    if run.state is RunState.RUNNING and closed.number >= run.terms.rounds.count:
+        return _end(run, RunState.COMPLETED, event.at, None)
+    return run
 
 
 def _next_start(run: Run, closed: Round) -> AdapterFile:
     """The global adapter after ``closed``: its candidate, unless it was rejected and the terms say to revert."""
     assert closed.candidate is not None and run.first_adapter is not None
     if closed.phase is Phase.REJECTED and run.terms.gate.on_rejection is OnRejection.REVERT:
-        return run.first_adapter if run.served is None else run.served.adapter
+        promoted = [past.candidate for past in _promoted(run) if past.candidate is not None]
+        return promoted[-1] if promoted else run.first_adapter
     return closed.candidate
 
 
@@ -118,9 +144,10 @@ def _end(run: Run, state: RunState, at: datetime, reason: Reason | None) -> Run:
     return replace(run, state=state, ended_at=at, reason=reason, deadlines=())
 
 
+def _promoted(run: Run) -> tuple[Round, ...]:
+    return tuple(past for past in run.rounds if past.phase is Phase.COMMITTED)
+
+
 def _context(run: Run) -> RoundContext:
-    return RoundContext(
-        run_id=run.run_id,
-        terms=run.terms,
-        served_scores=None if run.served is None else run.served.scores,
-    )
+    scores: list[Scores] = [past.scores for past in _promoted(run) if past.scores is not None]
+    return RoundContext(run_id=run.run_id, terms=run.terms, served_scores=scores[-1] if scores else None)

@@ -134,6 +134,15 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluatorOutcome:
+    """An evaluator that will not answer: DECLINED by itself, or REFUSED because of what it sent."""
+
+    evaluator: SiteName
+    outcome: SiteOutcome
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
     """One cycle of a run.
 
@@ -142,8 +151,8 @@ class Round:
         roster: Everyone invited, sorted by site; empty while SELECTING.
         global_adapter: What this round starts from.
         candidate: The aggregate, once there is one.
-        declined_evaluators: Evaluators that said no to scoring the candidate.
-        is_unscored: The candidate was promoted without scores, because no evaluator answered.
+        evaluator_outcomes: Evaluators that will not score the candidate, in the order in which that was decided.
+        is_unscored: The candidate was promoted without scores, because no evaluator gave any.
     """
 
     number: int
@@ -154,7 +163,7 @@ class Round:
     deadlines: tuple[Deadline, ...] = ()
     candidate: AdapterFile | None = None
     scores: Scores | None = None
-    declined_evaluators: tuple[SiteName, ...] = ()
+    evaluator_outcomes: tuple[EvaluatorOutcome, ...] = ()
     is_unscored: bool = False
     reason: Reason | None = None
     closed_at: datetime | None = None
@@ -177,11 +186,10 @@ class Round:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """The last promoted adapter, with the round it came out of and the scores it was promoted with."""
+    """The last promoted adapter whose folder is in the registry, with the round it came out of."""
 
     adapter: AdapterFile
     version: int
-    scores: Scores | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +201,7 @@ class Run:
         first_adapter: Version 0, made by an evaluator.
         rounds: Oldest first; only the last one may be open.
         deadlines: Those of the INITIALISE assignment.
-        declined_evaluators: Evaluators that said no to making the first adapter.
+        evaluator_outcomes: Evaluators that will not make the first adapter, in the order in which that was decided.
     """
 
     run_id: RunId
@@ -205,7 +213,7 @@ class Run:
     served: Served | None = None
     rounds: tuple[Round, ...] = ()
     deadlines: tuple[Deadline, ...] = ()
-    declined_evaluators: tuple[SiteName, ...] = ()
+    evaluator_outcomes: tuple[EvaluatorOutcome, ...] = ()
     reason: Reason | None = None
     ended_at: datetime | None = None
 
@@ -213,6 +221,14 @@ class Run:
     def current(self) -> Round | None:
         """The open round, if there is one."""
         return self.rounds[-1] if self.rounds and self.rounds[-1].phase.is_open else None
+
+    @property
+    def awaits_presence(self) -> bool:
+        """Whether who is known and present decides what comes next: in SELECTING, and after an evaluator's no."""
+        if self.state is RunState.INITIALISING:
+            return bool(self.evaluator_outcomes)
+        current = self.current
+        return current is not None and (current.phase is Phase.SELECTING or bool(current.evaluator_outcomes))
 
     @property
     def open_deadlines(self) -> tuple[Deadline, ...]:

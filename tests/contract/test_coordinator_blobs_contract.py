@@ -130,13 +130,13 @@ async def test_deleting_what_is_gone_is_no_error(blobs: BlobStore) -> None:
 # Sweeping
 
 
-async def test_sweeping_keeps_live_uploads_accepted_updates_and_adapters(blobs: BlobStore) -> None:
+async def test_sweeping_keeps_live_uploads_accepted_updates_and_adapters_of_runs(blobs: BlobStore) -> None:
     await arrive(blobs, ONE, CONTENT)
     await arrive(blobs, TWO, CONTENT)
     await blobs.keep_update(TWO, digest_of(CONTENT))
     await arrive(blobs, THREE, b"adapter" * 100)
     await blobs.keep_adapter(THREE, digest_of(b"adapter" * 100))
-    assert await blobs.sweep(live=[ONE], accepted=[TWO]) == 0
+    assert await blobs.sweep(live={ONE}, accepted={TWO}, adapters={digest_of(b"adapter" * 100)}) == 0
     assert await blobs.kept_bytes(ONE, digest_of(CONTENT)) == len(CONTENT)
     assert blobs.update_path(TWO).exists()
     assert blobs.adapter_path(digest_of(b"adapter" * 100)).exists()
@@ -146,7 +146,7 @@ async def test_sweeping_removes_dead_uploads_and_updates_that_were_never_accepte
     await arrive(blobs, ONE, CONTENT)
     await arrive(blobs, TWO, CONTENT)
     await blobs.keep_update(TWO, digest_of(CONTENT))
-    assert await blobs.sweep(live=[TWO], accepted=[ONE]) == 2
+    assert await blobs.sweep(live={TWO}, accepted={ONE}, adapters=set()) == 2
     assert await blobs.kept_bytes(ONE, digest_of(CONTENT)) == 0
     assert not blobs.update_path(TWO).exists()
 
@@ -155,7 +155,14 @@ async def test_sweeping_removes_half_written_candidates(blobs: BlobStore) -> Non
     beside = blobs.adapter_path(digest_of(b""))
     for name in ("run-1.draft", ".run-1.draft.0123.partial"):
         beside.with_name(name).write_bytes(b"half")
-    assert await blobs.sweep([], []) == 2
+    assert await blobs.sweep(set(), set(), set()) == 2
+
+
+async def test_sweeping_removes_adapters_of_no_run(blobs: BlobStore) -> None:
+    await arrive(blobs, ONE, CONTENT)
+    await blobs.keep_adapter(ONE, digest_of(CONTENT))
+    assert await blobs.sweep(set(), set(), {digest_of(b"another")}) == 1
+    assert not blobs.adapter_path(digest_of(CONTENT)).exists()
 
 
 # Files on a disk

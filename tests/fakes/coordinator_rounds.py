@@ -8,7 +8,7 @@ from common.errors import Reason
 from common.ids import SiteName
 from common.terms import Terms
 from coordinator.domain import events as ev
-from coordinator.domain.cohort import evaluate_assignment_id
+from coordinator.domain.cohort import evaluate_assignment_id, initialise_assignment_id
 from coordinator.domain.commands import CommandKind
 from coordinator.domain.round_machine import RoundContext, open_round, step
 from coordinator.domain.values import DeadlineName, Phase, Round, Scores
@@ -61,8 +61,12 @@ def declined(site: SiteName) -> ev.AssignmentDeclined:
     return ev.AssignmentDeclined(at=at(2), assignment_id=train_id(site), by=site, reason=Reason.NOTES_TOO_FEW)
 
 
-def refused(site: SiteName) -> ev.UpdateRefused:
-    return ev.UpdateRefused(at=at(3), assignment_id=train_id(site), reason=Reason.UPDATE_NOT_FINITE)
+def refused(site: SiteName) -> ev.AnswerRefused:
+    return ev.AnswerRefused(at=at(3), assignment_id=train_id(site), by=site, reason=Reason.UPDATE_NOT_FINITE)
+
+
+def known_evaluators(*names: SiteName) -> ev.PresenceObserved:
+    return ev.PresenceObserved(at=at(28), present=frozenset(), enrolled=frozenset(SITES), evaluators=frozenset(names))
 
 
 def passed(name: DeadlineName, seconds: float = 1000) -> ev.DeadlinePassed:
@@ -98,3 +102,13 @@ def in_phase(phase: Phase) -> Round:
 def evaluator_says_no(seconds: float = 25, round_number: int = 1) -> ev.AssignmentDeclined:
     wanted = evaluate_assignment_id(RUN_ID, round_number, EVALUATOR)
     return ev.AssignmentDeclined(at=at(seconds), assignment_id=wanted, by=EVALUATOR, reason=Reason.OUT_OF_MEMORY)
+
+
+def first_adapter_is_refused() -> ev.AnswerRefused:
+    wanted = initialise_assignment_id(RUN_ID, EVALUATOR)
+    return ev.AnswerRefused(at=at(1), assignment_id=wanted, by=EVALUATOR, reason=Reason.SPEC_INVALID)
+
+
+def scores_are_refused(seconds: float = 25, round_number: int = 1) -> ev.AnswerRefused:
+    wanted = evaluate_assignment_id(RUN_ID, round_number, EVALUATOR)
+    return ev.AnswerRefused(at=at(seconds), assignment_id=wanted, by=EVALUATOR, reason=Reason.METRIC_MISSING)

@@ -33,6 +33,7 @@ from coordinator.domain.values import (
     AdapterFile,
     Deadline,
     DeadlineName,
+    EvaluatorOutcome,
     F1Score,
     Phase,
     RosterEntry,
@@ -134,7 +135,15 @@ ROSTER_ENTRIES = st.builds(
     weight=NUMBERS,
 )
 DEADLINES = st.lists(st.builds(Deadline, name=st.sampled_from(DeadlineName), at=TIMES), max_size=2).map(tuple)
-NAME_TUPLES = st.lists(SITE_NAMES, max_size=2).map(tuple)
+EVALUATOR_OUTCOMES = st.lists(
+    st.builds(
+        EvaluatorOutcome,
+        evaluator=SITE_NAMES,
+        outcome=st.sampled_from([SiteOutcome.DECLINED, SiteOutcome.REFUSED]),
+        reason=st.sampled_from(Reason),
+    ),
+    max_size=2,
+).map(tuple)
 
 
 def rounds(number: int) -> st.SearchStrategy[Round]:
@@ -149,7 +158,7 @@ def rounds(number: int) -> st.SearchStrategy[Round]:
         deadlines=DEADLINES,
         candidate=st.none() | FILES,
         scores=st.none() | SCORES,
-        declined_evaluators=NAME_TUPLES,
+        evaluator_outcomes=EVALUATOR_OUTCOMES,
         is_unscored=st.booleans(),
         reason=REASONS,
         closed_at=st.none() | TIMES,
@@ -166,10 +175,10 @@ def runs() -> st.SearchStrategy[Run]:
         created_at=TIMES,
         spec=st.none() | SPECS,
         first_adapter=st.none() | FILES,
-        served=st.none() | st.builds(Served, adapter=FILES, version=COUNTS, scores=st.none() | SCORES),
+        served=st.none() | st.builds(Served, adapter=FILES, version=COUNTS),
         rounds=st.integers(0, 3).flatmap(lambda count: st.tuples(*(rounds(n + 1) for n in range(count)))),
         deadlines=DEADLINES,
-        declined_evaluators=NAME_TUPLES,
+        evaluator_outcomes=EVALUATOR_OUTCOMES,
         reason=REASONS,
         ended_at=st.none() | TIMES,
     )

@@ -100,7 +100,9 @@ def make_scores(f1_tenths: int = 5, mean_loss: float = 1.0) -> Scores:
 
 def everyone_present(seconds: float = 0, present: tuple[SiteName, ...] = SITES) -> ev.PresenceObserved:
     """The sites of ``present`` are there, all three are enrolled."""
-    return ev.PresenceObserved(at=at(seconds), present=frozenset(present), enrolled=frozenset(SITES))
+    return ev.PresenceObserved(
+        at=at(seconds), present=frozenset(present), enrolled=frozenset(SITES), evaluators=frozenset({EVALUATOR})
+    )
 
 
 def accepted(
@@ -131,6 +133,11 @@ def candidate_ready(run: Run, seconds: float = 20) -> ev.CandidateReady:
 def scored(round_number: int = 1, seconds: float = 30, f1_tenths: int = 5) -> ev.ScoresReported:
     """An evaluator's scores."""
     return ev.ScoresReported(at=at(seconds), round_number=round_number, scores=make_scores(f1_tenths))
+
+
+def published(round_number: int = 1, seconds: float = 40) -> ev.Published:
+    """The round's version is in the registry."""
+    return ev.Published(at=at(seconds), round_number=round_number)
 
 
 def first_adapter(seconds: float = 0) -> ev.FirstAdapterReceived:

@@ -148,7 +148,8 @@ class World:
             assignment_id=given.assignment_id, digest=digest_bytes(content), size_bytes=len(content), first_spec=spec
         )
         await self.intake.receive(evaluator(), claim, chunks_of(content))
-        return self.driver.run_named(run.run_id)
+        await self.perform_pending()
+        return self.driver.run_of(run.run_id)
 
     async def invite(self, sites: Sequence[SiteName] = SITES) -> None:
         """Let the sites come, so that every waiting round is trained by them."""
@@ -216,6 +217,7 @@ async def coordinator(root: Path, clock: FakeClock | None = None) -> AsyncIterat
     driver = RoundDriver(store, presence, observer, clock)
     performer = CommandPerformer(
         driver=driver,
+        store=store,
         blobs=blobs,
         clock=clock,
         registry=root / "registry",

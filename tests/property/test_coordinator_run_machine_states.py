@@ -75,6 +75,7 @@ class AnyRun(RuleBasedStateMachine):
         self.seconds = 0.0
         self.command_ids: set[str] = set()
         self.accepted_updates: dict[AssignmentId, AdapterFile] = {}
+        self.published: set[int] = set()
 
     @initialize(gate=GATES, rounds=ROUNDS, progress=st.integers(0, 8))
     def create(self, gate: GateTerms, rounds: RoundTerms, progress: int) -> None:
@@ -86,7 +87,9 @@ class AnyRun(RuleBasedStateMachine):
         """Do what the run waits for, so that late phases and rounds are reached often."""
         for _ in range(times):
             current = self.run.current
-            if current is None:
+            if self.run.rounds and current is None:
+                self.publish(len(self.run.rounds))
+            elif current is None:
                 self.first_adapter("one")
             elif current.phase is Phase.SELECTING:
                 self.everyone_comes()
@@ -99,11 +102,11 @@ class AnyRun(RuleBasedStateMachine):
 
     @rule(present=st.frozensets(st.sampled_from(SITES)), step=STEPS_OF_TIME)
     def presence(self, present: frozenset[SiteName], step: float) -> None:
-        self.happen(ev.PresenceObserved(at=self.later(step), present=present, enrolled=frozenset(SITES)))
+        self.see(present, step)
 
     @rule()
     def everyone_comes(self) -> None:
-        self.happen(ev.PresenceObserved(at=self.later(1), present=frozenset(SITES), enrolled=frozenset(SITES)))
+        self.see(frozenset(SITES), 1)
 
     @rule(what=st.sampled_from(["one", "two"]))
     def first_adapter(self, what: str) -> None:
@@ -130,7 +133,7 @@ class AnyRun(RuleBasedStateMachine):
     @rule(site=st.sampled_from(SITES), number=NUMBERS)
     def refuse(self, site: SiteName, number: int) -> None:
         wanted = train_id(site, number)
-        self.happen(ev.UpdateRefused(at=self.later(1), assignment_id=wanted, reason=Reason.UPDATE_NOT_FINITE))
+        self.refuse_as(site, wanted)
 
     @rule(site=st.sampled_from(SITES), number=NUMBERS)
     def decline(self, site: SiteName, number: int) -> None:
@@ -140,6 +143,17 @@ class AnyRun(RuleBasedStateMachine):
     def evaluator_declines(self, evaluator: SiteName, number: int) -> None:
         self.decline_as(evaluator, evaluate_assignment_id(RUN_ID, number, evaluator))
         self.decline_as(evaluator, initialise_assignment_id(RUN_ID, evaluator))
+
+    @rule(evaluator=st.sampled_from([EVALUATOR, SiteName("other")]), number=NUMBERS)
+    def evaluator_is_refused(self, evaluator: SiteName, number: int) -> None:
+        self.refuse_as(evaluator, evaluate_assignment_id(RUN_ID, number, evaluator))
+        self.refuse_as(evaluator, initialise_assignment_id(RUN_ID, evaluator))
+
+    @rule(number=NUMBERS)
+    def publish(self, number: int) -> None:
+        if number <= len(self.run.rounds) and not self.run.rounds[number - 1].phase.is_open:
+            self.published.add(number)
+        self.happen(ev.Published(at=self.later(1), round_number=number))
 
     @rule()
     def a_stranger_declines(self) -> None:
@@ -182,6 +196,15 @@ class AnyRun(RuleBasedStateMachine):
     def decline_as(self, who: SiteName, wanted: AssignmentId) -> None:
         self.happen(ev.AssignmentDeclined(at=self.later(1), assignment_id=wanted, by=who, reason=Reason.OUT_OF_MEMORY))
 
+    def refuse_as(self, who: SiteName, wanted: AssignmentId) -> None:
+        self.happen(ev.AnswerRefused(at=self.later(1), assignment_id=wanted, by=who, reason=Reason.UPDATE_NOT_FINITE))
+
+    def see(self, present: frozenset[SiteName], step: float) -> None:
+        known = frozenset({EVALUATOR, SiteName("other")})
+        self.happen(
+            ev.PresenceObserved(at=self.later(step), present=present, enrolled=frozenset(SITES), evaluators=known)
+        )
+
     def update_of(self, assignment_id: AssignmentId) -> AdapterFile | None:
         for entry in (entry for past in self.run.rounds for entry in past.roster):
             if entry.assignment_id == assignment_id and entry.update is not None:
@@ -195,7 +218,8 @@ class AnyRun(RuleBasedStateMachine):
         assert (after, commands) == run_machine.step(before, event), "a step is a function"
         assert after.state is before.state or after.state in LEGAL_STATES[before.state]
         assert after.rounds[: len(before.rounds) - 1] == before.rounds[:-1], "only the last round moves"
-        kinds: list[CommandKind] = []
+        is_started = before.state is RunState.INITIALISING and after.state is not before.state
+        kinds = [CommandKind.DELETE_UPDATES] if is_started else []
         for old, new in zip(before.rounds, after.rounds, strict=False):
             check_moved(old, new)
             if new.phase is not old.phase:
@@ -215,8 +239,9 @@ class AnyRun(RuleBasedStateMachine):
         assert len(self.run.rounds) <= self.run.terms.rounds.count
 
     @invariant()
-    def a_running_run_has_an_open_round_and_an_ended_one_has_none(self) -> None:
-        assert (self.run.current is not None) == (self.run.state is RunState.RUNNING)
+    def a_running_run_has_an_open_round_or_publishes_its_last_and_an_ended_one_has_none(self) -> None:
+        is_last_closed = len(self.run.rounds) == self.run.terms.rounds.count and not self.run.rounds[-1].phase.is_open
+        assert (self.run.current is not None) == (self.run.state is RunState.RUNNING and not is_last_closed)
         assert (self.run.ended_at is not None) == (not self.run.state.is_open)
         assert self.run.state.is_open or self.run.open_deadlines == ()
 
@@ -244,13 +269,10 @@ class AnyRun(RuleBasedStateMachine):
             assert self.update_of(assignment_id) == update
 
     @invariant()
-    def the_served_adapter_came_out_of_a_committed_round(self) -> None:
-        committed = [past for past in self.run.rounds if past.phase is Phase.COMMITTED]
-        if self.run.served is None:
-            assert not committed
-        else:
-            last = committed[-1]
-            assert (self.run.served.version, self.run.served.adapter) == (last.number, last.candidate)
+    def the_served_adapter_is_the_last_promoted_one_that_was_published(self) -> None:
+        promoted = [past for past in self.run.rounds if past.number in self.published and past.phase is Phase.COMMITTED]
+        served = [(self.run.served.version, self.run.served.adapter)] if self.run.served else []
+        assert served == [(past.number, past.candidate) for past in promoted[-1:]]
 
     @invariant()
     def a_closed_round_says_when_and_a_failed_one_why(self) -> None:

@@ -255,7 +255,7 @@ def test_an_answered_assignment_of_the_open_round_is_already_answered() -> None:
 
 @pytest.mark.parametrize("later", [(), (accepted(BERTA), accepted(CLARA)), (ABORT,)], ids=["now", "past", "aborted"])
 def test_a_refused_assignment_gives_its_refusal_again(later: tuple[ev.RunEvent, ...]) -> None:
-    refusal = ev.UpdateRefused(at=at(5), assignment_id=train_id(ANNA), reason=Reason.UPDATE_NOT_FINITE)
+    refusal = ev.AnswerRefused(at=at(5), assignment_id=train_id(ANNA), by=ANNA, reason=Reason.UPDATE_NOT_FINITE)
     error = explained(after(training_run(), refusal, *later), ANNA, train_id(ANNA))
     assert (type(error), error.reason) == (UpdateRefusedError, Reason.UPDATE_NOT_FINITE)
 

@@ -9,14 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import FedMedError, InputInvalidError, NotAllowedError, NotFoundError, NotNowError, Reason
+from common.errors import (
+    FedMedError,
+    InputInvalidError,
+    NotAllowedError,
+    NotFoundError,
+    NotNowError,
+    Reason,
+    UpdateRefusedError,
+)
 from common.ids import AssignmentId, SiteName
+from common.tls import Role
 from coordinator.app.answers import SiteProgress
 from coordinator.app.create_run import create
+from coordinator.app.poll import live_assignment
+from coordinator.domain.assignments import Assignment
 from coordinator.domain.cohort import evaluate_assignment_id, initialise_assignment_id
-from coordinator.domain.values import Phase, RunState, SiteOutcome
+from coordinator.domain.values import Phase, Round, Run, RunState, SiteOutcome
 from tests.fakes.coordinator_values import ANNA, BERTA, EVALUATOR, SITES, make_scores, make_terms
-from tests.fakes.coordinator_world import World, coordinator, evaluator, foreign_id, site_caller
+from tests.fakes.coordinator_world import World, coordinator, evaluator, foreign_id, running, site_caller, until
 
 PROGRESS = SiteProgress(stage="training", step=3, steps=10, loss=1.5, tokens_per_second=100.0)
 
@@ -34,6 +45,11 @@ async def evaluating(world: World) -> World:
     await world.perform_pending()
     assert world.round.phase is Phase.EVALUATING
     return world
+
+
+def out(of: Run | Round) -> list[tuple[SiteName, SiteOutcome, Reason]]:
+    """Who will not answer, and why."""
+    return [(each.evaluator, each.outcome, each.reason) for each in of.evaluator_outcomes]
 
 
 def evaluate_id(world: World, name: SiteName = EVALUATOR) -> AssignmentId:
@@ -100,7 +116,7 @@ async def test_declining_what_was_answered_is_refused(world: World) -> None:
 
 async def test_an_evaluator_may_decline_and_another_is_still_asked(evaluating: World) -> None:
     await evaluating.answers.decline(evaluator(), evaluate_id(evaluating), Reason.OUT_OF_MEMORY)
-    assert evaluating.round.declined_evaluators == (EVALUATOR,)
+    assert out(evaluating.round) == [(EVALUATOR, SiteOutcome.DECLINED, Reason.OUT_OF_MEMORY)]
     await evaluating.answers.take_scores(
         evaluator(SiteName("other")), evaluate_id(evaluating, SiteName("other")), make_scores()
     )
@@ -111,7 +127,38 @@ async def test_an_evaluator_may_decline_to_make_the_first_adapter(tmp_path: Path
     async with coordinator(tmp_path) as world:
         run = await create(world.driver, world.clock, make_terms())
         await world.answers.decline(evaluator(), initialise_assignment_id(run.run_id, EVALUATOR), Reason.OUT_OF_MEMORY)
-        assert (world.run.state, world.run.declined_evaluators) == (RunState.INITIALISING, (EVALUATOR,))
+        assert world.run.state is RunState.INITIALISING
+        assert out(world.run) == [(EVALUATOR, SiteOutcome.DECLINED, Reason.OUT_OF_MEMORY)]
+
+
+async def test_declining_again_is_told_that_it_was_answered(evaluating: World) -> None:
+    await evaluating.answers.decline(evaluator(), evaluate_id(evaluating), Reason.OUT_OF_MEMORY)
+    with pytest.raises(NotNowError) as refused:
+        await evaluating.answers.decline(evaluator(), evaluate_id(evaluating), Reason.OUT_OF_MEMORY)
+    assert refused.value.reason is Reason.ALREADY_ANSWERED
+
+
+async def test_the_no_of_the_last_known_evaluator_ends_the_run_at_once(evaluating: World) -> None:
+    other = SiteName("other")
+    for name in (EVALUATOR, other):
+        await evaluating.store.remember_site(name, Role.EVALUATOR, evaluating.clock.now())
+    await evaluating.answers.decline(evaluator(), evaluate_id(evaluating), Reason.OUT_OF_MEMORY)
+    await evaluating.driver.observe_presence()
+    assert evaluating.round.phase is Phase.EVALUATING
+    async with running(evaluating.driver.watch()):
+        await evaluating.answers.decline(evaluator(other), evaluate_id(evaluating, other), Reason.OUT_OF_MEMORY)
+        await until(evaluating, lambda run: run.reason is Reason.NO_EVALUATOR_LEFT)
+    assert (evaluating.run.state, evaluating.clock.seconds) == (RunState.FAILED, 0)
+
+
+async def test_an_evaluator_that_declined_one_run_is_offered_the_next(world: World) -> None:
+    for name in ("second", "third"):
+        await create(world.driver, world.clock, make_terms(name))
+        world.clock.advance(1)
+    second, third = world.driver.run_named("second"), world.driver.run_named("third")
+    await world.answers.decline(evaluator(), initialise_assignment_id(second.run_id, EVALUATOR), Reason.OUT_OF_MEMORY)
+    offered = await world.poll.wait(evaluator(), None)
+    assert isinstance(offered, Assignment) and offered.run.run_id == third.run_id
 
 
 # Scores
@@ -160,6 +207,17 @@ async def test_scores_that_are_no_numbers_are_refused_and_the_round_waits_on(eva
         )
     assert refused.value.reason is Reason.METRIC_NOT_FINITE
     assert evaluating.round.phase is Phase.EVALUATING
+    assert out(evaluating.round) == [(EVALUATOR, SiteOutcome.REFUSED, Reason.METRIC_NOT_FINITE)]
+
+
+async def test_an_evaluator_whose_scores_were_refused_is_not_asked_again_and_told_why(evaluating: World) -> None:
+    lacking = replace(make_scores(), strict=None)
+    with pytest.raises(InputInvalidError):
+        await evaluating.answers.take_scores(evaluator(), evaluate_id(evaluating), lacking)
+    assert live_assignment(evaluating.driver.runs, evaluator()) is None
+    with pytest.raises(UpdateRefusedError) as again:
+        await evaluating.answers.take_scores(evaluator(), evaluate_id(evaluating), make_scores())
+    assert again.value.reason is Reason.METRIC_MISSING
 
 
 async def test_scores_are_no_answer_to_training(world: World) -> None:

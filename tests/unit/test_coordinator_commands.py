@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.errors import Reason
-from common.ids import RunId
+from common.ids import RunId, derived_id
 from common.terms import GateMetric, GateTerms
-from coordinator.app import round_driver
+from coordinator.app import perform_commands, round_driver
+from coordinator.app.aggregate_round import aggregate
+from coordinator.app.create_run import create
+from coordinator.app.publish_adapter import publish, version_name
 from coordinator.domain import events as ev
 from coordinator.domain.commands import Command, CommandKind
 from coordinator.domain.values import Phase, RunState
 from tests.fakes.coordinator_values import (
     SITES,
+    make_round_terms,
     make_scores,
     make_terms,
 )
@@ -47,6 +53,29 @@ async def test_a_rounds_commands_are_performed_to_the_published_adapter(world: W
         await until_pending(world, 0)
     assert (world.registry / "trial" / "served").resolve().name == "v0001"
     assert world.update_files() == []
+
+
+async def test_a_run_is_completed_and_its_adapter_served_only_when_its_version_is_in_the_registry(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(round_driver, "RETRY_BASE_SECONDS", 0.0)
+    await world.training(make_terms(rounds=make_round_terms(count=1), gate=GATELESS.gate))
+    await world.answer(*SITES)
+    while_publishing = list[tuple[Phase, RunState, object]]()
+
+    def fail_once(*given: Any) -> Any:
+        while_publishing.append((world.run.rounds[0].phase, world.run.state, world.run.served))
+        if len(while_publishing) == 1:
+            raise OSError("disk full")
+        return publish(*given)
+
+    monkeypatch.setattr(perform_commands, "publish", fail_once)
+    async with running(world.driver.perform_commands(world.performer.perform)):
+        await until(world, lambda run: not run.state.is_open)
+    assert while_publishing == [(Phase.COMMITTED, RunState.RUNNING, None)] * 2
+    assert world.run.state is RunState.COMPLETED
+    assert world.run.served is not None
+    assert (world.registry / "trial" / "served").resolve().name == version_name(world.run.served.version)
 
 
 @pytest.mark.parametrize("is_performed_before_the_crash", [False, True], ids=["before performing", "before completing"])
@@ -120,14 +149,84 @@ async def test_a_command_that_fails_is_told_of_and_tried_again(world: World, mon
     attempts: list[Command] = []
 
     async def fail_twice(command: Command) -> None:
-        attempts.append(command)
-        if len(attempts) < 3:
-            raise OSError("disk full")
+        if command.kind is CommandKind.AGGREGATE:
+            attempts.append(command)
+            if len(attempts) < 3:
+                raise OSError("disk full")
 
     async with running(world.driver.perform_commands(fail_twice)):
         await until_pending(world, 0)
     assert len(attempts) == 3
     assert [command for command, _ in world.observer.failures] == attempts[:2]
+
+
+async def test_a_store_that_fails_to_note_a_command_as_done_is_told_of_and_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(round_driver, "RETRY_BASE_SECONDS", 0.0)
+    await world.training(GATELESS)
+    await world.answer(*SITES)
+    complete, failures = world.store.complete, [OSError("disk full"), OSError("disk full")]
+
+    async def fail_twice(command: Command) -> None:
+        if failures:
+            raise failures.pop()
+        await complete(command)
+
+    monkeypatch.setattr(world.store, "complete", fail_twice)
+    async with running(world.driver.perform_commands(world.performer.perform)):
+        await until(world, lambda run: run.rounds[0].phase is Phase.COMMITTED)
+        await until_pending(world, 0)
+    assert len(world.observer.failures) == 2
+
+
+FAULTS = [OSError(errno.ENOSPC, "disk full"), OSError(errno.EMFILE, "open files"), MemoryError()]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=repr)
+async def test_a_fault_that_may_pass_fails_no_round_and_loses_no_update(
+    world: World, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    monkeypatch.setattr(round_driver, "RETRY_BASE_SECONDS", 0.0)
+    await world.training(GATELESS)
+    await world.answer(*SITES)
+    faults, kept = [fault, fault], list[list[str]]()
+
+    def fail_twice(*given: Any) -> Any:
+        if faults:
+            kept.append(world.update_files())
+            raise faults.pop()
+        return aggregate(*given)
+
+    monkeypatch.setattr(perform_commands, "aggregate", fail_twice)
+    async with running(world.driver.perform_commands(world.performer.perform)):
+        await until(world, lambda run: run.rounds[0].phase is not Phase.AGGREGATING)
+    assert world.run.rounds[0].phase is Phase.COMMITTED
+    assert [len(files) for files in kept] == [3, 3]
+    assert [error for _, error in world.observer.failures] == [fault, fault]
+
+
+async def test_a_mistake_of_the_code_ends_the_round_with_a_reason(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_given: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(perform_commands, "aggregate", fail)
+    await world.training()
+    await world.answer(*SITES)
+    await world.perform_pending()
+    assert (world.run.state, world.run.reason) == (RunState.FAILED, Reason.AGGREGATION_FAILED)
+
+
+async def test_commands_are_performed_on_their_run_even_if_another_is_named_like_its_id(world: World) -> None:
+    terms = make_terms("second", gate=GATELESS.gate)
+    await create(world.driver, world.clock, make_terms(derived_id("run", terms.digest)))
+    second = await world.begin(terms)
+    await world.invite()
+    await world.driver.post(second.run_id, ev.AbortRequested(at=world.clock.now()))
+    assert [command.run_id for command in await world.perform_pending()] == [second.run_id]
+    assert world.driver.run_named(second.run_id) == world.driver.run_of(second.run_id)
 
 
 async def test_a_command_that_takes_long_does_not_hold_up_other_runs(world: World) -> None:
@@ -136,6 +235,8 @@ async def test_a_command_that_takes_long_does_not_hold_up_other_runs(world: Worl
     release, performed = asyncio.Event(), list[RunId]()
 
     async def perform(command: Command) -> None:
+        if command.round_number == 0:
+            return
         if command.run_id == runs[0].run_id:
             await release.wait()
         performed.append(command.run_id)

@@ -13,7 +13,7 @@ from coordinator.app.update_intake import UploadClaim
 from coordinator.domain import assignments
 from coordinator.domain.values import Phase, SiteOutcome
 from tests.fakes.coordinator_updates import chunks_of, digest_bytes, trained_claim, update_bytes
-from tests.fakes.coordinator_values import ANNA, BERTA, CLARA, EVALUATOR, SITES, make_spec, make_terms
+from tests.fakes.coordinator_values import ANNA, BERTA, CLARA, EVALUATOR, SITES, digest, make_spec, make_terms
 from tests.fakes.coordinator_world import World, coordinator, evaluator, site_caller
 
 
@@ -54,6 +54,18 @@ async def test_a_file_that_was_kept_but_never_accepted_is_swept_and_may_be_sent_
         assert (world.swept, world.update_files()) == (1, [])
         await world.send(ANNA, content)
         assert world.round.roster[0].outcome is SiteOutcome.ACCEPTED
+
+
+async def test_an_adapter_that_no_run_knows_is_swept_and_those_of_runs_stay(tmp_path: Path) -> None:
+    async with coordinator(tmp_path) as world:
+        await world.training()
+        await world.answer(*SITES)
+        await world.perform_pending()
+        before = world.adapter_files()
+        world.blobs.adapter_path(digest("no run's")).write_bytes(b"kept, and forestalled before its event")
+    async with coordinator(tmp_path) as world:
+        assert (world.swept, world.adapter_files()) == (1, before)
+        assert len(before) == 2
 
 
 async def test_a_half_upload_of_a_closed_round_is_swept(tmp_path: Path) -> None:

@@ -7,16 +7,26 @@ from dataclasses import replace
 import pytest
 
 from common.chunks import MAX_MESSAGE_BYTES
+from common.terms import GateTerms, OnEvaluatorAbsent
 from coordinator.adapters.rpc.reports import MAX_LIST_BYTES, adapter_versions, run_report
 from coordinator.cli_text import rounds_left_out
-from coordinator.domain.values import Phase, Run
+from coordinator.domain import events as ev
+from coordinator.domain.values import DeadlineName, Phase, Run
+from fedmedlora.v1 import admin_pb2, errors_pb2
+from tests.fakes.coordinator_rounds import evaluator_says_no, first_adapter_is_refused
 from tests.fakes.coordinator_values import (
+    EVALUATOR,
     SITES,
     START,
     accepted,
     after,
+    at,
     candidate_ready,
+    evaluating_run,
     everyone_present,
+    make_terms,
+    new_run,
+    published,
     scored,
     selecting_run,
 )
@@ -78,3 +88,36 @@ def test_a_person_is_told_which_rounds_are_shown(long_run: Run) -> None:
     assert rounds_left_out(run_report(long_run, {}, lambda _: None, START, 2)) == [f"rounds 1 to 2 of {ROUNDS}"]
     short = replace(long_run, rounds=long_run.rounds[:3])
     assert rounds_left_out(run_report(short, {}, lambda _: None, START)) == []
+
+
+def test_an_evaluators_no_is_reported_with_its_reason() -> None:
+    report = run_report(after(new_run(), first_adapter_is_refused()), {}, lambda _: None, START)
+    assert list(report.evaluator_outcomes) == [
+        admin_pb2.EvaluatorOutcome(
+            evaluator=EVALUATOR,
+            outcome=admin_pb2.SITE_OUTCOME_REFUSED,
+            reason=errors_pb2.REASON_SPEC_INVALID,
+        )
+    ]
+    (scoring,) = run_report(after(evaluating_run(), evaluator_says_no()), {}, lambda _: None, START).rounds
+    assert list(scoring.evaluator_outcomes) == [
+        admin_pb2.EvaluatorOutcome(
+            evaluator=EVALUATOR,
+            outcome=admin_pb2.SITE_OUTCOME_DECLINED,
+            reason=errors_pb2.REASON_OUT_OF_MEMORY,
+        )
+    ]
+
+
+def test_a_candidate_that_was_promoted_unscored_is_reported_so() -> None:
+    run = evaluating_run(make_terms(gate=GateTerms(on_evaluator_absent=OnEvaluatorAbsent.PROMOTE)))
+    nobody = ev.DeadlinePassed(at=at(10_020), name=DeadlineName.EVALUATE)
+    for event, is_unscored in ((nobody, True), (scored(), False)):
+        report = run_report(after(run, event), {}, lambda _: None, START)
+        assert report.rounds[0].is_unscored is is_unscored
+
+
+def test_a_served_folder_is_told_when_it_is_there() -> None:
+    committed = after(evaluating_run(), scored())
+    told = [run_report(run, {}, lambda _: None, START) for run in (committed, after(committed, published()))]
+    assert [report.served_folder for report in told] == ["", "registry/trial/v0001"]

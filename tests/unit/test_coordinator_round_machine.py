@@ -7,10 +7,11 @@ from datetime import datetime
 import pytest
 
 from common.errors import Reason
+from common.ids import SiteName
 from common.terms import GateMetric, GateTerms, OnEvaluatorAbsent
 from coordinator.domain import events as ev
 from coordinator.domain.commands import CommandKind
-from coordinator.domain.values import Deadline, DeadlineName, Phase, Round, SiteOutcome
+from coordinator.domain.values import Deadline, DeadlineName, EvaluatorOutcome, Phase, Round, SiteOutcome
 from tests.fakes.coordinator_rounds import (
     candidate,
     commanded,
@@ -18,9 +19,11 @@ from tests.fakes.coordinator_rounds import (
     declined,
     evaluator_says_no,
     in_phase,
+    known_evaluators,
     moved,
     passed,
     refused,
+    scores_are_refused,
     taken,
 )
 from tests.fakes.coordinator_values import (
@@ -287,17 +290,45 @@ def test_an_absent_evaluator_promotes_unscored_when_the_terms_say_promote() -> N
     assert (committed.phase, committed.scores, committed.is_unscored) == (Phase.COMMITTED, None, True)
 
 
-def test_an_evaluators_no_is_kept_and_the_round_waits_for_another() -> None:
-    waiting = moved(in_phase(Phase.EVALUATING), evaluator_says_no())
-    assert (waiting.phase, waiting.declined_evaluators) == (Phase.EVALUATING, (EVALUATOR,))
+@pytest.mark.parametrize(
+    ("no", "outcome"),
+    [(evaluator_says_no(), SiteOutcome.DECLINED), (scores_are_refused(), SiteOutcome.REFUSED)],
+    ids=["declined", "refused"],
+)
+def test_an_evaluators_no_is_kept_with_its_reason_and_the_round_waits_for_another(
+    no: ev.AssignmentDeclined | ev.AnswerRefused, outcome: SiteOutcome
+) -> None:
+    waiting = moved(in_phase(Phase.EVALUATING), no, known_evaluators(EVALUATOR, SiteName("other")))
+    assert waiting.phase is Phase.EVALUATING
+    assert waiting.evaluator_outcomes == (EvaluatorOutcome(evaluator=EVALUATOR, outcome=outcome, reason=no.reason),)
+
+
+def test_when_the_last_known_evaluator_says_no_the_round_fails_at_once() -> None:
+    failed = moved(in_phase(Phase.EVALUATING), scores_are_refused(), known_evaluators(EVALUATOR))
+    assert (failed.phase, failed.reason) == (Phase.FAILED, Reason.NO_EVALUATOR_LEFT)
+
+
+def test_when_the_last_known_evaluator_says_no_the_candidate_is_promoted_unscored_when_the_terms_say_promote() -> None:
+    terms = make_terms(gate=GateTerms(on_evaluator_absent=OnEvaluatorAbsent.PROMOTE))
+    committed = moved(in_phase(Phase.EVALUATING), evaluator_says_no(), known_evaluators(EVALUATOR), by=context(terms))
+    assert (committed.phase, committed.is_unscored, committed.reason) == (Phase.COMMITTED, True, None)
+
+
+def test_before_the_first_no_a_round_waits_for_an_evaluator_that_nobody_knows_yet() -> None:
+    evaluating = in_phase(Phase.EVALUATING)
+    assert moved(evaluating, known_evaluators()) == evaluating
 
 
 def test_an_evaluators_second_no_changes_nothing() -> None:
     waiting = moved(in_phase(Phase.EVALUATING), evaluator_says_no())
-    assert moved(waiting, evaluator_says_no(26)) == waiting
+    assert moved(waiting, evaluator_says_no(26), scores_are_refused(27)) == waiting
 
 
-@pytest.mark.parametrize("no", [evaluator_says_no(round_number=2), declined(ANNA)], ids=["other round", "a site"])
-def test_a_no_to_another_assignment_changes_nothing_in_evaluation(no: ev.AssignmentDeclined) -> None:
+@pytest.mark.parametrize(
+    "no",
+    [evaluator_says_no(round_number=2), scores_are_refused(round_number=2), declined(ANNA), refused(ANNA)],
+    ids=["other round", "scores of another round", "a site", "an update"],
+)
+def test_a_no_to_another_assignment_changes_nothing_in_evaluation(no: ev.AssignmentDeclined | ev.AnswerRefused) -> None:
     evaluating = in_phase(Phase.EVALUATING)
     assert moved(evaluating, no) == evaluating

@@ -22,6 +22,7 @@ from tests.fakes.coordinator_rounds import (
     moved,
     passed,
     refused,
+    scores_are_refused,
     taken,
 )
 from tests.fakes.coordinator_values import (
@@ -54,6 +55,7 @@ EVERY_EVENT: list[ev.RoundEvent] = [
     evaluator_says_no(),
     accepted(ANNA),
     refused(ANNA),
+    scores_are_refused(),
     candidate(),
     ev.AggregationFailed(at=at(20), round_number=1, reason=Reason.AGGREGATION_FAILED),
     scored(),
@@ -66,12 +68,18 @@ MEANT_FOR: dict[Phase, tuple[type, ...]] = {
         ev.AssignmentTaken,
         ev.AssignmentDeclined,
         ev.UpdateAccepted,
-        ev.UpdateRefused,
+        ev.AnswerRefused,
         ev.DeadlinePassed,
         ev.AbortRequested,
     ),
     Phase.AGGREGATING: (ev.CandidateReady, ev.AggregationFailed, ev.AbortRequested),
-    Phase.EVALUATING: (ev.ScoresReported, ev.AssignmentDeclined, ev.DeadlinePassed, ev.AbortRequested),
+    Phase.EVALUATING: (
+        ev.ScoresReported,
+        ev.AssignmentDeclined,
+        ev.AnswerRefused,
+        ev.DeadlinePassed,
+        ev.AbortRequested,
+    ),
 }
 
 

@@ -14,10 +14,12 @@ from coordinator.domain import events as ev
 from coordinator.domain import run_machine
 from coordinator.domain.commands import Command, CommandKind
 from coordinator.domain.values import Run
+from tests.fakes.coordinator_rounds import evaluator_says_no, first_adapter_is_refused
 from tests.fakes.coordinator_values import (
     ANNA,
     BERTA,
     CLARA,
+    EVALUATOR,
     RUN_ID,
     accepted,
     at,
@@ -27,6 +29,7 @@ from tests.fakes.coordinator_values import (
     make_round_terms,
     make_terms,
     new_run,
+    published,
     scored,
     train_id,
 )
@@ -39,12 +42,13 @@ def told() -> tuple[list[dict[str, Any]], CoordinatorMetrics]:
     metrics = CoordinatorMetrics()
     story = Story(get_logger("tests"), metrics)
     run = new_run(make_terms(rounds=make_round_terms(count=1)))
-    refusal = ev.UpdateRefused(at=at(12), assignment_id=train_id(CLARA), reason=Reason.UPDATE_NOT_FINITE)
+    refusal = ev.AnswerRefused(at=at(12), assignment_id=train_id(CLARA), by=CLARA, reason=Reason.UPDATE_NOT_FINITE)
     with capture_logs() as lines:
         story.run_moved(None, run, None)
+        run = tell(story, run, first_adapter_is_refused())
         for answer in (first_adapter(), everyone_present(), accepted(ANNA), accepted(BERTA), refusal):
             run = tell(story, run, answer)
-        for outcome in (candidate_ready(run), scored()):
+        for outcome in (candidate_ready(run), evaluator_says_no(), scored(), published()):
             run = tell(story, run, outcome)
     return [dict(line) for line in lines], metrics
 
@@ -78,12 +82,22 @@ def test_the_log_reads_as_the_story_of_the_run() -> None:
     assert {line["log_level"] for line in lines} == {"info"}
 
 
+def test_the_log_says_which_evaluator_said_no_to_what_and_why() -> None:
+    lines, _ = told()
+    told_no = [line for line in lines if line["event"] == "evaluator_outcome"]
+    assert [(line["round_number"], line["site"], line["outcome"], line["reason"]) for line in told_no] == [
+        (0, EVALUATOR, "refused", Reason.SPEC_INVALID),
+        (1, EVALUATOR, "declined", Reason.OUT_OF_MEMORY),
+    ]
+
+
 def test_the_log_says_why_and_on_whom() -> None:
     lines, _ = told()
-    (refused,) = [line for line in lines if line.get("outcome") == "refused"]
+    (refused,) = [line for line in lines if line["event"] == "site_outcome" and line["outcome"] == "refused"]
     assert refused["reason"] is Reason.UPDATE_NOT_FINITE
     (committed,) = [line for line in lines if line.get("phase") == "committed"]
     assert (committed["updates"], committed["sites"], committed["is_subset"]) == (2, 3, True)
+    assert committed["is_unscored"] is False
     weights = [(line["site"], line["weight"]) for line in lines if line["event"] == "site_weight"]
     assert weights == [("anna", 0.5), ("berta", 0.5)]
 

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from common.errors import (
     OverloadedError,
     Reason,
     TransferBrokenError,
+    UpdateRefusedError,
 )
 from coordinator.app.update_intake import ReceivedChunk
 from coordinator.domain.values import Phase, SiteOutcome
@@ -77,6 +79,18 @@ async def test_everything_having_arrived_only_the_check_is_left_to_do(training: 
         await training.intake.receive(site_caller(ANNA), claim, whole_and_then_cut())
     await training.intake.receive(site_caller(ANNA), claim, chunks_of(b""))
     assert training.entry(ANNA).outcome is SiteOutcome.ACCEPTED
+
+
+async def test_a_whole_file_under_a_smaller_size_is_refused(training: World) -> None:
+    content = training.honest_bytes(1)
+    claim = training.claim(ANNA, content)
+    assert claim.update is not None
+    larger = replace(claim, size_bytes=len(content) + 1)
+    await refusal(training, ANNA, larger, chunks_of(content))
+    smaller = replace(claim, size_bytes=99, update=replace(claim.update, size_bytes=99))
+    error = await refusal(training, ANNA, smaller, chunks_of(b""))
+    assert (type(error), error.reason) == (UpdateRefusedError, Reason.UPDATE_TOO_LARGE)
+    assert (training.update_files(), training.entry(ANNA).update) == ([], None)
 
 
 async def test_a_cancelled_stream_keeps_what_arrived(training: World) -> None:

@@ -16,7 +16,17 @@ from coordinator.adapters.rpc.translate import STAGES, adapter_ref, timestamp
 from coordinator.app.answers import SiteProgress
 from coordinator.app.ports import Traffic
 from coordinator.app.publish_adapter import version_name
-from coordinator.domain.values import F1Score, Phase, RosterEntry, Round, Run, RunState, Scores, SiteOutcome
+from coordinator.domain.values import (
+    EvaluatorOutcome,
+    F1Score,
+    Phase,
+    RosterEntry,
+    Round,
+    Run,
+    RunState,
+    Scores,
+    SiteOutcome,
+)
 from fedmedlora.v1 import admin_pb2, registry_pb2, rounds_pb2
 
 _RUN_STATES = {
@@ -92,6 +102,7 @@ def run_report(
         terms=terms_to_proto(run.terms),
         terms_digest=run.terms.digest,
         rounds=latest_that_fit(_round_report(run, past, traffic, (progress_of, now)) for past in reversed(rounds)),
+        evaluator_outcomes=[_evaluator_outcome(each) for each in run.evaluator_outcomes],
     )
     if run.served is not None and run.spec is not None:
         message.served_adapter.CopyFrom(adapter_ref(run.served.adapter, run.spec))
@@ -111,6 +122,8 @@ def _round_report(
         opened_at=timestamp(past.opened_at),
         is_subset=past.is_subset,
         duration=_duration((past.closed_at or now) - past.opened_at),
+        is_unscored=past.is_unscored,
+        evaluator_outcomes=[_evaluator_outcome(each) for each in past.evaluator_outcomes],
     )
     if past.reason is not None:
         message.reason = reason_to_proto(past.reason)
@@ -137,6 +150,12 @@ def _roster_entry(entry: RosterEntry, traffic: Traffic | None, progress_of: Prog
     if progress is not None:
         message.progress.CopyFrom(_progress(progress))
     return message
+
+
+def _evaluator_outcome(each: EvaluatorOutcome) -> admin_pb2.EvaluatorOutcome:
+    return admin_pb2.EvaluatorOutcome(
+        evaluator=each.evaluator, outcome=_OUTCOMES[each.outcome], reason=reason_to_proto(each.reason)
+    )
 
 
 def _progress(progress: SiteProgress) -> admin_pb2.SiteProgress:

@@ -4,7 +4,7 @@ Names are made of assignment ids and digests (hex), never of anything a peer may
 
     updates/<assignment id>.<digest hex>.part    an upload that arrives
     updates/<assignment id>.safetensors          an accepted update
-    adapters/<digest hex>.safetensors            an adapter, for ever
+    adapters/<digest hex>.safetensors            an adapter of some run, for ever
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from common.errors import OverloadedError, Reason
@@ -76,9 +76,9 @@ class BlobFolder:
         """Remove updates and partial uploads of these assignments."""
         await asyncio.to_thread(self._delete, frozenset(assignment_ids))
 
-    async def sweep(self, live: Sequence[AssignmentId], accepted: Sequence[AssignmentId]) -> int:
-        """Remove files of no open assignment and drafts; an update never accepted is removed, to be sent again."""
-        return await asyncio.to_thread(self._sweep, frozenset(live), frozenset(accepted))
+    async def sweep(self, live: Set[AssignmentId], accepted: Set[AssignmentId], adapters: Set[Digest]) -> int:
+        """Remove drafts, adapters of no run, and files of no open assignment; what was never accepted is sent again."""
+        return await asyncio.to_thread(self._sweep, live, accepted, {self.adapter_path(each).name for each in adapters})
 
     def _delete_other_partials(self, assignment_id: AssignmentId, wanted: Path) -> None:
         """Keep one file an assignment, so that a site cannot fill the disk with beginnings."""
@@ -90,8 +90,8 @@ class BlobFolder:
             if path.name.split(".")[0] in assignment_ids:
                 path.unlink(missing_ok=True)
 
-    def _sweep(self, live: frozenset[AssignmentId], accepted: frozenset[AssignmentId]) -> int:
-        orphans = [path for path in self._adapters.iterdir() if path.suffix != ".safetensors"]
+    def _sweep(self, live: Set[AssignmentId], accepted: Set[AssignmentId], adapter_names: Set[str]) -> int:
+        orphans = [path for path in self._adapters.iterdir() if path.name not in adapter_names]
         for path in self._updates.iterdir():
             wanted = live if path.suffix == ".part" else accepted
             if path.name.split(".")[0] not in wanted:
