@@ -97,9 +97,10 @@ def list_sites(coordinator: Address, identity: IdentityFolder) -> None:
 def _page(report: admin_pb2.RunReport) -> Group:
     head = f"{report.summary.name}: {cli_text.state(report.summary.state)} {cli_text.reason(report.summary.reason)}"
     parts: list[object] = [head.strip(), f"terms {report.terms_digest}"]
+    parts.extend(cli_text.evaluators(report))
     parts.extend(cli_text.rounds_left_out(report))
     for past in report.rounds:
-        parts.append(cli_text.round_table(past))
+        parts.extend([cli_text.round_table(past), *cli_text.evaluators(past)])
         if line := cli_text.scores(past):
             parts.append(f"candidate: {line}")
     if report.served_folder:

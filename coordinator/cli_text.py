@@ -112,11 +112,18 @@ def progress(entry: admin_pb2.RosterEntry) -> str:
 
 
 def story(report: admin_pb2.RunReport) -> list[str]:
-    """The run so far, a line for each round and one for the run; a line changes when a phase or state does."""
-    rounds = [_round_line(past) for past in report.rounds]
+    """The run so far, a line for each round, evaluator's no and the run; it changes when a phase or state does."""
+    rounds = evaluators(report)
+    for past in report.rounds:
+        rounds += [*(f"round {past.round_number}: {no}" for no in evaluators(past)), _round_line(past)]
     run = f"run {report.summary.name}: {state(report.summary.state)} {reason(report.summary.reason)}".strip()
     is_open = report.summary.state in (admin_pb2.RUN_STATE_INITIALISING, admin_pb2.RUN_STATE_RUNNING)
     return [run, *rounds] if is_open else [*rounds, run]
+
+
+def evaluators(report: admin_pb2.RunReport | admin_pb2.RoundReport) -> list[str]:
+    """Evaluators that will not make the first adapter (of a run), or score the candidate (of a round), and why."""
+    return [f"evaluator {no.evaluator} {outcome(no.outcome)}: {reason(no.reason)}" for no in report.evaluator_outcomes]
 
 
 def rounds_left_out(report: admin_pb2.RunReport) -> list[str]:
@@ -144,7 +151,9 @@ def _round_line(report: admin_pb2.RoundReport) -> str:
 
 
 def scores(report: admin_pb2.RoundReport) -> str:
-    """The candidate's scores in one line; empty before they are there."""
+    """The candidate's scores in one line, or that it is served without any; empty before that is known."""
+    if report.is_unscored:
+        return "promoted unscored"
     if not report.HasField("scores"):
         return ""
     parts = [f"loss {report.scores.mean_loss:.4f}"]
