@@ -78,7 +78,7 @@ class OnRejection(StrEnum):
 
 
 class OnEvaluatorAbsent(StrEnum):
-    """What happens to a candidate that no evaluator scored by the deadline."""
+    """What happens to a candidate that no evaluator scored by the deadline, or that none is left to score."""
 
     FAIL = "fail"
     PROMOTE = "promote"
@@ -186,7 +186,8 @@ class GateTerms:
     """Whether a candidate is promoted.
 
     It is when its score is at least the served adapter's plus ``min_improvement`` (a loss: at most the served one's
-    minus it). The first scored candidate of a run has nothing to be compared with, and is promoted.
+    minus it). The scores to beat are the last ones promoted; the first scored candidate of a run has none, and is
+    promoted.
     """
 
     metric: GateMetric = GateMetric.STRICT_F1
