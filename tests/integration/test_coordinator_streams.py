@@ -110,7 +110,8 @@ async def test_one_open_call_too_many_is_refused_and_let_in_when_another_has_end
         await until(is_refused)
         await until(lambda: any(each.done() for each in calls))
         (refused,) = [each for each in calls if each.done()]
-        meant = from_rpc_error(grpc.aio.AioRpcError(await refused.code(), grpc.aio.Metadata(), await refused.trailing_metadata()))
+        trailers = await refused.trailing_metadata()
+        meant = from_rpc_error(grpc.aio.AioRpcError(await refused.code(), grpc.aio.Metadata(), trailers))
         assert (type(meant), meant.reason) == (OverloadedError, Reason.TOO_MANY_STREAMS)
         next(each for each in calls if not each.done()).cancel()
         await until(lambda: served.counted("fedmed_rpcs_total", rpc=rpc, code="CANCELLED"))
