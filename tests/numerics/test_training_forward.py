@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from transformers import CohereConfig, Gemma2Config, PretrainedConfig
 
 from common.errors import InputInvalidError, Reason
-from common.terms import LoraTerms, TrainingTerms
-from site_agent.trainer.training.base_model import LoadedModel
+from common.terms import LoraTerms, Quantization, TrainingTerms
+from site_agent.trainer.training.base_model import LoadedModel, load_base_model
 from site_agent.trainer.training.batches import collate
 from site_agent.trainer.training.evaluation import mean_token_loss
 from site_agent.trainer.training.forward import label_losses
@@ -85,3 +88,14 @@ def test_a_loss_that_is_not_finite_is_refused(loaded: LoadedModel) -> None:
     with pytest.raises(InputInvalidError) as caught:
         mean_token_loss(loaded, EXAMPLES, TrainingTerms(), lambda done: None)
     assert caught.value.reason is Reason.LOSS_NOT_FINITE
+
+
+@pytest.mark.parametrize(
+    "config", [Gemma2Config(attn_logit_softcapping=None), Gemma2Config(final_logit_softcapping=None), CohereConfig()]
+)
+def test_a_model_whose_logits_are_more_than_its_head_is_refused(config: PretrainedConfig, tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path)
+    config.save_pretrained(folder)
+    with pytest.raises(InputInvalidError) as caught:
+        load_base_model(folder, torch.device("cpu"), Quantization.NONE)
+    assert caught.value.reason is Reason.SETTINGS_UNSUPPORTED

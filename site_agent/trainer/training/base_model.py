@@ -23,6 +23,15 @@ from common.errors import InputInvalidError, Reason
 from common.terms import Quantization
 from site_agent.trainer.training.attention import choose_attention
 
+# What Gemma 2 and others, Cohere, Granite, and Falcon H1 do to logits.
+_LOGIT_SETTINGS = (
+    "final_logit_softcapping",
+    "attn_logit_softcapping",
+    "logit_scale",
+    "logits_scaling",
+    "lm_head_multiplier",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
@@ -79,12 +88,19 @@ def load_config(folder: Path) -> PretrainedConfig:
     """The model's configuration.
 
     Raises:
-        InputInvalidError: BASE_MODEL_UNREADABLE.
+        InputInvalidError: BASE_MODEL_UNREADABLE, or SETTINGS_UNSUPPORTED for a model whose logits are more than its
+            output head: `forward` and `decoding` apply that alone.
     """
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(error) from error
+    text = config.get_text_config()
+    for name in _LOGIT_SETTINGS:
+        if getattr(text, name, None) not in (None, 1):
+            raise InputInvalidError(
+                Reason.SETTINGS_UNSUPPORTED, f"base model: expected one without {name}, got {config.model_type}"
+            )
     return config
 
 

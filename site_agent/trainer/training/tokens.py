@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -29,11 +30,30 @@ class TokenizedExample:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[ChatMessage]) -> list[int]:
-    """Token ids of a chat up to the place where the model is to answer."""
+    """Token ids of a chat up to the place where the model is to answer.
+
+    Only the template may say a special token: where a note spells one, the two are tokenised apart.
+    """
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    if not any(token in message.content for token in special for message in messages):
+        return _ids(tokenizer, _render(tokenizer, messages))
+    marked = [replace(message, content=f"\ue000{index}\ue001") for index, message in enumerate(messages)]
+    template, *rest = re.split("\ue000(\\d+)\ue001", _render(tokenizer, marked))
+    ids = _ids(tokenizer, template)
+    for index, template in zip(rest[::2], rest[1::2], strict=True):
+        ids += _ids(tokenizer, messages[int(index)].content, may_be_special=False) + _ids(tokenizer, template)
+    return ids
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[ChatMessage]) -> str:
     turns = [{"role": str(message.role), "content": message.content} for message in messages]
     # Templates of models that can think aloud read ``enable_thinking``; the others ignore it.
     text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, enable_thinking=False)
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return str(text)
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, may_be_special: bool = True) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=not may_be_special)["input_ids"]
     return ids
 
 
@@ -42,7 +62,7 @@ def tokenize_example(
 ) -> TokenizedExample:
     """A training example: the prompt, the answer and the end-of-turn token."""
     prompt = prompt_ids(tokenizer, messages)
-    answered: list[int] = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    answered = _ids(tokenizer, answer, may_be_special=False)
     learned_from = len(prompt) if loss_on is LossOn.ANSWER else 1
     return TokenizedExample(ids=(*prompt, *answered, tokenizer.eos_token_id), learned_from=learned_from)
 
