@@ -150,8 +150,11 @@ def test_extract_finds_entities_by_offsets_with_the_command_that_the_demo_prints
 def test_no_sentence_of_a_note_is_outside_the_folders_that_hold_notes(demo: FinishedDemo) -> None:
     canaries = _long_pieces(demo.folder / "agents")
     assert len(canaries) > 20
-    places = [path for name in ("logs", "coordinator", "operator", "ca") for path in (demo.folder / name).rglob("*")]
-    seen = b"\n".join(path.read_bytes() for path in places if path.is_file())
+    folders = [demo.folder / name for name in ("logs", "coordinator", "operator", "ca")]
+    states = list(demo.folder.glob("agents/*/state"))
+    assert [path for state in states for path in state.rglob("trainer.log")], "the agents' own folders are searched too"
+    places = [path for folder in (*folders, *states) for path in folder.rglob("*") if path.is_file()]
+    seen = b"\n".join(path.read_bytes() for path in places)
     leaked = [piece for piece in canaries if piece.encode() in seen]
     assert leaked == []
 
