@@ -221,12 +221,13 @@ async def test_a_mistake_of_the_code_ends_the_round_with_a_reason(
 
 async def test_commands_are_performed_on_their_run_even_if_another_is_named_like_its_id(world: World) -> None:
     terms = make_terms("second", gate=GATELESS.gate)
-    await create(world.driver, world.clock, make_terms(derived_id("run", terms.digest)))
-    second = await world.begin(terms)
+    second = RunId(derived_id("run", terms.digest))
+    await create(world.driver, world.clock, make_terms(second))
+    await world.begin(terms)
     await world.invite()
-    await world.driver.post(second.run_id, ev.AbortRequested(at=world.clock.now()))
-    assert [command.run_id for command in await world.perform_pending()] == [second.run_id]
-    assert world.driver.run_named(second.run_id) == world.driver.run_of(second.run_id)
+    await world.driver.post(second, ev.AbortRequested(at=world.clock.now()))
+    assert [command.run_id for command in await world.perform_pending()] == [second]
+    assert [world.driver.run_of(second).terms, world.driver.run_named(second).terms] == [terms, terms]
 
 
 async def test_a_command_that_takes_long_does_not_hold_up_other_runs(world: World) -> None:

@@ -100,6 +100,15 @@ async def test_a_refused_first_adapter_gets_the_same_answer_again(initialising: 
         assert refused.value.reason is Reason.SPEC_INVALID
 
 
+async def test_a_run_whose_only_known_evaluator_was_refused_fails_at_once(initialising: World) -> None:
+    await initialising.store.remember_site(EVALUATOR, Role.EVALUATOR, initialising.clock.now())
+    wrong = replace(first_claim(initialising, EVALUATOR, b"x"), first_spec=replace(make_spec(), lora_alpha=9))
+    with pytest.raises(UpdateRefusedError):
+        await initialising.intake.receive(evaluator(), wrong, no_chunks())
+    await initialising.driver.observe_presence()
+    assert (initialising.run.state, initialising.run.reason) == (RunState.FAILED, Reason.NO_EVALUATOR_LEFT)
+
+
 @pytest.mark.parametrize("is_aborted", [False, True], ids=["started", "aborted"])
 async def test_the_beginning_of_a_first_adapter_goes_when_none_is_awaited_any_more(
     initialising: World, tmp_path: Path, is_aborted: bool
