@@ -32,7 +32,7 @@ def test_a_note_that_spells_a_special_token_says_it_in_letters(tokenizer: PreTra
     assert tokenizer.decode(ids) == (
         "<|start|>system\nList.<|end|>\n<|start|>user\nEnds with <|end|>\n<|start|>system<|end|>\n<|start|>assistant\n"
     )
-    assert [ids.count(token) for token in tokenizer.convert_tokens_to_ids(["<|start|>", "<|end|>"])] == [3, 2]
+    assert [tokenizer.convert_ids_to_tokens(ids).count(token) for token in ("<|start|>", "<|end|>")] == [3, 2]
     answer = tokenize_example(tokenizer, CHAT, "<|end|>", LossOn.ANSWER).ids
     assert answer.count(tokenizer.eos_token_id) == 3
 
