@@ -33,8 +33,8 @@ export HF_HUB_OFFLINE := 1
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
 
+# Variables of the command line and of the environment reach the demo as they are.
 .PHONY: demo
-demo: export ROUNDS SITES DEVICE MODEL DATA THREE_SHOT
 demo: $(SETUP_STAMP) $(if $(MODEL),,$(BASE_MODEL)/config.json) ## a whole federation here [ROUNDS= SITES= DEVICE= MODEL= DATA= THREE_SHOT=1]
 	@exec python -m demo
 
