@@ -114,17 +114,11 @@ class LoraTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskTerms:
-    """What the model learns to do: entities of these types, asked for in this form.
-
-    Attributes:
-        name_source: The question names the ``source`` of each passage, so that one model can learn from sites whose
-            annotators followed different guidelines (dataset-specific questions, UniversalNER, arXiv 2308.03279).
-    """
+    """What the model learns to do: entities of these types, asked for in this form."""
 
     entity_types: tuple[str, ...] = ("drug", "problem", "test", "treatment")
     prompt_form: PromptForm = PromptForm.JSON
     max_new_tokens: int = 256
-    name_source: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

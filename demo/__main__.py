@@ -18,10 +18,10 @@ from rich.console import Console  # noqa: E402
 
 from common.errors import FedMedError  # noqa: E402
 from common.weights_io import WeightsReader  # noqa: E402
-from demo.federation import run_federation  # noqa: E402
+from demo.federation import Federated, run_federation  # noqa: E402
 from demo.findings import BaseModelSize, DemoFindings  # noqa: E402
 from demo.options import DemoOptions, PrepareOptions, parse_options  # noqa: E402
-from demo.prepare import Addresses, Prepared, prepare  # noqa: E402
+from demo.prepare import Addresses, prepare  # noqa: E402
 from demo.processes import ProcessGroup, process_group  # noqa: E402
 from demo.report import print_report, write_report  # noqa: E402
 from demo.scoring import Scorer, chains_at_once  # noqa: E402
@@ -75,7 +75,6 @@ def _demo(options: DemoOptions, group: ProcessGroup, console: Console) -> None:
         federated=federated.adapter_folder / "adapter_model.safetensors",
         at_once=at_once,
     ).score(group, console)
-    note, source = _sample_note(options, prepared)
     found = DemoFindings(
         run=federated.run,
         base_model=_size(resolve_base_model(options.base_model)),
@@ -84,20 +83,19 @@ def _demo(options: DemoOptions, group: ProcessGroup, console: Console) -> None:
         adapter_folder=federated.adapter_folder,
         adapter_parameters=_parameters([federated.adapter_folder / "adapter_model.safetensors"]),
         base_model_location=options.base_model,
-        sample_note=note,
-        sample_source=source,
+        sample_note=_sample_note(options, federated),
     )
     write_report(options.out / "report.json", found)
     print_report(console, found, options.out / "report.json")
 
 
-def _sample_note(options: DemoOptions, prepared: Prepared) -> tuple[Path, str]:
-    """The first held-out passage as a note of its own, to try the adapter on, and the source to name with it."""
-    with prepared.corpora[0].test.open(encoding="utf-8") as lines:
-        record = json.loads(next(lines))
+def _sample_note(options: DemoOptions, federated: Federated) -> Path:
+    """The first held-out passage as a note of its own, to try the adapter on."""
+    with federated.prepared.corpora[0].test.open(encoding="utf-8") as lines:
+        text = json.loads(next(lines))["text"]
     note = options.out / "note.txt"
-    note.write_text(record["text"] + "\n", encoding="utf-8")
-    return note, record.get("source", "") if prepared.terms.task.name_source else ""
+    note.write_text(text + "\n", encoding="utf-8")
+    return note
 
 
 def _size(folder: Path) -> BaseModelSize:

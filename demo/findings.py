@@ -25,11 +25,7 @@ class BaseModelSize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoFindings:
-    """Everything that the report is made of.
-
-    Attributes:
-        sample_source: Whose annotations to ask for on the sample note; empty where the question names none.
-    """
+    """Everything that the report is made of."""
 
     run: admin_pb2.RunReport
     base_model: BaseModelSize
@@ -39,7 +35,6 @@ class DemoFindings:
     adapter_parameters: int
     base_model_location: str
     sample_note: Path
-    sample_source: str
 
     @property
     def shared_models(self) -> list[str]:

@@ -100,10 +100,7 @@ def demo_terms(options: DemoOptions, sites: Sequence[str]) -> Terms:
         name="demo",
         base_model=describe_base_model(folder, folder.name),
         lora=LoraTerms(lora_rank=8, lora_alpha=32),
-        # Corpora annotate by guidelines of their own; the generated notes of all sites follow one.
-        task=TaskTerms(entity_types=ENTITY_TYPES, max_new_tokens=96)
-        if options.data is None
-        else TaskTerms(entity_types=CORPORA_TYPES, max_new_tokens=96, name_source=True),
+        task=TaskTerms(entity_types=ENTITY_TYPES if options.data is None else CORPORA_TYPES, max_new_tokens=96),
         training=TrainingTerms(
             learning_rate=1.5e-4,
             lora_plus_ratio=16.0,

@@ -100,9 +100,7 @@ def print_report(console: Console, found: DemoFindings, report: Path) -> None:
         soft_wrap=True,
     )
     command = ["fedmed-site", "extract", "--base-model", found.base_model_location]
-    command += ["--adapter", str(found.adapter_folder)]
-    command += ["--source", found.sample_source] if found.sample_source else []
-    command.append(str(found.sample_note))
+    command += ["--adapter", str(found.adapter_folder), str(found.sample_note)]
     for line in (
         f"adapter (a plain PEFT folder): {found.adapter_folder}",
         f"use it on a note:\n  {shlex.join(command)}",

@@ -37,9 +37,10 @@ class Split(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One passage, and what it is for."""
+    """One passage with what the corpus format says about it beside its annotation."""
 
     passage: Passage
+    source: str
     split: Split
 
 
@@ -86,8 +87,8 @@ class _Site:
                 raise ValueError(f"{split}: expected {wanted} different passages, got {made} from these tables")
             for part, draft in enumerate(drafts):
                 made += 1
-                passage = draft.as_passage(f"{document}-{part}", document, f"synthetic {self.house.genre}")
-                yield Record(passage=passage, split=split)
+                passage = draft.as_passage(f"{document}-{part}", document)
+                yield Record(passage=passage, source=f"synthetic {self.house.genre}", split=split)
 
     def _mix(self, dice: Dice) -> tuple[Condition, ...]:
         """The conditions of this site, each as often as its specialty weighs."""

@@ -23,7 +23,7 @@ class Draft:
 
     sentences: tuple[tuple[str, Sentence], ...]
 
-    def as_passage(self, passage_id: str, document: str, source: str) -> Passage:
+    def as_passage(self, passage_id: str, document: str) -> Passage:
         """The text with all entities by their place in it, numbered from T1."""
         parts: list[str] = []
         length = 0
@@ -45,7 +45,6 @@ class Draft:
             entities=tuple(entities),
             relations=tuple(relations),
             document=document,
-            source=source,
         )
 
 

@@ -55,7 +55,7 @@ def record_line(record: Record) -> str:
             "relations": [
                 {"type": relation.type, "head": relation.head, "tail": relation.tail} for relation in passage.relations
             ],
-            "source": passage.source,
+            "source": record.source,
             "split": str(record.split),
             "meta": {"doc": passage.document},
         },

@@ -59,7 +59,7 @@ def extract_entities(
     loaded = load_base_model(folder, place, quantization)
     loaded = with_adapter(loaded, lora, read_adapter(adapter / WEIGHTS_FILE))
     question = Question(task=asked, entity_types=frozenset(asked.entity_types))
-    return find_entities(loaded, question, notes, lambda done: None).entities
+    return find_entities(loaded, question, [note.text for note in notes], lambda done: None).entities
 
 
 def main() -> int:
@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    notes = [replace(note, source=options.source) for path in options.notes for note in read_notes(path)]
+    notes = [note for path in options.notes for note in read_notes(path)]
     render, suffix = _RENDERERS[options.format]
     _check_output(notes, options)
     found = extract_entities(options.base_model, options.adapter, notes, _task(options), options.device)
@@ -113,7 +113,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--types", help="for an adapter without a lineage: entity types, separated by commas")
     parser.add_argument("--form", choices=[str(form) for form in PromptForm], default=str(PromptForm.JSON))
-    parser.add_argument("--source", default="", help="whose annotations to find, if the model has learnt of several")
     return parser.parse_args()
 
 

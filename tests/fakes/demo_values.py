@@ -68,7 +68,6 @@ def make_findings(true_positives: Mapping[str, tuple[int, int]], run: admin_pb2.
         adapter_parameters=50,
         base_model_location="/models/base",
         sample_note=Path("/out of/note.txt"),
-        sample_source="Registry A",
     )
 
 

@@ -69,7 +69,6 @@ TASKS = st.builds(
     entity_types=SORTED_WORDS,
     prompt_form=st.sampled_from(PromptForm),
     max_new_tokens=st.integers(1, 8192),
-    name_source=st.booleans(),
 )
 TRAININGS = st.builds(
     TrainingTerms,

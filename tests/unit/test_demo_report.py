@@ -92,7 +92,7 @@ def test_a_terminal_gets_the_numbers_behind_each_judgement_and_a_command_that_ca
     row = next(line for line in reversed(lines) if line.strip().startswith("anna"))
     assert " ".join(row.split()) == "anna 2 / 8 / 10 0.100 - 0.900 0.600 1.200"
     command = next(line for line in lines if line.strip().startswith("fedmed-site extract"))
-    assert shlex.split(command)[-4:] == ["/out of/adapter", "--source", "Registry A", "/out of/note.txt"]
+    assert shlex.split(command)[-3:] == ["--adapter", "/out of/adapter", "/out of/note.txt"]
 
 
 def test_the_data_model_tells_what_each_part_of_the_report_holds() -> None:

@@ -52,22 +52,6 @@ def test_the_prompt_names_no_type_that_is_not_asked_for() -> None:
     assert not [name for name in ENTITY_TYPES if name != "problem" and name in last.content]
 
 
-def test_the_source_is_named_only_where_the_task_says_so() -> None:
-    *_, plain = build_prompt(JSON, "Some pain.", ("drug",), source="Registry A")
-    assert "Registry A" not in plain.content
-    naming = dataclasses.replace(JSON, name_source=True)
-    *_, last = build_prompt(naming, "Some pain.", ("drug",), source="Registry A")
-    assert last.content == plain.content.replace("\nText:", "\nSource: Registry A\nText:")
-    assert build_prompt(naming, "Some pain.", ("drug",))[-1] == plain  # a note of no known source
-
-
-def test_a_worked_example_names_its_own_source() -> None:
-    shot = dataclasses.replace(PAIN, source="Registry B")
-    prompt = build_prompt(dataclasses.replace(JSON, name_source=True), "x", ("drug",), [shot], "Registry A")
-    assert "Source: Registry B" in prompt[1].content
-    assert "Source: Registry A" in prompt[-1].content
-
-
 @pytest.mark.parametrize("task", [JSON, SPAN])
 def test_worked_examples_are_turns_with_the_same_question(task: TaskTerms) -> None:
     prompt = build_prompt(task, "Some pain.", ("drug", "problem"), [PAIN, PAIN])

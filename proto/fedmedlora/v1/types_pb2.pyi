@@ -485,13 +485,10 @@ class TaskTerms(_message.Message):
     ENTITY_TYPES_FIELD_NUMBER: _builtins.int
     PROMPT_FORM_FIELD_NUMBER: _builtins.int
     MAX_NEW_TOKENS_FIELD_NUMBER: _builtins.int
-    NAME_SOURCE_FIELD_NUMBER: _builtins.int
     prompt_form: Global___PromptForm.ValueType
     """Required."""
     max_new_tokens: _builtins.int
     """Required. 1 to 8192 tokens."""
-    name_source: _builtins.bool
-    """Optional. The question names the source of each passage."""
     @_builtins.property
     def entity_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Required. Sorted; 1 to 200 names of 1 to 100 printable characters."""
@@ -502,11 +499,10 @@ class TaskTerms(_message.Message):
         entity_types: _abc.Iterable[_builtins.str] | None = ...,
         prompt_form: Global___PromptForm.ValueType = ...,
         max_new_tokens: _builtins.int = ...,
-        name_source: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_types", b"entity_types", "max_new_tokens", b"max_new_tokens", "name_source", b"name_source", "prompt_form", b"prompt_form"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_types", b"entity_types", "max_new_tokens", b"max_new_tokens", "prompt_form", b"prompt_form"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,14 +17,12 @@ class Example:
     Attributes:
         entities: Gold mentions, by offsets into ``text``; empty where gold is not known.
         offset: Where ``text`` starts in its passage, in characters.
-        source: That of its passage.
     """
 
     text: str = field(repr=False)
     entities: tuple[Mention, ...]
     offset: int
     passage_id: str
-    source: str = ""
 
 
 def training_examples(passage: Passage) -> tuple[Example, ...]:
@@ -33,10 +31,10 @@ def training_examples(passage: Passage) -> tuple[Example, ...]:
     return tuple(_example(passage, span) for span in split_sentences(passage.text, protected))
 
 
-def unlabelled_examples(passage_id: str, text: str, source: str = "") -> tuple[Example, ...]:
+def unlabelled_examples(passage_id: str, text: str) -> tuple[Example, ...]:
     """The sentences of a text of which no gold is known, or of which none may be used: what is predicted on."""
     return tuple(
-        Example(text=text[span.start : span.end], entities=(), offset=span.start, passage_id=passage_id, source=source)
+        Example(text=text[span.start : span.end], entities=(), offset=span.start, passage_id=passage_id)
         for span in split_sentences(text)
     )
 
@@ -71,5 +69,4 @@ def _example(passage: Passage, sentence: Span) -> Example:
         entities=tuple(sorted(inside)),
         offset=sentence.start,
         passage_id=passage.id,
-        source=passage.source,
     )

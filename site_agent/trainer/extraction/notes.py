@@ -17,12 +17,10 @@ class Note:
 
     Attributes:
         name: The file's name without its suffix.
-        source: Whose annotations to find, where the model has learnt of several (`TaskTerms.name_source`).
     """
 
     name: str
     text: str = field(repr=False)
-    source: str = ""
 
 
 def read_notes(path: Path) -> tuple[Note, ...]:

@@ -14,7 +14,6 @@ from typing import TypeVar
 from site_agent.trainer.extraction.label_schema import ENTITY_TYPES, RELATION_TYPES
 from site_agent.trainer.extraction.passages import Entity, Passage, Relation
 
-MAX_SOURCE = 100
 _REQUIRED = ("id", "text", "entities")
 _OPTIONAL = ("relations", "source", "split", "meta")
 _ENTITY_FIELDS = ("id", "type", "start", "end", "text")
@@ -103,17 +102,9 @@ def parse_record(line: bytes) -> Passage | tuple[str, ...]:
     entities = _entities(record, text)
     relations = _relations(record)
     document = _document(record)
-    source = _source(record)
     if problems or passage_id is None or text is None:
         return tuple(problems)
-    return Passage(
-        id=passage_id,
-        text=text,
-        entities=entities,
-        relations=relations,
-        document=document or passage_id,
-        source=source,
-    )
+    return Passage(id=passage_id, text=text, entities=entities, relations=relations, document=document or passage_id)
 
 
 def _decode(line: bytes, problems: list[str]) -> dict[str, object] | None:
@@ -200,14 +191,6 @@ def _document(record: _Fields) -> str | None:
     if meta is None or "doc" not in meta:
         return None
     return _Fields(values=meta, path="meta.", problems=record.problems).get("doc", str)
-
-
-def _source(record: _Fields) -> str:
-    """``source``, on one line; empty where there is none."""
-    source = record.get("source", str) if "source" in record.values else None
-    if source is not None and (len(source) > MAX_SOURCE or not source.isprintable()):
-        record.add("source", f"expected at most {MAX_SOURCE} printable characters, got {len(source)} characters")
-    return source or ""
 
 
 def _short(number: int) -> str:

@@ -41,7 +41,6 @@ class Passage:
 
     Attributes:
         document: Groups the passages of one document: confidence intervals resample documents.
-        source: Whose annotations these are, in the record's words; may be empty.
     """
 
     id: str
@@ -49,7 +48,6 @@ class Passage:
     entities: tuple[Entity, ...]
     relations: tuple[Relation, ...]
     document: str
-    source: str = ""
 
 
 def annotated_types(passages: Iterable[Passage]) -> frozenset[str]:

@@ -63,12 +63,12 @@ class ChatMessage:
 
 
 def build_prompt(
-    task: TaskTerms, sentence: str, entity_types: Iterable[str], shots: Sequence[Example] = (), source: str = ""
+    task: TaskTerms, sentence: str, entity_types: Iterable[str], shots: Sequence[Example] = ()
 ) -> tuple[ChatMessage, ...]:
     """The system's turn, a pair of turns for each worked example, and the sentence with the question.
 
     ``entity_types`` are the types to ask for: those of ``task`` that the set at hand annotates, so that a model is not
-    taught that what was not annotated is not there. ``source`` is named only if the task says so.
+    taught that what was not annotated is not there.
 
     Raises:
         InputInvalidError: SETTINGS_UNSUPPORTED, for a type that the label schema does not know.
@@ -77,9 +77,9 @@ def build_prompt(
     question = _question(task.prompt_form, asked)
     messages = [ChatMessage(role=Role.SYSTEM, content=_SYSTEM)]
     for shot in shots:
-        messages.append(_asked(task, shot.text, question, shot.source))
+        messages.append(_asked(shot.text, question))
         messages.append(ChatMessage(role=Role.ASSISTANT, content=_answer(task.prompt_form, shot, asked)))
-    return (*messages, _asked(task, sentence, question, source))
+    return (*messages, _asked(sentence, question))
 
 
 def build_answer(task: TaskTerms, example: Example) -> str:
@@ -87,9 +87,8 @@ def build_answer(task: TaskTerms, example: Example) -> str:
     return _answer(task.prompt_form, example, task.entity_types)
 
 
-def _asked(task: TaskTerms, sentence: str, question: str, source: str) -> ChatMessage:
-    named = f"\nSource: {source}" if task.name_source and source else ""
-    return ChatMessage(role=Role.USER, content=f"{question}{named}\nText: {sentence}")
+def _asked(sentence: str, question: str) -> ChatMessage:
+    return ChatMessage(role=Role.USER, content=f"{question}\nText: {sentence}")
 
 
 @lru_cache(maxsize=64)

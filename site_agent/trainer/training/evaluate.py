@@ -11,7 +11,6 @@ from pathlib import Path
 from site_agent.orders import EvaluateOrder, EvaluateResult, Progress, TrainerStage
 from site_agent.trainer.choices import choose_shots, sample_in_order, shares_of
 from site_agent.trainer.extraction.examples import training_examples
-from site_agent.trainer.extraction.notes import Note
 from site_agent.trainer.extraction.passage_files import read_passage_sets, read_passages
 from site_agent.trainer.extraction.passages import Passage
 from site_agent.trainer.extraction.scoring import EntityScores, add_scores, bootstrap_f1, score_documents
@@ -88,8 +87,8 @@ def _with_entities(
     scored: list[EntityScores] = []
     malformed = before = 0
     for sample in samples:
-        notes = [Note(name=passage.id, text=passage.text, source=passage.source) for passage in sample.passages]
-        answers = find_entities(loaded, sample.question, notes, partial(_report_from, report, before))
+        texts = [passage.text for passage in sample.passages]
+        answers = find_entities(loaded, sample.question, texts, partial(_report_from, report, before))
         scored.extend(score_documents(sample.passages, answers.entities, sample.question.entity_types).values())
         malformed += answers.malformed
         before += answers.sentences

@@ -43,9 +43,9 @@ class Question:
             raise InputInvalidError(Reason.NOTES_INVALID, f"notes: expected entities of {asked}, got none")
         return cls(task=task, entity_types=types, shots=shots)
 
-    def prompt(self, example: Example) -> tuple[ChatMessage, ...]:
-        """The chat that ends with the question about the example's sentence."""
-        return build_prompt(self.task, example.text, self.entity_types, self.shots, example.source)
+    def prompt(self, sentence: str) -> tuple[ChatMessage, ...]:
+        """The chat that ends with the question about ``sentence``."""
+        return build_prompt(self.task, sentence, self.entity_types, self.shots)
 
 
 def tokenized_examples(
@@ -56,7 +56,7 @@ def tokenized_examples(
 ) -> list[TokenizedExample]:
     """Every sentence of the passages with its gold answer, in order."""
     return [
-        tokenize_example(tokenizer, question.prompt(example), build_answer(question.task, example), loss_on)
+        tokenize_example(tokenizer, question.prompt(example.text), build_answer(question.task, example), loss_on)
         for passage in passages
         for example in training_examples(passage)
     ]
