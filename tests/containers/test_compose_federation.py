@@ -56,11 +56,21 @@ def test_a_service_became_healthy(federation: Engine, service: str) -> None:
     assert federation.inspect(service)["State"]["Health"]["Status"] == "healthy"
 
 
-@pytest.mark.parametrize("service", ["coordinator", "evaluator", "lakeside-clinic"])
-def test_a_health_check_fails_where_nothing_serves(federation: Engine, service: str) -> None:
-    check = federation.inspect(service)["Config"]["Healthcheck"]["Test"][1:]
+def test_the_coordinators_health_check_fails_where_nothing_serves(federation: Engine) -> None:
+    check = federation.inspect("coordinator")["Config"]["Healthcheck"]["Test"][1:]
     with pytest.raises(AssertionError, match="ended with"):
-        federation.compose("run", "--rm", "--no-deps", "--no-TTY", "--entrypoint", check[0], service, *check[1:])
+        federation.compose("run", "--rm", "--no-deps", "--no-TTY", "--entrypoint", check[0], "coordinator", *check[1:])
+
+
+@pytest.mark.parametrize("service", ["evaluator", "lakeside-clinic"])
+def test_an_agents_health_check_fails_where_no_agent_works(federation: Engine, service: str) -> None:
+    check = federation.inspect(service)["Config"]["Healthcheck"]["Test"][1:]
+    assert check[-1] == "/etc/fedmedlora/site.toml"
+    # The same check of another container, whose state folder nobody works in.
+    elsewhere = f"sed s#/var/lib/fedmedlora#/tmp/nobody# {check[-1]}"
+    script = f"{elsewhere} >/tmp/site.toml && {' '.join(check[:-1])} /tmp/site.toml"
+    with pytest.raises(AssertionError, match="no agent works in /tmp/nobody"):
+        federation.compose("run", "--rm", "--no-deps", "--no-TTY", "--entrypoint", "sh", service, "-c", script)
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -1,0 +1,244 @@
+"""What rounds of Fed-MedLoRA learn, setting by setting: held-out loss, and how far the sites' factors drift apart.
+
+The sites' own trainer and the coordinator's own rule, without the network between them: `demo` runs the whole system.
+A setting is a learning rate of A and the ratio of B's to it (LoRA+). The *drift* is ||mean(B) mean(A) - mean(B A)||
+over ||mean(B A)||, means by the weights of the rule, the median over the adapter's modules: what averaging factors
+instead of products costs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.machine import parser, write_figures
+from common.adapter import A_SUFFIX, B_SUFFIX, FactorSet
+from common.terms import Terms
+from common.weights_io import WeightsReader, WeightsWriter
+from coordinator.domain.aggregation import strategy_of
+from coordinator.domain.aggregation.strategy import Contribution, Factors
+from demo.chains import Chain, Link, run_chains
+from demo.corpora import SiteCorpus, corpora_of
+from demo.options import parse_options
+from demo.prepare import demo_terms
+from demo.processes import ProcessGroup, process_group
+from demo.scoring import chains_at_once
+from site_agent.orders import (
+    ADAPTER_FILE,
+    ORDER,
+    ORDER_FILE,
+    RESULT,
+    RESULT_FILE,
+    UPDATE_FILE,
+    BaseModelSource,
+    EvaluateOrder,
+    EvaluateResult,
+    InitialiseOrder,
+    InitialiseResult,
+    Order,
+    TrainOrder,
+    TrainResult,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """Where a setting's orders lie, and what runs them."""
+
+    folder: Path
+    terms: Terms
+    source: BaseModelSource
+    corpora: Sequence[SiteCorpus]
+    group: ProcessGroup
+    console: Console
+    test_passages: int
+
+    def write(self, name: str, order: Order, adapter: Path | None) -> Link:
+        """Write an order; nobody works on it yet."""
+        folder = self.folder / name
+        folder.mkdir(parents=True)
+        (folder / ORDER_FILE).write_bytes(ORDER.dump_json(order))
+        if adapter is not None:
+            (folder / ADAPTER_FILE).symlink_to(adapter)
+        return Link(folder=folder, says=name)
+
+    def perform(self, links: Sequence[Link]) -> None:
+        """Have all of them done, as many beside each other as there are cores."""
+        chains = [Chain(folder=link.folder, links=[link]) for link in links]
+        run_chains(chains, chains_at_once(self.source.device), self.group, self.console)
+
+    def initialise(self) -> tuple[Link, InitialiseResult]:
+        """The first adapter."""
+        terms = self.terms
+        order = InitialiseOrder(
+            base_model=self.source,
+            lora=terms.lora,
+            seed=terms.training.seed,
+            wire_dtype=terms.aggregation.wire_dtype,
+        )
+        link = self.write("first", order, None)
+        self.perform([link])
+        result = RESULT.validate_json((link.folder / RESULT_FILE).read_bytes())
+        assert isinstance(result, InitialiseResult)
+        return link, result
+
+    def train(self, name: str, corpus: SiteCorpus, round_number: int, adapter: Path) -> Link:
+        """A site's order of one round."""
+        terms = self.terms
+        order = TrainOrder(
+            base_model=self.source,
+            lora=terms.lora,
+            task=terms.task,
+            training=terms.training,
+            data_files=(str(corpus.train),),
+            trained=FactorSet.A_AND_B,
+            uploaded=FactorSet.A_AND_B,
+            round_number=round_number,
+            seed=terms.training.seed,
+            wire_dtype=terms.aggregation.wire_dtype,
+        )
+        return self.write(name, order, adapter)
+
+    def losses(self, name: str, adapter: Path) -> dict[str, float]:
+        """Mean token loss in nats of an adapter on each site's held-out passages."""
+        terms = self.terms
+        orders = {
+            corpus.site: EvaluateOrder(
+                base_model=self.source,
+                lora=terms.lora,
+                task=terms.task,
+                training=terms.training,
+                data_files=(str(corpus.test),),
+                shot_files=(),
+                shots=0,
+                max_passages=self.test_passages,
+                generate=False,
+                seed=terms.training.seed,
+            )
+            for corpus in self.corpora
+        }
+        links = {site: self.write(f"{name}-on-{site}", order, adapter) for site, order in orders.items()}
+        self.perform(list(links.values()))
+        losses = {}
+        for site, link in links.items():
+            result = RESULT.validate_json((link.folder / RESULT_FILE).read_bytes())
+            assert isinstance(result, EvaluateResult) and result.mean_loss is not None
+            losses[site] = result.mean_loss
+        return losses
+
+
+def measure(bench: Bench, rounds: int) -> dict[str, object]:
+    """The losses and the drift after each round of one setting."""
+    first, initialised = bench.initialise()
+    current, history = first.folder / UPDATE_FILE, []
+    for number in range(1, rounds + 1):
+        links = {
+            one.site: bench.train(f"round-{number}-{one.site}", one, number, current)
+            for one in sorted(bench.corpora, key=lambda one: one.site)
+        }
+        bench.perform(list(links.values()))
+        weights = _weights(bench.terms, links)
+        candidate = bench.folder / f"candidate-{number}.safetensors"
+        drift = _combine(bench.terms, initialised, (list(links.values()), weights), current, candidate)
+        current = candidate
+        history.append({"round": number, "drift": drift, "losses": bench.losses(f"round-{number}-candidate", current)})
+    training = bench.terms.training
+    return {
+        "learning_rate": training.learning_rate,
+        "lora_plus_ratio": training.lora_plus_ratio,
+        "rounds": history,
+    }
+
+
+def _weights(terms: Terms, links: Mapping[str, Link]) -> tuple[float, ...]:
+    results = [RESULT.validate_json((link.folder / RESULT_FILE).read_bytes()) for link in links.values()]
+    contributions = [
+        Contribution(num_examples=one.num_examples, num_label_tokens=one.num_label_tokens)
+        for one in results
+        if isinstance(one, TrainResult)
+    ]
+    return strategy_of(terms).weigh(terms.aggregation, contributions)
+
+
+def _combine(
+    terms: Terms,
+    initialised: InitialiseResult,
+    weighted: tuple[Sequence[Link], Sequence[float]],
+    current: Path,
+    out: Path,
+) -> float:
+    """Write the candidate; returns the drift."""
+    spec, (links, weights), drifts = initialised.spec, weighted, []
+    with ExitStack() as stack:
+        updates = [stack.enter_context(WeightsReader(link.folder / UPDATE_FILE)) for link in links]
+        before = stack.enter_context(WeightsReader(current))
+        writer = stack.enter_context(WeightsWriter(out, spec.tensors, spec.dtype))
+        for module in (name.removesuffix(A_SUFFIX) for name in spec.names[::2]):
+            factors = [_factors(update, module) for update in updates]
+            combined = strategy_of(terms).combine(factors, weights, _factors(before, module))
+            product = sum(weight * (one.b @ one.a) for weight, one in zip(weights, factors, strict=True))
+            drifts.append(float(np.linalg.norm(combined.b @ combined.a - product) / np.linalg.norm(product)))
+            writer.write(module + A_SUFFIX, combined.a)
+            writer.write(module + B_SUFFIX, combined.b)
+    return median(drifts)
+
+
+def _factors(reader: WeightsReader, module: str) -> Factors:
+    return Factors(a=reader.tensor(module + A_SUFFIX), b=reader.tensor(module + B_SUFFIX))
+
+
+def main() -> int:
+    """Measure every setting, one after the other, on the demo's notes or on corpora."""
+    options = parser(__doc__.splitlines()[0] if __doc__ else "")
+    options.add_argument("--rates", type=float, nargs="+", default=[2.4e-3, 1.5e-4], help="learning rates of A")
+    options.add_argument("--ratios", type=float, nargs="+", default=[1.0, 16.0], help="B's over A's, one for each rate")
+    options.add_argument("--rounds", type=int, default=1)
+    given, others = options.parse_known_args()
+    demo, _ = parse_options(others)  # --data, --model, --sites, --examples, --test-passages, --seed, --device
+    figures: list[dict[str, object]] = []
+    console = Console()
+    with tempfile.TemporaryDirectory() as name, process_group(Path(name) / "logs") as group:
+        corpora = corpora_of(demo, Path(name) / "notes")
+        terms = demo_terms(demo, [corpus.site for corpus in corpora])
+        source = BaseModelSource(location=demo.base_model, expected=terms.base_model, device=demo.device, threads=1)
+        for rate, ratio in itertools.zip_longest(given.rates, given.ratios, fillvalue=1.0):
+            training = replace(terms.training, learning_rate=rate, lora_plus_ratio=ratio)
+            bench = Bench(
+                folder=Path(name) / f"setting-{len(figures)}",
+                terms=replace(terms, training=training),
+                source=source,
+                corpora=corpora,
+                group=group,
+                console=console,
+                test_passages=demo.test_passages,
+            )
+            figures.append(measure(bench, given.rounds))
+    _print(console, figures, [corpus.site for corpus in corpora])
+    write_figures(given.json, figures)
+    return 0
+
+
+def _print(console: Console, figures: Sequence[Mapping[str, object]], sites: Sequence[str]) -> None:
+    table = Table("rate of A", "B over A", "round", "drift", *(f"loss on {site}" for site in sites))
+    for setting in figures:
+        history = setting["rounds"]
+        assert isinstance(history, list)
+        for past in history:
+            losses = [f"{past['losses'][site]:.3f}" for site in sites]
+            head = f"{setting['learning_rate']:g}", f"{setting['lora_plus_ratio']:g}", str(past["round"])
+            table.add_row(*head, f"{past['drift']:.3f}", *losses)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
