@@ -74,7 +74,7 @@ def extract(context: typer.Context) -> None:
 
 @model.command("digest")
 def model_digest(path: Annotated[Path, typer.Argument(help="the base model's folder")]) -> None:
-    """Print the [base_model] table for a run's terms."""
+    """Print the table `base_model` for the terms of a run."""
     _become("base_model_files", str(path))
 
 
