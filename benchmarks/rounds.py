@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import parser, write_figures
-from common.adapter import A_SUFFIX, B_SUFFIX, FactorSet
+from common.adapter import A_SUFFIX, B_SUFFIX
 from common.terms import Terms
 from common.weights_io import WeightsReader, WeightsWriter
 from coordinator.domain.aggregation import strategy_of
@@ -30,126 +30,69 @@ from coordinator.domain.aggregation.strategy import Contribution, Factors
 from demo.chains import Chain, Link, run_chains
 from demo.corpora import SiteCorpus, corpora_of
 from demo.options import parse_options
+from demo.orders import RunOrders, write_order
 from demo.prepare import demo_terms
 from demo.processes import ProcessGroup, process_group
 from demo.scoring import chains_at_once
 from site_agent.orders import (
-    ADAPTER_FILE,
-    ORDER,
-    ORDER_FILE,
-    RESULT,
-    RESULT_FILE,
     UPDATE_FILE,
     BaseModelSource,
-    EvaluateOrder,
     EvaluateResult,
-    InitialiseOrder,
     InitialiseResult,
     Order,
-    TrainOrder,
     TrainResult,
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """Where a setting's orders lie, and what runs them."""
+    """One setting: its orders, the folder they lie in, and what carries them out."""
 
     folder: Path
-    terms: Terms
-    source: BaseModelSource
+    orders: RunOrders
     corpora: Sequence[SiteCorpus]
     group: ProcessGroup
     console: Console
     test_passages: int
 
-    def write(self, name: str, order: Order, adapter: Path | None) -> Link:
-        """Write an order; nobody works on it yet."""
-        folder = self.folder / name
-        folder.mkdir(parents=True)
-        (folder / ORDER_FILE).write_bytes(ORDER.dump_json(order))
-        if adapter is not None:
-            (folder / ADAPTER_FILE).symlink_to(adapter)
-        return Link(folder=folder, says=name)
+    @property
+    def terms(self) -> Terms:
+        """What the setting is."""
+        return self.orders.terms
 
-    def perform(self, links: Sequence[Link]) -> None:
-        """Have all of them done, as many beside each other as there are cores."""
-        chains = [Chain(folder=link.folder, links=[link]) for link in links]
-        run_chains(chains, chains_at_once(self.source.device), self.group, self.console)
-
-    def initialise(self) -> tuple[Link, InitialiseResult]:
-        """The first adapter."""
-        terms = self.terms
-        order = InitialiseOrder(
-            base_model=self.source,
-            lora=terms.lora,
-            seed=terms.training.seed,
-            wire_dtype=terms.aggregation.wire_dtype,
-        )
-        link = self.write("first", order, None)
-        self.perform([link])
-        result = RESULT.validate_json((link.folder / RESULT_FILE).read_bytes())
-        assert isinstance(result, InitialiseResult)
-        return link, result
-
-    def train(self, name: str, corpus: SiteCorpus, round_number: int, adapter: Path) -> Link:
-        """A site's order of one round."""
-        terms = self.terms
-        order = TrainOrder(
-            base_model=self.source,
-            lora=terms.lora,
-            task=terms.task,
-            training=terms.training,
-            data_files=(str(corpus.train),),
-            trained=FactorSet.A_AND_B,
-            uploaded=FactorSet.A_AND_B,
-            round_number=round_number,
-            seed=terms.training.seed,
-            wire_dtype=terms.aggregation.wire_dtype,
-        )
-        return self.write(name, order, adapter)
+    def perform(self, orders: Mapping[str, Order], adapter: Path | None = None) -> dict[str, Link]:
+        """Have all of them done from one adapter, as many beside each other as there are cores."""
+        links = {name: write_order(self.folder / name, name, order, adapter) for name, order in orders.items()}
+        chains = [Chain(folder=link.folder, links=[link]) for link in links.values()]
+        run_chains(chains, chains_at_once(self.orders.source.device), self.group, self.console)
+        return links
 
     def losses(self, name: str, adapter: Path) -> dict[str, float]:
         """Mean token loss in nats of an adapter on each site's held-out passages."""
-        terms = self.terms
         orders = {
-            corpus.site: EvaluateOrder(
-                base_model=self.source,
-                lora=terms.lora,
-                task=terms.task,
-                training=terms.training,
-                data_files=(str(corpus.test),),
-                shot_files=(),
-                shots=0,
-                max_passages=self.test_passages,
-                generate=False,
-                seed=terms.training.seed,
-            )
-            for corpus in self.corpora
+            f"{name}-on-{corpus.site}": self.orders.measure_loss(corpus, self.test_passages) for corpus in self.corpora
         }
-        links = {site: self.write(f"{name}-on-{site}", order, adapter) for site, order in orders.items()}
-        self.perform(list(links.values()))
-        losses = {}
-        for site, link in links.items():
-            result = RESULT.validate_json((link.folder / RESULT_FILE).read_bytes())
-            assert isinstance(result, EvaluateResult) and result.mean_loss is not None
-            losses[site] = result.mean_loss
-        return losses
+        results = [link.result() for link in self.perform(orders, adapter).values()]
+        return {
+            corpus.site: result.mean_loss
+            for corpus, result in zip(self.corpora, results, strict=True)
+            if isinstance(result, EvaluateResult) and result.mean_loss is not None
+        }
 
 
 def measure(bench: Bench, rounds: int) -> dict[str, object]:
     """The losses and the drift after each round of one setting."""
-    first, initialised = bench.initialise()
+    first = bench.perform({"first": bench.orders.initialise()})["first"]
+    initialised = first.result()
+    assert isinstance(initialised, InitialiseResult)
     current, history = first.folder / UPDATE_FILE, []
+    sites = sorted(bench.corpora, key=lambda one: one.site)  # as the coordinator has them
     for number in range(1, rounds + 1):
-        links = {
-            one.site: bench.train(f"round-{number}-{one.site}", one, number, current)
-            for one in sorted(bench.corpora, key=lambda one: one.site)
-        }
-        bench.perform(list(links.values()))
+        orders = {f"round-{number}-{one.site}": bench.orders.train(one, number) for one in sites}
+        links = list(bench.perform(orders, current).values())
         weights = _weights(bench.terms, links)
         candidate = bench.folder / f"candidate-{number}.safetensors"
-        drift = _combine(bench.terms, initialised, (list(links.values()), weights), current, candidate)
+        drift = _combine(bench.terms, initialised, (links, weights), current, candidate)
         current = candidate
         history.append({"round": number, "drift": drift, "losses": bench.losses(f"round-{number}-candidate", current)})
     training = bench.terms.training
@@ -160,11 +103,10 @@ def measure(bench: Bench, rounds: int) -> dict[str, object]:
     }
 
 
-def _weights(terms: Terms, links: Mapping[str, Link]) -> tuple[float, ...]:
-    results = [RESULT.validate_json((link.folder / RESULT_FILE).read_bytes()) for link in links.values()]
+def _weights(terms: Terms, links: Sequence[Link]) -> tuple[float, ...]:
     contributions = [
         Contribution(num_examples=one.num_examples, num_label_tokens=one.num_label_tokens)
-        for one in results
+        for one in (link.result() for link in links)
         if isinstance(one, TrainResult)
     ]
     return strategy_of(terms).weigh(terms.aggregation, contributions)
@@ -215,8 +157,7 @@ def main() -> int:
             training = replace(terms.training, learning_rate=rate, lora_plus_ratio=ratio)
             bench = Bench(
                 folder=Path(name) / f"setting-{len(figures)}",
-                terms=replace(terms, training=training),
-                source=source,
+                orders=RunOrders(terms=replace(terms, training=training), source=source),
                 corpora=corpora,
                 group=group,
                 console=console,

@@ -14,7 +14,16 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from demo.processes import ProcessGroup
-from site_agent.orders import FAILURE, FAILURE_FILE, PROGRESS, PROGRESS_FILE, RESULT, RESULT_FILE, EvaluateResult
+from site_agent.orders import (
+    FAILURE,
+    FAILURE_FILE,
+    PROGRESS,
+    PROGRESS_FILE,
+    RESULT,
+    RESULT_FILE,
+    EvaluateResult,
+    Result,
+)
 from site_agent.trainer.extraction.scoring import f1
 
 POLL_SECONDS = 0.2
@@ -36,6 +45,10 @@ class Link:
     def is_done(self) -> bool:
         """Whether the trainer has left a result."""
         return (self.folder / RESULT_FILE).is_file()
+
+    def result(self) -> Result:
+        """What the trainer left; it is done."""
+        return RESULT.validate_json((self.folder / RESULT_FILE).read_bytes())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +109,7 @@ def _check(chain: Chain) -> None:
 
 
 def _told(link: Link) -> str:
-    result = RESULT.validate_json((link.folder / RESULT_FILE).read_bytes())
+    result = link.result()
     if isinstance(result, EvaluateResult) and result.strict is not None:
         return f"{link.says}, strict F1 {f1(result.strict):.3f}"
     return link.says

@@ -1,6 +1,6 @@
 """Trains single-site models and scores every model on every site's held-out notes, with the sites' own trainer.
 
-It writes orders, the same that an agent writes, and reads results; `demo/chains.py` runs them.
+`demo/orders.py` writes the orders, `demo/chains.py` has them carried out; here stands which, and what came of them.
 """
 
 from __future__ import annotations
@@ -12,26 +12,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from common.adapter import FactorSet
 from common.terms import Terms
 from demo.chains import Chain, Link, run_chains
 from demo.corpora import SiteCorpus
 from demo.options import DemoOptions
+from demo.orders import RunOrders, write_order
 from demo.processes import ProcessGroup
-from site_agent.orders import (
-    ADAPTER_FILE,
-    ORDER,
-    ORDER_FILE,
-    RESULT,
-    RESULT_FILE,
-    UPDATE_FILE,
-    BaseModelSource,
-    EvaluateOrder,
-    EvaluateResult,
-    InitialiseOrder,
-    Order,
-    TrainOrder,
-)
+from site_agent.orders import UPDATE_FILE, BaseModelSource, EvaluateResult
 
 FEW_SHOTS = 3
 
@@ -81,26 +68,22 @@ class Scorer:
         chains = [*(self._single_site(corpus) for corpus in self.corpora), self._federated(), *self._base_model()]
         run_chains(chains, self.at_once, group, console)
         scores = {}
-        for folder in (link.folder for chain in chains for link in chain.links):
-            result = RESULT.validate_json((folder / RESULT_FILE).read_bytes())
+        for link in (link for chain in chains for link in chain.links):
+            result = link.result()
             if isinstance(result, EvaluateResult):
-                scores[ScoreKey(model=folder.parent.name, site=folder.name.removeprefix("on-"))] = result
+                site = link.folder.name.removeprefix("on-")
+                scores[ScoreKey(model=link.folder.parent.name, site=site)] = result
         return scores
 
     def _single_site(self, corpus: SiteCorpus) -> Chain:
         """Round after round as in the federation, from the same first adapter and on the same sentences, but alone."""
         home = self.folder / f"single_site:{corpus.site}"
-        first = InitialiseOrder(
-            base_model=self._source(),
-            lora=self.terms.lora,
-            seed=self.terms.training.seed,
-            wire_dtype=self.terms.aggregation.wire_dtype,
-        )
-        links = [_write(home / "first", f"{corpus.site} alone, first adapter", first)]
+        links = [write_order(home / "first", f"{corpus.site} alone, first adapter", self._orders.initialise())]
         for round_number in range(1, self.terms.rounds.count + 1):
             says = f"{corpus.site} alone, round {round_number}"
             before = links[-1].folder / UPDATE_FILE
-            links.append(_write(home / f"round-{round_number}", says, self._training(corpus, round_number), before))
+            order = self._orders.train(corpus, round_number)
+            links.append(write_order(home / f"round-{round_number}", says, order, before))
         trained = links[-1].folder / UPDATE_FILE
         links.extend(self._evaluation(home, f"{corpus.site} alone", on, trained) for on in self.corpora)
         return Chain(folder=home, links=links)
@@ -117,44 +100,13 @@ class Scorer:
             links += [self._evaluation(three, "3-shot", on, None, FEW_SHOTS) for on in self.corpora]
         return [Chain(folder=link.folder, links=[link]) for link in links]
 
-    def _training(self, corpus: SiteCorpus, round_number: int) -> TrainOrder:
-        return TrainOrder(
-            base_model=self._source(),
-            lora=self.terms.lora,
-            task=self.terms.task,
-            training=self.terms.training,
-            data_files=(str(corpus.train),),
-            trained=FactorSet.A_AND_B,
-            uploaded=FactorSet.A_AND_B,
-            round_number=round_number,
-            seed=self.terms.training.seed,
-            wire_dtype=self.terms.aggregation.wire_dtype,
-        )
-
     def _evaluation(self, home: Path, model: str, on: SiteCorpus, adapter: Path | None, shots: int = 0) -> Link:
-        order = EvaluateOrder(
-            base_model=self._source(),
-            lora=self.terms.lora,
-            task=self.terms.task,
-            training=self.terms.training,
-            data_files=(str(on.test),),
-            shot_files=(str(on.train),) if shots else (),
-            shots=shots,
-            max_passages=self.options.test_passages,
-            measure_loss=False,
-            seed=self.options.seed,
-        )
-        return _write(home / f"on-{on.site}", f"{model} on the notes of {on.site}", order, adapter)
+        order = self._orders.score(on, self.options.test_passages, shots)
+        return write_order(home / f"on-{on.site}", f"{model} on the notes of {on.site}", order, adapter)
 
-    def _source(self) -> BaseModelSource:
-        return BaseModelSource(
+    @property
+    def _orders(self) -> RunOrders:
+        source = BaseModelSource(
             location=self.options.base_model, expected=self.terms.base_model, device=self.options.device, threads=1
         )
-
-
-def _write(folder: Path, says: str, order: Order, adapter: Path | None = None) -> Link:
-    folder.mkdir(parents=True)
-    (folder / ORDER_FILE).write_bytes(ORDER.dump_json(order, indent=2))
-    if adapter is not None:  # it may not be there yet: an earlier order of the chain writes it
-        (folder / ADAPTER_FILE).symlink_to(adapter.resolve())
-    return Link(folder=folder, says=says)
+        return RunOrders(terms=self.terms, source=source)

@@ -272,15 +272,17 @@ async def running(work: Awaitable[None]) -> AsyncIterator[None]:
 
 
 async def until(world: World, condition: Callable[[Run], bool]) -> None:
-    """Wait until the only run is as wanted."""
-    while not condition(world.run):
-        await world.driver.wait_for_change(HANG_SECONDS)
+    """Wait until the only run is as wanted, for a bounded time."""
+    async with asyncio.timeout(HANG_SECONDS):
+        while not condition(world.run):
+            await world.driver.wait_for_change(HANG_SECONDS)
 
 
 async def until_pending(world: World, count: int) -> None:
-    """Wait until so many commands are stored and not completed."""
-    while len(await world.store.pending_commands()) != count:
-        pass  # the question itself lets others go on
+    """Wait until so many commands are stored and not completed, for a bounded time."""
+    async with asyncio.timeout(HANG_SECONDS):
+        while len(await world.store.pending_commands()) != count:
+            pass  # the question itself lets others go on
 
 
 async def refusal(

@@ -107,8 +107,11 @@ async def test_a_killed_agent_leaves_no_trainer_and_the_next_one_finishes(
             agent.kill()
             await agent.wait()
             await until(lambda: has_ended(trainer_pid))
+        assert not state.accepted, "the first agent had not finished"
         async with running(config):
-            await state.until(lambda: assignment_id in state.accepted)
+            await state.until(lambda: state.accepted)
+    assert list(state.accepted) == [assignment_id]
+    assert state.upload_starts == [0]
 
 
 async def test_sigterm_ends_the_agent_with_exit_code_0_and_its_trainer_too(

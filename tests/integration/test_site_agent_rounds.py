@@ -157,6 +157,8 @@ async def test_the_poll_names_the_assignment_while_it_is_worked_on(
     assignment_id = await offer_training(state, tmp_path)
     async with serving(state, identity) as port, site.agent(port, fault="hang"):
         await state.until(lambda: state.polls.count(assignment_id) >= 2)
+    assert state.polls[0] == "", "nothing is worked on before the first answer"
+    assert set(state.polls[1:]) == {assignment_id}
 
 
 async def test_a_cancel_kills_the_trainer_and_its_children(
@@ -182,7 +184,8 @@ async def test_after_a_cancel_the_next_assignment_is_performed(
         await wait_for_file(site.state_folder / PID_FILE)
         await state.cancel(first)
         second = await offer_training(state, tmp_path, number=2)
-        await state.until(lambda: second in state.accepted)
+        await state.until(lambda: state.accepted)
+    assert list(state.accepted) == [second]
 
 
 async def test_the_agents_end_kills_the_trainer(site: FakeSite, identity: Identity, tmp_path: Path) -> None:
@@ -191,7 +194,8 @@ async def test_the_agents_end_kills_the_trainer(site: FakeSite, identity: Identi
     async with serving(state, identity) as port:
         async with site.agent(port, fault="hang"):
             pid = int(await wait_for_file(site.state_folder / PID_FILE))
-        await until(lambda: has_ended(pid))
+            assert not has_ended(pid), "it hangs until it is killed"
+        assert has_ended(pid), "the agent has waited for its end"
 
 
 async def test_an_upload_goes_on_at_its_offset_after_the_coordinator_restarted(

@@ -77,7 +77,8 @@ async def test_watching_fires_a_deadline_that_has_come(world: World) -> None:
     await world.training()
     world.clock.advance(1000)
     async with running(world.driver.watch()):
-        await until(world, lambda run: run.state is RunState.FAILED)
+        await until(world, lambda run: run.state is not RunState.RUNNING)
+    assert (world.run.state, world.run.reason) == (RunState.FAILED, Reason.QUORUM_NOT_REACHED)
 
 
 async def test_watching_begins_training_when_the_grace_of_a_quorum_is_over(world: World) -> None:
@@ -95,7 +96,9 @@ async def test_watching_tells_a_new_run_who_is_there_already(world: World) -> No
     await world.invite()
     async with running(world.driver.watch()):
         await world.begin()
-        await until(world, lambda run: run.current is not None and run.current.phase is Phase.TRAINING)
+        await until(world, lambda run: run.current is not None and run.current.phase is not Phase.SELECTING)
+    assert world.round.phase is Phase.TRAINING
+    assert set(outcomes(world).values()) == {SiteOutcome.INVITED}
 
 
 async def test_a_run_without_an_evaluator_fails_at_its_deadline(world: World) -> None:

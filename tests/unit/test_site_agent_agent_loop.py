@@ -52,7 +52,9 @@ async def test_a_new_poll_is_opened_as_soon_as_the_work_has_ended(tmp_path: Path
         on.trainer.may_end.set()
         on.coordinator.upload_may_end.set()
         await on.says(assignment_of())
-        await until(lambda: on.coordinator.polls[-1] is None)
+        await on.reaches(assignment_of(), Stage.DONE)
+        await until(lambda: on.coordinator.polls[1:].count(None))
+        assert on.coordinator.polls[-2:] == [assignment_of().assignment_id, None]
 
 
 async def test_a_cancel_stops_the_trainer(tmp_path: Path) -> None:
