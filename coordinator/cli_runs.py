@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console, Group
 
+from common.config import parse_seconds
 from coordinator import cli_text
 from coordinator.adapters.rpc.operator_client import OperatorClient, connect
 from coordinator.adapters.terms_file import load_terms_toml
@@ -18,7 +20,7 @@ from fedmedlora.v1 import admin_pb2
 
 T = TypeVar("T")
 
-runs = typer.Typer(no_args_is_help=True, help="Create, list, show, watch and abort runs.")
+runs = typer.Typer(no_args_is_help=True, help="Create, list, show, watch, pause, resume, extend and abort runs.")
 sites = typer.Typer(no_args_is_help=True, help="See who is enrolled and present.")
 
 Address = Annotated[
@@ -88,15 +90,52 @@ def abort(run: RunName, coordinator: Address, identity: IdentityFolder) -> None:
     typer.echo(f"run {run} is aborted")
 
 
+@runs.command()
+def pause(run: RunName, coordinator: Address, identity: IdentityFolder) -> None:
+    """Hold a run: nothing new begins, deadlines stand still, and what agents work on is still taken."""
+    _ask(coordinator, identity, lambda client: client.pause_run(run))
+    typer.echo(f"run {run} is paused")
+
+
+@runs.command()
+def resume(run: RunName, coordinator: Address, identity: IdentityFolder) -> None:
+    """Let a paused run go on; its deadlines have moved on by the time that it was held."""
+    _ask(coordinator, identity, lambda client: client.resume_run(run))
+    typer.echo(f"run {run} goes on")
+
+
+@runs.command()
+def extend(
+    run: RunName,
+    by: Annotated[
+        str, typer.Option("--by", metavar="DURATION", help='time from now, as "2h": no open deadline comes before that')
+    ],
+    coordinator: Address,
+    identity: IdentityFolder,
+) -> None:
+    """Give a run more time."""
+    not_before = datetime.now(UTC) + _time(by)
+    deadlines = _ask(coordinator, identity, lambda client: client.extend_deadline(run, not_before))
+    typer.echo("\n".join(map(cli_text.deadline, deadlines)) or f"run {run} waits for no deadline now")
+
+
 @sites.command("list")
 def list_sites(coordinator: Address, identity: IdentityFolder) -> None:
     """List every site the coordinator knows, and whether it is present."""
     Console().print(cli_text.sites_table(_ask(coordinator, identity, lambda client: client.list_sites())))
 
 
+def _time(by: str) -> timedelta:
+    try:
+        return timedelta(seconds=parse_seconds(by))
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(str(error), param_hint="--by") from None
+
+
 def _page(report: admin_pb2.RunReport) -> Group:
     head = f"{report.summary.name}: {cli_text.state(report.summary.state)} {cli_text.reason(report.summary.reason)}"
     parts: list[object] = [head.strip(), f"terms {report.terms_digest}"]
+    parts.extend(["paused"] if report.summary.is_paused else map(cli_text.deadline, report.deadlines))
     parts.extend(cli_text.evaluators(report))
     parts.extend(cli_text.rounds_left_out(report))
     for past in report.rounds:

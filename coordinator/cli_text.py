@@ -54,6 +54,11 @@ def reason(value: errors_pb2.Reason.ValueType) -> str:
         return f"reason {value}"
 
 
+def deadline(value: admin_pb2.Deadline) -> str:
+    """What a run waits for, and until when."""
+    return f"{value.name} at {value.at.ToDatetime():%Y-%m-%d %H:%M:%S} UTC"
+
+
 def bytes_text(count: int) -> str:
     """A count of bytes for people: decimal megabytes."""
     return f"{count / 1e6:.2f} MB" if count else ""
@@ -65,7 +70,8 @@ def runs_table(runs: list[admin_pb2.RunSummary]) -> Table:
     for run in runs:
         created = run.created_at.ToDatetime().strftime("%Y-%m-%d %H:%M")
         rounds = f"{run.round_number}/{run.rounds}"
-        table.add_row(run.name, run.run_id[:12], state(run.state), rounds, created, reason(run.reason))
+        where = f"{state(run.state)}, paused" if run.is_paused else state(run.state)
+        table.add_row(run.name, run.run_id[:12], where, rounds, created, reason(run.reason))
     return table
 
 

@@ -21,6 +21,7 @@ from coordinator.adapters.storage.engine import exclusive, open_engine
 from coordinator.adapters.storage.run_store import SqlRunStore
 from coordinator.adapters.story import Story
 from coordinator.app.answers import Answers
+from coordinator.app.counted_time import CountedTime
 from coordinator.app.perform_commands import CommandPerformer
 from coordinator.app.poll import Poll
 from coordinator.app.presence import Presence
@@ -52,7 +53,7 @@ async def _serve(config: CoordinatorConfig) -> None:
     store, blobs = SqlRunStore(open_engine(state)), BlobFolder(state)
 
     presence = Presence(clock.monotonic, linger_seconds=config.coordinator.poll_hold)
-    driver = RoundDriver(store, presence, Story(log, metrics), clock)
+    driver = RoundDriver(store, presence, Story(log, metrics), clock, CountedTime(clock))
     answers = Answers(driver, clock)
     meter = TrafficMeter(store)
     performer = CommandPerformer(

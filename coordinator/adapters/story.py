@@ -31,6 +31,10 @@ class Story:
         for past in after.rounds:
             if known.get(past.number) != past:
                 self._tell_round(after, known.get(past.number), past)
+        if isinstance(event, ev.TimeLost):
+            self._log.info("time_lost", run_name=after.terms.name, seconds=round(event.lost.total_seconds(), 3))
+        if before.is_paused is not after.is_paused:
+            self._log.info("run_paused" if after.is_paused else "run_resumed", run_name=after.terms.name)
         if before.state is not after.state:
             self._log.info("run_state", run_name=after.terms.name, run_state=after.state, reason=after.reason)
 

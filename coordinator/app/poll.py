@@ -27,9 +27,9 @@ class Cancelled:
 
 
 def live_assignment(runs: tuple[Run, ...], caller: Caller) -> Assignment | None:
-    """The caller's assignment in the oldest run that has one for it."""
+    """The caller's assignment in the oldest run that has one for it; a paused run hands none out."""
     find = assignments.for_evaluator if caller.role is Role.EVALUATOR else assignments.for_site
-    return next(filter(None, (find(run, caller.name) for run in runs)), None)
+    return next(filter(None, (find(run, caller.name) for run in runs if not run.is_paused)), None)
 
 
 def find_assignment(runs: tuple[Run, ...], caller: Caller, wanted: AssignmentId) -> Assignment | None:

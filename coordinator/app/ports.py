@@ -48,6 +48,12 @@ class RunStore(Protocol):
     async def save(self, before: Run | None, after: Run, commands: Sequence[Command]) -> None:
         """Store what changed between ``before`` and ``after``, and the commands to perform; equal ids once."""
 
+    async def save_time_lost(self, moved: Sequence[Run], counted_until: datetime) -> None:
+        """Store runs whose deadlines moved together with the instant up to which they account for: all or nothing."""
+
+    async def counted_until(self) -> datetime | None:
+        """The instant stored last; None in a new store."""
+
     async def pending_commands(self) -> tuple[Command, ...]:
         """Commands stored and not completed, in the order stored."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
 from itertools import count
 
 from common.clock import Clock
@@ -12,6 +14,7 @@ from common.errors import NotFoundError, NotNowError, Reason
 from common.ids import RunId
 from common.retry import backoff
 from common.tls import Role
+from coordinator.app.counted_time import MARK_SECONDS, CountedTime
 from coordinator.app.ports import RunObserver, RunStore, named
 from coordinator.app.presence import Presence
 from coordinator.domain import events as ev
@@ -33,11 +36,15 @@ class RoundDriver:
     that was stored and not completed is performed again after a restart.
     """
 
-    def __init__(self, store: RunStore, presence: Presence, observer: RunObserver, clock: Clock) -> None:
+    def __init__(
+        self, store: RunStore, presence: Presence, observer: RunObserver, clock: Clock, time: CountedTime
+    ) -> None:
         self._store = store
         self._presence = presence
         self._observer = observer
         self._clock = clock
+        self._time = time
+        self._accounting = asyncio.Lock()
         self._runs: dict[RunId, Run] = {}
         self._writers: defaultdict[RunId, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._adding = asyncio.Lock()
@@ -77,9 +84,11 @@ class RoundDriver:
         self._announce()
 
     async def load(self) -> None:
-        """Take up the stored runs and their pending commands."""
+        """Take up the stored runs and their pending commands; the time since the last life does not count."""
         for run in await self._store.load_runs():
             self._runs[run.run_id] = run
+        counted_until = await self._store.counted_until()
+        await self._lose(timedelta() if counted_until is None else self._time.resume_from(counted_until))
         for command in await self._store.pending_commands():
             self._commands.put_nowait(command)
 
@@ -97,6 +106,7 @@ class RoundDriver:
         return await asyncio.shield(self._post(run_id, event))
 
     async def _add(self, run: Run) -> Run:
+        await self.account_time()
         async with self._adding:
             for known in self.runs:
                 if known.terms == run.terms:
@@ -113,6 +123,7 @@ class RoundDriver:
         return run
 
     async def _post(self, run_id: RunId, event: ev.RunEvent) -> Run:
+        await self.account_time()
         async with self._writers[run_id]:
             before = self._runs[run_id]
             after, commands = run_machine.step(before, event)
@@ -125,6 +136,29 @@ class RoundDriver:
         self._observer.run_moved(before, after, event)
         self._announce()
         return after
+
+    async def account_time(self) -> None:
+        """Move deadlines on by what did not count since the last time, and note until when time has counted."""
+        if self._time.is_due:
+            async with self._accounting:
+                if self._time.is_due:
+                    await self._lose(self._time.lost())
+
+    async def _lose(self, lost: timedelta) -> None:
+        """One transaction for all runs: a crash in between must not move some of them twice."""
+        event = ev.TimeLost(at=self._clock.now(), lost=lost)
+        async with AsyncExitStack() as writers:
+            run_ids = [run.run_id for run in self.runs]
+            for run_id in run_ids:
+                await writers.enter_async_context(self._writers[run_id])
+            moves = [(run, run_machine.step(run, event)[0]) for run in map(self.run_of, run_ids)] if lost else []
+            moved = [(before, after) for before, after in moves if after != before]
+            await self._store.save_time_lost([after for _, after in moved], self._time.mark())
+            self._runs |= {after.run_id: after for _, after in moved}
+        for before, after in moved:
+            self._observer.run_moved(before, after, event)
+        if moved:
+            self._announce()
 
     async def wait_for_change(self, timeout_seconds: float) -> None:
         """Return when any run has moved, or after ``timeout_seconds``."""
@@ -180,6 +214,7 @@ class RoundDriver:
         """For ever: turn passed deadlines into events, and tell newly opened rounds who is there."""
         while True:
             changed = self._changed
+            await self.account_time()
             await self.fire_deadlines()
             await self.observe_presence()
             if changed is self._changed:
@@ -196,8 +231,8 @@ class RoundDriver:
     def _seconds_to_next_deadline(self) -> float:
         deadlines = [deadline.at for run in self.runs for deadline in run.open_deadlines]
         if not deadlines:
-            return 3600.0
-        return max(0.0, (min(deadlines) - self._clock.now()).total_seconds())
+            return MARK_SECONDS
+        return min(MARK_SECONDS, max(0.0, (min(deadlines) - self._clock.now()).total_seconds()))
 
     def _announce(self) -> None:
         self._changed.set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from common.adapter import AdapterSpec
 from common.errors import Reason
@@ -118,6 +118,39 @@ class AbortRequested:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeLost:
+    """The time of day moved on by ``lost`` that does not count: the coordinator was away, or the clock was set.
+
+    ``lost`` is negative when the clock was set back.
+    """
+
+    at: datetime
+    lost: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseRequested:
+    """An operator holds the run."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeRequested:
+    """An operator lets the run go on."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtensionRequested:
+    """An operator wants no open deadline to come before ``not_before``."""
+
+    at: datetime
+    not_before: datetime
+
+
 RoundEvent = (
     PresenceObserved
     | AssignmentTaken
@@ -130,4 +163,6 @@ RoundEvent = (
     | DeadlinePassed
     | AbortRequested
 )
-RunEvent = RoundEvent | FirstAdapterReceived | Published
+# What an operator or the clock does to the time that a run has.
+TimeEvent = TimeLost | PauseRequested | ResumeRequested | ExtensionRequested
+RunEvent = RoundEvent | FirstAdapterReceived | Published | TimeEvent

@@ -24,6 +24,7 @@ from coordinator.domain.cohort import initialise_assignment_id
 from coordinator.domain.commands import Command, CommandKind
 from coordinator.domain.evaluators import is_nobody_left, with_no
 from coordinator.domain.round_machine import RoundContext
+from coordinator.domain.run_time import step_time
 from coordinator.domain.values import (
     AdapterFile,
     Deadline,
@@ -47,8 +48,13 @@ def create_run(run_id: RunId, terms: Terms, at: datetime) -> Run:
 
 def step(run: Run, event: ev.RunEvent) -> Step:
     """Move the run by one event; a run that has ended never moves, but for what it serves."""
-    if isinstance(event, ev.Published):
-        return _published(run, event), ()
+    match event:
+        case ev.Published():
+            return _published(run, event), ()
+        case ev.TimeLost() | ev.PauseRequested() | ev.ResumeRequested() | ev.ExtensionRequested():
+            return step_time(run, event), ()
+        case ev.DeadlinePassed() | ev.PresenceObserved() if run.is_paused:
+            return run, ()
     match run.state:
         case RunState.INITIALISING:
             return _initialising(run, event)
@@ -57,7 +63,7 @@ def step(run: Run, event: ev.RunEvent) -> Step:
     return run, ()
 
 
-def _initialising(run: Run, event: ev.RunEvent) -> Step:
+def _initialising(run: Run, event: ev.RoundEvent | ev.FirstAdapterReceived) -> Step:
     match event:
         case ev.FirstAdapterReceived():
             ready = replace(
@@ -141,7 +147,7 @@ def _open_next(run: Run, start: AdapterFile, at: datetime) -> Run:
 
 
 def _end(run: Run, state: RunState, at: datetime, reason: Reason | None) -> Run:
-    return replace(run, state=state, ended_at=at, reason=reason, deadlines=())
+    return replace(run, state=state, ended_at=at, reason=reason, deadlines=(), paused_at=None)
 
 
 def _promoted(run: Run) -> tuple[Round, ...]:

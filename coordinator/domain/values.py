@@ -202,6 +202,7 @@ class Run:
         rounds: Oldest first; only the last one may be open.
         deadlines: Those of the INITIALISE assignment.
         evaluator_outcomes: Evaluators that will not make the first adapter, in the order in which that was decided.
+        paused_at: Since when an operator holds the run, if one does: nothing new is begun, and deadlines stand still.
     """
 
     run_id: RunId
@@ -216,6 +217,12 @@ class Run:
     evaluator_outcomes: tuple[EvaluatorOutcome, ...] = ()
     reason: Reason | None = None
     ended_at: datetime | None = None
+    paused_at: datetime | None = None
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether an operator holds the run."""
+        return self.paused_at is not None
 
     @property
     def current(self) -> Round | None:
@@ -225,6 +232,8 @@ class Run:
     @property
     def awaits_presence(self) -> bool:
         """Whether who is known and present decides what comes next: in SELECTING, and after an evaluator's no."""
+        if self.is_paused:
+            return False
         if self.state is RunState.INITIALISING:
             return bool(self.evaluator_outcomes)
         current = self.current
@@ -232,7 +241,7 @@ class Run:
 
     @property
     def open_deadlines(self) -> tuple[Deadline, ...]:
-        """Deadlines that the run waits for now."""
-        if not self.state.is_open:
+        """Deadlines that the run waits for; none while it is paused, for they stand still."""
+        if not self.state.is_open or self.is_paused:
             return ()
         return self.deadlines if self.current is None else self.current.deadlines

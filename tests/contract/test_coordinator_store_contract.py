@@ -19,6 +19,7 @@ from common.tls import Role
 from coordinator.adapters.storage.engine import open_engine
 from coordinator.adapters.storage.run_store import SqlRunStore
 from coordinator.app.ports import KnownSite, RunStore, Traffic
+from coordinator.domain import events as ev
 from coordinator.domain.commands import Command, CommandKind
 from coordinator.domain.values import Run
 from tests.fakes.coordinator_run_strategies import runs
@@ -241,6 +242,27 @@ async def test_completing_twice_is_no_error(tmp_path: Path, open_store: OpenStor
         return await store.pending_commands()
 
     assert await in_one_life(tmp_path, open_store, twice) == ()
+
+
+# Time that does not count
+
+
+async def test_a_new_store_has_counted_no_time(tmp_path: Path, open_store: OpenStore) -> None:
+    assert await in_one_life(tmp_path, open_store, lambda store: store.counted_until()) is None
+
+
+async def test_runs_whose_time_moved_are_stored_with_the_instant(tmp_path: Path, open_store: OpenStore) -> None:
+    before = training_run()
+    moved = after(before, ev.TimeLost(at=at(50), lost=timedelta(seconds=3600)))
+
+    async def work(store: ClosableStore) -> None:
+        await store.save(None, before, ())
+        await store.save_time_lost([moved], at(50))
+        await store.save_time_lost([], at(55))
+
+    await in_one_life(tmp_path, open_store, work)
+    assert await in_one_life(tmp_path, open_store, lambda store: store.load_runs()) == (moved,)
+    assert await in_one_life(tmp_path, open_store, lambda store: store.counted_until()) == at(55)
 
 
 # Sites

@@ -181,4 +181,5 @@ def runs() -> st.SearchStrategy[Run]:
         evaluator_outcomes=EVALUATOR_OUTCOMES,
         reason=REASONS,
         ended_at=st.none() | TIMES,
+        paused_at=st.none() | TIMES,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from coordinator.adapters.storage.blob_folder import BlobFolder
 from coordinator.adapters.storage.engine import open_engine
 from coordinator.adapters.storage.run_store import SqlRunStore
 from coordinator.app.answers import Answers
+from coordinator.app.counted_time import CountedTime
 from coordinator.app.create_run import create
 from coordinator.app.perform_commands import CommandPerformer
 from coordinator.app.poll import Poll
@@ -209,12 +211,14 @@ class World:
 
 
 @asynccontextmanager
-async def coordinator(root: Path, clock: FakeClock | None = None) -> AsyncIterator[World]:
+async def coordinator(
+    root: Path, clock: FakeClock | None = None, longest_gap_seconds: float = math.inf
+) -> AsyncIterator[World]:
     """Start a coordinator over the state in ``root``, whatever an earlier life left there; stopping stores nothing."""
     clock = clock or FakeClock()
     blobs, store = BlobFolder(root), SqlRunStore(open_engine(root))
     presence, observer = Presence(clock.monotonic, LINGER_SECONDS), RecordingObserver()
-    driver = RoundDriver(store, presence, observer, clock)
+    driver = RoundDriver(store, presence, observer, clock, CountedTime(clock, longest_gap_seconds))
     performer = CommandPerformer(
         driver=driver,
         store=store,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -92,6 +92,7 @@ class AnyRun(RuleBasedStateMachine):
             elif current is None:
                 self.first_adapter("one")
             elif current.phase is Phase.SELECTING:
+                self.hold(is_held=False)
                 self.everyone_comes()
             elif current.phase is Phase.TRAINING:
                 self.accept_now(current.awaited[0].site, 0)
@@ -188,6 +189,20 @@ class AnyRun(RuleBasedStateMachine):
     @rule()
     def abort(self) -> None:
         self.happen(ev.AbortRequested(at=self.later(1)))
+
+    @rule(is_held=st.booleans())
+    def hold(self, is_held: bool) -> None:
+        now = self.later(1)
+        self.happen(ev.PauseRequested(at=now) if is_held else ev.ResumeRequested(at=now))
+
+    @rule(lost=st.floats(-4000, 4000))
+    def lose_time(self, lost: float) -> None:
+        self.happen(ev.TimeLost(at=self.later(1), lost=timedelta(seconds=lost)))
+
+    @rule(step=STEPS_OF_TIME)
+    def extend(self, step: float) -> None:
+        now = self.later(1)
+        self.happen(ev.ExtensionRequested(at=now, not_before=now + timedelta(seconds=step)))
 
     def later(self, seconds: float) -> datetime:
         self.seconds += seconds
@@ -287,7 +302,11 @@ class AnyRun(RuleBasedStateMachine):
             given = assignments.for_site(self.run, site)
             assert given is None or after_answer(self.run, given.assignment_id) != self.run
         for_evaluator = assignments.for_evaluator(self.run, EVALUATOR)
-        assert for_evaluator is None or self.run.open_deadlines != ()
+        assert for_evaluator is None or self.run.open_deadlines != () or self.run.is_paused
+
+    @invariant()
+    def only_an_open_run_is_paused(self) -> None:
+        assert self.run.state.is_open or not self.run.is_paused
 
 
 def check_moved(old: Round, new: Round) -> None:

@@ -112,8 +112,8 @@ async def test_deadlines_fire_in_the_next_life_too(tmp_path: Path) -> None:
     async with coordinator(tmp_path) as world:
         await world.training()
         clock = world.clock
-    clock.advance(1000)
     async with coordinator(tmp_path, clock) as world:
+        clock.advance(1000)
         await world.driver.fire_deadlines()
         assert world.run.reason is Reason.QUORUM_NOT_REACHED
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import grpc.aio
 
 from common.clock import Clock
 from common.errors import NotNowError, Reason, UnavailableError
-from common.ids import SiteName
+from common.ids import RunId, SiteName
 from common.wire import spec_to_proto, terms_from_proto, terms_to_proto
 from coordinator.adapters.rpc import reports
-from coordinator.adapters.rpc.translate import timestamp
+from coordinator.adapters.rpc.translate import not_before, timestamp
 from coordinator.app.answers import Answers
 from coordinator.app.create_run import create
 from coordinator.app.ports import RunStore, Traffic
@@ -26,6 +27,8 @@ from fedmedlora.v1 import admin_pb2, admin_pb2_grpc, registry_pb2, registry_pb2_
 Context = grpc.aio.ServicerContext[Any, Any]
 # A watcher is told of progress at least this often, and of a step at once.
 WATCH_SECONDS = 2.0
+# As long as the terms' longest deadline.
+LONGEST_EXTENSION = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +78,28 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     async def AbortRun(self, request: admin_pb2.AbortRunRequest, context: Context) -> admin_pb2.AbortRunResponse:
         """See the proto."""
-        run = self._use.driver.run_named(request.run)
-        if run.state is RunState.ABORTED:
-            return admin_pb2.AbortRunResponse()
-        if not run.state.is_open:
-            raise NotNowError(Reason.RUN_ENDED, f"run {run.terms.name} has ended as {run.state}")
-        await self._use.driver.post(run.run_id, ev.AbortRequested(at=self._use.clock.now()))
+        if self._use.driver.run_named(request.run).state is not RunState.ABORTED:
+            await self._use.driver.post(self._open_run(request.run), ev.AbortRequested(at=self._use.clock.now()))
         return admin_pb2.AbortRunResponse()
+
+    async def PauseRun(self, request: admin_pb2.PauseRunRequest, context: Context) -> admin_pb2.PauseRunResponse:
+        """See the proto."""
+        await self._use.driver.post(self._open_run(request.run), ev.PauseRequested(at=self._use.clock.now()))
+        return admin_pb2.PauseRunResponse()
+
+    async def ResumeRun(self, request: admin_pb2.ResumeRunRequest, context: Context) -> admin_pb2.ResumeRunResponse:
+        """See the proto."""
+        await self._use.driver.post(self._open_run(request.run), ev.ResumeRequested(at=self._use.clock.now()))
+        return admin_pb2.ResumeRunResponse()
+
+    async def ExtendDeadline(
+        self, request: admin_pb2.ExtendDeadlineRequest, context: Context
+    ) -> admin_pb2.ExtendDeadlineResponse:
+        """See the proto."""
+        now = self._use.clock.now()
+        extension = ev.ExtensionRequested(at=now, not_before=not_before(request, now + LONGEST_EXTENSION))
+        run = await self._use.driver.post(self._open_run(request.run), extension)
+        return admin_pb2.ExtendDeadlineResponse(deadlines=reports.open_deadlines(run))
 
     async def ListSites(self, request: admin_pb2.ListSitesRequest, context: Context) -> admin_pb2.ListSitesResponse:
         """See the proto."""
@@ -95,6 +113,12 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             for site in await self._use.store.known_sites()
         ]
         return admin_pb2.ListSitesResponse(sites=sites)
+
+    def _open_run(self, id_or_name: str) -> RunId:
+        run = self._use.driver.run_named(id_or_name)
+        if not run.state.is_open:
+            raise NotNowError(Reason.RUN_ENDED, f"run {run.terms.name} has ended as {run.state}")
+        return run.run_id
 
     async def _report(self, run: Run, last_round: int = 0) -> admin_pb2.RunReport:
         traffic: dict[tuple[int, SiteName], Traffic] = {

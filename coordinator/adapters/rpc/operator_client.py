@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,20 @@ class OperatorClient:
     async def abort_run(self, run: str) -> None:
         """Abort a run."""
         await self._admin.AbortRun(admin_pb2.AbortRunRequest(run=run), timeout=CALL_SECONDS)
+
+    async def pause_run(self, run: str) -> None:
+        """Hold a run."""
+        await self._admin.PauseRun(admin_pb2.PauseRunRequest(run=run), timeout=CALL_SECONDS)
+
+    async def resume_run(self, run: str) -> None:
+        """Let a paused run go on."""
+        await self._admin.ResumeRun(admin_pb2.ResumeRunRequest(run=run), timeout=CALL_SECONDS)
+
+    async def extend_deadline(self, run: str, not_before: datetime) -> list[admin_pb2.Deadline]:
+        """Let no open deadline come before ``not_before``; returns the open deadlines."""
+        request = admin_pb2.ExtendDeadlineRequest(run=run)
+        request.not_before.FromDatetime(not_before)
+        return list((await self._admin.ExtendDeadline(request, timeout=CALL_SECONDS)).deadlines)
 
     async def list_sites(self) -> list[admin_pb2.Site]:
         """Every site the coordinator knows."""

@@ -86,6 +86,7 @@ def summary(run: Run) -> admin_pb2.RunSummary:
         round_number=len(run.rounds),
         rounds=run.terms.rounds.count,
         created_at=timestamp(run.created_at),
+        is_paused=run.is_paused,
     )
     if run.reason is not None:
         message.reason = reason_to_proto(run.reason)
@@ -103,12 +104,18 @@ def run_report(
         terms_digest=run.terms.digest,
         rounds=latest_that_fit(_round_report(run, past, traffic, (progress_of, now)) for past in reversed(rounds)),
         evaluator_outcomes=[_evaluator_outcome(each) for each in run.evaluator_outcomes],
+        deadlines=open_deadlines(run),
     )
     if run.served is not None and run.spec is not None:
         message.served_adapter.CopyFrom(adapter_ref(run.served.adapter, run.spec))
         message.served_version = run.served.version
         message.served_folder = f"registry/{run.terms.name}/{version_name(run.served.version)}"
     return message
+
+
+def open_deadlines(run: Run) -> list[admin_pb2.Deadline]:
+    """What the run waits for now."""
+    return [admin_pb2.Deadline(name=deadline.name, at=timestamp(deadline.at)) for deadline in run.open_deadlines]
 
 
 def _round_report(

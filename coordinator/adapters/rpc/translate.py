@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -17,7 +17,7 @@ from coordinator.app.update_intake import ReceivedChunk, UploadClaim
 from coordinator.domain.admission import ClaimedUpdate
 from coordinator.domain.assignments import Assignment, AssignmentKind
 from coordinator.domain.values import AdapterFile, F1Score, Scores
-from fedmedlora.v1 import errors_pb2, rounds_pb2, types_pb2
+from fedmedlora.v1 import admin_pb2, errors_pb2, rounds_pb2, types_pb2
 
 _FACTORS = {
     FactorSet.A_AND_B: types_pb2.FACTOR_SET_A_AND_B,
@@ -39,6 +39,24 @@ def timestamp(at: datetime) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(at)
     return stamp
+
+
+def not_before(request: admin_pb2.ExtendDeadlineRequest, latest: datetime) -> datetime:
+    """The instant of ``request``, which must be ``latest`` at most.
+
+    Raises:
+        InputInvalidError: FIELD_MISSING or FIELD_INVALID.
+    """
+    if not request.HasField("not_before"):
+        raise InputInvalidError(Reason.FIELD_MISSING, "not_before: expected an instant, got none")
+    try:
+        instant = request.not_before.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        raise InputInvalidError(Reason.FIELD_INVALID, "not_before: expected an instant of the calendar") from None
+    if instant > latest:
+        message = f"not_before: expected {latest:%Y-%m-%d %H:%M:%S} UTC at most, got {instant:%Y-%m-%d %H:%M:%S}"
+        raise InputInvalidError(Reason.FIELD_INVALID, message)
+    return instant
 
 
 def assignment_id_from(value: str) -> AssignmentId:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, Table, insert, select, update
 from common.ids import RunId, SiteName
 from common.tls import Role
 from coordinator.adapters.storage.codec import decode_round, decode_run, encode_round, encode_run
-from coordinator.adapters.storage.tables import COMMANDS, ROUNDS, RUNS, SITES, TRAFFIC
+from coordinator.adapters.storage.tables import CLOCK, COMMANDS, ROUNDS, RUNS, SITES, TRAFFIC
 from coordinator.app.ports import KnownSite, Traffic
 from coordinator.domain.commands import Command, CommandKind
 from coordinator.domain.values import Round, Run
@@ -37,6 +37,14 @@ class SqlRunStore:
         known = {} if before is None else {past.number: past for past in before.rounds}
         changed = [past for past in after.rounds if known.get(past.number) != past]
         await self._transact(lambda connection: _save(connection, after, changed, commands))
+
+    async def save_time_lost(self, moved: Sequence[Run], counted_until: datetime) -> None:
+        """Store the runs and the instant, in one transaction."""
+        await self._transact(lambda connection: _save_time_lost(connection, moved, counted_until))
+
+    async def counted_until(self) -> datetime | None:
+        """The instant stored last."""
+        return await self._transact(_counted_until)
 
     async def pending_commands(self) -> tuple[Command, ...]:
         """Commands stored and not completed, in the order stored."""
@@ -99,6 +107,17 @@ def _save(connection: Connection, run: Run, rounds: Sequence[Round], commands: S
         _replace(connection, ROUNDS, key, {**key, "phase": str(past.phase), "document": encode_round(past)})
     for command in commands:
         _store_once(connection, command)
+
+
+def _save_time_lost(connection: Connection, moved: Sequence[Run], counted_until: datetime) -> None:
+    for run in moved:
+        _save(connection, run, [] if run.current is None else [run.current], ())
+    _replace(connection, CLOCK, {"key": 1}, {"key": 1, "counted_until": counted_until})
+
+
+def _counted_until(connection: Connection) -> datetime | None:
+    row = connection.execute(select(CLOCK.c.counted_until)).first()
+    return None if row is None else _utc(row.counted_until)
 
 
 def _store_once(connection: Connection, command: Command) -> None:

@@ -44,6 +44,13 @@ SITES = Table(
     Column("last_seen_at", DateTime(timezone=True), nullable=False),
 )
 
+CLOCK = Table(
+    "clock",
+    METADATA,
+    Column("key", Integer, primary_key=True, autoincrement=False),  # always 1: there is one row
+    Column("counted_until", DateTime(timezone=True), nullable=False),
+)
+
 TRAFFIC = Table(
     "traffic",
     METADATA,

@@ -29,19 +29,19 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66\x65\x64medlora/v1/admin.proto\x12\rfedmedlora.v1\x1a\x1a\x66\x65\x64medlora/v1/errors.proto\x1a\x1a\x66\x65\x64medlora/v1/rounds.proto\x1a\x19\x66\x65\x64medlora/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"7\n\x10\x43reateRunRequest\x12#\n\x05terms\x18\x01 \x01(\x0b\x32\x14.fedmedlora.v1.Terms\"9\n\x11\x43reateRunResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x14\n\x0cterms_digest\x18\x02 \x01(\t\"\x8c\x02\n\x0bRosterEntry\x12\x0c\n\x04site\x18\x01 \x01(\t\x12+\n\x07outcome\x18\x02 \x01(\x0e\x32\x1a.fedmedlora.v1.SiteOutcome\x12%\n\x06reason\x18\x03 \x01(\x0e\x32\x15.fedmedlora.v1.Reason\x12\x14\n\x0cnum_examples\x18\x04 \x01(\x04\x12\x18\n\x10num_label_tokens\x18\x05 \x01(\x04\x12\x0e\n\x06weight\x18\x06 \x01(\x01\x12\x14\n\x0cupload_bytes\x18\x07 \x01(\x04\x12\x16\n\x0e\x64ownload_bytes\x18\x08 \x01(\x04\x12-\n\x08progress\x18\t \x01(\x0b\x32\x1b.fedmedlora.v1.SiteProgress\"\xa9\x01\n\x0cSiteProgress\x12*\n\x05stage\x18\x01 \x01(\x0e\x32\x1b.fedmedlora.v1.TrainerStage\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\r\n\x05steps\x18\x03 \x01(\x04\x12\x11\n\x04loss\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11tokens_per_second\x18\x05 \x01(\x01H\x01\x88\x01\x01\x42\x07\n\x05_lossB\x14\n\x12_tokens_per_second\"y\n\x10\x45valuatorOutcome\x12\x11\n\tevaluator\x18\x01 \x01(\t\x12+\n\x07outcome\x18\x02 \x01(\x0e\x32\x1a.fedmedlora.v1.SiteOutcome\x12%\n\x06reason\x18\x03 \x01(\x0e\x32\x15.fedmedlora.v1.Reason\"\xea\x03\n\x0bRoundReport\x12\x14\n\x0cround_number\x18\x01 \x01(\r\x12#\n\x05phase\x18\x02 \x01(\x0e\x32\x14.fedmedlora.v1.Phase\x12%\n\x06reason\x18\x03 \x01(\x0e\x32\x15.fedmedlora.v1.Reason\x12*\n\x06roster\x18\x04 \x03(\x0b\x32\x1a.fedmedlora.v1.RosterEntry\x12/\n\x06scores\x18\x05 \x01(\x0b\x32\x1f.fedmedlora.v1.EvaluationScores\x12,\n\tcandidate\x18\x06 \x01(\x0b\x32\x19.fedmedlora.v1.AdapterRef\x12-\n\topened_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tclosed_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tis_subset\x18\t \x01(\x08\x12+\n\x08\x64uration\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bis_unscored\x18\x0b \x01(\x08\x12;\n\x12\x65valuator_outcomes\x18\x0c \x03(\x0b\x32\x1f.fedmedlora.v1.EvaluatorOutcome\"\xcf\x01\n\nRunSummary\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.fedmedlora.v1.RunState\x12\x14\n\x0cround_number\x18\x04 \x01(\r\x12\x0e\n\x06rounds\x18\x05 \x01(\r\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x06reason\x18\x07 \x01(\x0e\x32\x15.fedmedlora.v1.Reason\"\xbd\x02\n\tRunReport\x12*\n\x07summary\x18\x01 \x01(\x0b\x32\x19.fedmedlora.v1.RunSummary\x12#\n\x05terms\x18\x02 \x01(\x0b\x32\x14.fedmedlora.v1.Terms\x12\x14\n\x0cterms_digest\x18\x03 \x01(\t\x12*\n\x06rounds\x18\x04 \x03(\x0b\x32\x1a.fedmedlora.v1.RoundReport\x12\x31\n\x0eserved_adapter\x18\x05 \x01(\x0b\x32\x19.fedmedlora.v1.AdapterRef\x12\x16\n\x0eserved_version\x18\x06 \x01(\r\x12\x15\n\rserved_folder\x18\x07 \x01(\t\x12;\n\x12\x65valuator_outcomes\x18\x08 \x03(\x0b\x32\x1f.fedmedlora.v1.EvaluatorOutcome\"\x11\n\x0fListRunsRequest\";\n\x10ListRunsResponse\x12\'\n\x04runs\x18\x01 \x03(\x0b\x32\x19.fedmedlora.v1.RunSummary\"0\n\rGetRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x12\n\nlast_round\x18\x02 \x01(\r\"7\n\x0eGetRunResponse\x12%\n\x03run\x18\x01 \x01(\x0b\x32\x18.fedmedlora.v1.RunReport\"\x1e\n\x0fWatchRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"9\n\x10WatchRunResponse\x12%\n\x03run\x18\x01 \x01(\x0b\x32\x18.fedmedlora.v1.RunReport\"\x1e\n\x0f\x41\x62ortRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x12\n\x10\x41\x62ortRunResponse\"\x12\n\x10ListSitesRequest\"7\n\x11ListSitesResponse\x12\"\n\x05sites\x18\x01 \x03(\x0b\x32\x13.fedmedlora.v1.Site\"h\n\x04Site\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x12\n\nis_present\x18\x03 \x01(\x08\x12\x30\n\x0clast_seen_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x9e\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16RUN_STATE_INITIALISING\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_COMPLETED\x10\x03\x12\x14\n\x10RUN_STATE_FAILED\x10\x04\x12\x15\n\x11RUN_STATE_ABORTED\x10\x05*\xd5\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPHASE_SELECTING\x10\x01\x12\x12\n\x0ePHASE_TRAINING\x10\x02\x12\x15\n\x11PHASE_AGGREGATING\x10\x03\x12\x14\n\x10PHASE_EVALUATING\x10\x04\x12\x13\n\x0fPHASE_COMMITTED\x10\x05\x12\x12\n\x0ePHASE_REJECTED\x10\x06\x12\x10\n\x0cPHASE_FAILED\x10\x07\x12\x11\n\rPHASE_ABORTED\x10\x08\x12\x11\n\rPHASE_SCORING\x10\t*\xca\x01\n\x0bSiteOutcome\x12\x1c\n\x18SITE_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14SITE_OUTCOME_INVITED\x10\x01\x12\x17\n\x13SITE_OUTCOME_JOINED\x10\x02\x12\x19\n\x15SITE_OUTCOME_ACCEPTED\x10\x03\x12\x18\n\x14SITE_OUTCOME_REFUSED\x10\x04\x12\x19\n\x15SITE_OUTCOME_DECLINED\x10\x05\x12\x1a\n\x16SITE_OUTCOME_STRAGGLER\x10\x06\x32\xde\x03\n\x0c\x41\x64minService\x12N\n\tCreateRun\x12\x1f.fedmedlora.v1.CreateRunRequest\x1a .fedmedlora.v1.CreateRunResponse\x12K\n\x08ListRuns\x12\x1e.fedmedlora.v1.ListRunsRequest\x1a\x1f.fedmedlora.v1.ListRunsResponse\x12\x45\n\x06GetRun\x12\x1c.fedmedlora.v1.GetRunRequest\x1a\x1d.fedmedlora.v1.GetRunResponse\x12M\n\x08WatchRun\x12\x1e.fedmedlora.v1.WatchRunRequest\x1a\x1f.fedmedlora.v1.WatchRunResponse0\x01\x12K\n\x08\x41\x62ortRun\x12\x1e.fedmedlora.v1.AbortRunRequest\x1a\x1f.fedmedlora.v1.AbortRunResponse\x12N\n\tListSites\x12\x1f.fedmedlora.v1.ListSitesRequest\x1a .fedmedlora.v1.ListSitesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66\x65\x64medlora/v1/admin.proto\x12\rfedmedlora.v1\x1a\x1a\x66\x65\x64medlora/v1/errors.proto\x1a\x1a\x66\x65\x64medlora/v1/rounds.proto\x1a\x19\x66\x65\x64medlora/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"7\n\x10\x43reateRunRequest\x12#\n\x05terms\x18\x01 \x01(\x0b\x32\x14.fedmedlora.v1.Terms\"9\n\x11\x43reateRunResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x14\n\x0cterms_digest\x18\x02 \x01(\t\"\x8c\x02\n\x0bRosterEntry\x12\x0c\n\x04site\x18\x01 \x01(\t\x12+\n\x07outcome\x18\x02 \x01(\x0e\x32\x1a.fedmedlora.v1.SiteOutcome\x12%\n\x06reason\x18\x03 \x01(\x0e\x32\x15.fedmedlora.v1.Reason\x12\x14\n\x0cnum_examples\x18\x04 \x01(\x04\x12\x18\n\x10num_label_tokens\x18\x05 \x01(\x04\x12\x0e\n\x06weight\x18\x06 \x01(\x01\x12\x14\n\x0cupload_bytes\x18\x07 \x01(\x04\x12\x16\n\x0e\x64ownload_bytes\x18\x08 \x01(\x04\x12-\n\x08progress\x18\t \x01(\x0b\x32\x1b.fedmedlora.v1.SiteProgress\"\xa9\x01\n\x0cSiteProgress\x12*\n\x05stage\x18\x01 \x01(\x0e\x32\x1b.fedmedlora.v1.TrainerStage\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\r\n\x05steps\x18\x03 \x01(\x04\x12\x11\n\x04loss\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11tokens_per_second\x18\x05 \x01(\x01H\x01\x88\x01\x01\x42\x07\n\x05_lossB\x14\n\x12_tokens_per_second\"y\n\x10\x45valuatorOutcome\x12\x11\n\tevaluator\x18\x01 \x01(\t\x12+\n\x07outcome\x18\x02 \x01(\x0e\x32\x1a.fedmedlora.v1.SiteOutcome\x12%\n\x06reason\x18\x03 \x01(\x0e\x32\x15.fedmedlora.v1.Reason\"\xea\x03\n\x0bRoundReport\x12\x14\n\x0cround_number\x18\x01 \x01(\r\x12#\n\x05phase\x18\x02 \x01(\x0e\x32\x14.fedmedlora.v1.Phase\x12%\n\x06reason\x18\x03 \x01(\x0e\x32\x15.fedmedlora.v1.Reason\x12*\n\x06roster\x18\x04 \x03(\x0b\x32\x1a.fedmedlora.v1.RosterEntry\x12/\n\x06scores\x18\x05 \x01(\x0b\x32\x1f.fedmedlora.v1.EvaluationScores\x12,\n\tcandidate\x18\x06 \x01(\x0b\x32\x19.fedmedlora.v1.AdapterRef\x12-\n\topened_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tclosed_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tis_subset\x18\t \x01(\x08\x12+\n\x08\x64uration\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bis_unscored\x18\x0b \x01(\x08\x12;\n\x12\x65valuator_outcomes\x18\x0c \x03(\x0b\x32\x1f.fedmedlora.v1.EvaluatorOutcome\"\xe2\x01\n\nRunSummary\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.fedmedlora.v1.RunState\x12\x14\n\x0cround_number\x18\x04 \x01(\r\x12\x0e\n\x06rounds\x18\x05 \x01(\r\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x06reason\x18\x07 \x01(\x0e\x32\x15.fedmedlora.v1.Reason\x12\x11\n\tis_paused\x18\x08 \x01(\x08\"@\n\x08\x44\x65\x61\x64line\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe9\x02\n\tRunReport\x12*\n\x07summary\x18\x01 \x01(\x0b\x32\x19.fedmedlora.v1.RunSummary\x12#\n\x05terms\x18\x02 \x01(\x0b\x32\x14.fedmedlora.v1.Terms\x12\x14\n\x0cterms_digest\x18\x03 \x01(\t\x12*\n\x06rounds\x18\x04 \x03(\x0b\x32\x1a.fedmedlora.v1.RoundReport\x12\x31\n\x0eserved_adapter\x18\x05 \x01(\x0b\x32\x19.fedmedlora.v1.AdapterRef\x12\x16\n\x0eserved_version\x18\x06 \x01(\r\x12\x15\n\rserved_folder\x18\x07 \x01(\t\x12;\n\x12\x65valuator_outcomes\x18\x08 \x03(\x0b\x32\x1f.fedmedlora.v1.EvaluatorOutcome\x12*\n\tdeadlines\x18\t \x03(\x0b\x32\x17.fedmedlora.v1.Deadline\"\x11\n\x0fListRunsRequest\";\n\x10ListRunsResponse\x12\'\n\x04runs\x18\x01 \x03(\x0b\x32\x19.fedmedlora.v1.RunSummary\"0\n\rGetRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x12\n\nlast_round\x18\x02 \x01(\r\"7\n\x0eGetRunResponse\x12%\n\x03run\x18\x01 \x01(\x0b\x32\x18.fedmedlora.v1.RunReport\"\x1e\n\x0fWatchRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"9\n\x10WatchRunResponse\x12%\n\x03run\x18\x01 \x01(\x0b\x32\x18.fedmedlora.v1.RunReport\"\x1e\n\x0f\x41\x62ortRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x12\n\x10\x41\x62ortRunResponse\"\x1e\n\x0fPauseRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x12\n\x10PauseRunResponse\"\x1f\n\x10ResumeRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x13\n\x11ResumeRunResponse\"T\n\x15\x45xtendDeadlineRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12.\n\nnot_before\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x16\x45xtendDeadlineResponse\x12*\n\tdeadlines\x18\x01 \x03(\x0b\x32\x17.fedmedlora.v1.Deadline\"\x12\n\x10ListSitesRequest\"7\n\x11ListSitesResponse\x12\"\n\x05sites\x18\x01 \x03(\x0b\x32\x13.fedmedlora.v1.Site\"h\n\x04Site\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x12\n\nis_present\x18\x03 \x01(\x08\x12\x30\n\x0clast_seen_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x9e\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16RUN_STATE_INITIALISING\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_COMPLETED\x10\x03\x12\x14\n\x10RUN_STATE_FAILED\x10\x04\x12\x15\n\x11RUN_STATE_ABORTED\x10\x05*\xd5\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPHASE_SELECTING\x10\x01\x12\x12\n\x0ePHASE_TRAINING\x10\x02\x12\x15\n\x11PHASE_AGGREGATING\x10\x03\x12\x14\n\x10PHASE_EVALUATING\x10\x04\x12\x13\n\x0fPHASE_COMMITTED\x10\x05\x12\x12\n\x0ePHASE_REJECTED\x10\x06\x12\x10\n\x0cPHASE_FAILED\x10\x07\x12\x11\n\rPHASE_ABORTED\x10\x08\x12\x11\n\rPHASE_SCORING\x10\t*\xca\x01\n\x0bSiteOutcome\x12\x1c\n\x18SITE_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14SITE_OUTCOME_INVITED\x10\x01\x12\x17\n\x13SITE_OUTCOME_JOINED\x10\x02\x12\x19\n\x15SITE_OUTCOME_ACCEPTED\x10\x03\x12\x18\n\x14SITE_OUTCOME_REFUSED\x10\x04\x12\x19\n\x15SITE_OUTCOME_DECLINED\x10\x05\x12\x1a\n\x16SITE_OUTCOME_STRAGGLER\x10\x06\x32\xda\x05\n\x0c\x41\x64minService\x12N\n\tCreateRun\x12\x1f.fedmedlora.v1.CreateRunRequest\x1a .fedmedlora.v1.CreateRunResponse\x12K\n\x08ListRuns\x12\x1e.fedmedlora.v1.ListRunsRequest\x1a\x1f.fedmedlora.v1.ListRunsResponse\x12\x45\n\x06GetRun\x12\x1c.fedmedlora.v1.GetRunRequest\x1a\x1d.fedmedlora.v1.GetRunResponse\x12M\n\x08WatchRun\x12\x1e.fedmedlora.v1.WatchRunRequest\x1a\x1f.fedmedlora.v1.WatchRunResponse0\x01\x12K\n\x08\x41\x62ortRun\x12\x1e.fedmedlora.v1.AbortRunRequest\x1a\x1f.fedmedlora.v1.AbortRunResponse\x12K\n\x08PauseRun\x12\x1e.fedmedlora.v1.PauseRunRequest\x1a\x1f.fedmedlora.v1.PauseRunResponse\x12N\n\tResumeRun\x12\x1f.fedmedlora.v1.ResumeRunRequest\x1a .fedmedlora.v1.ResumeRunResponse\x12]\n\x0e\x45xtendDeadline\x12$.fedmedlora.v1.ExtendDeadlineRequest\x1a%.fedmedlora.v1.ExtendDeadlineResponse\x12N\n\tListSites\x12\x1f.fedmedlora.v1.ListSitesRequest\x1a .fedmedlora.v1.ListSitesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedmedlora.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNSTATE']._serialized_start=2411
-  _globals['_RUNSTATE']._serialized_end=2569
-  _globals['_PHASE']._serialized_start=2572
-  _globals['_PHASE']._serialized_end=2785
-  _globals['_SITEOUTCOME']._serialized_start=2788
-  _globals['_SITEOUTCOME']._serialized_end=2990
+  _globals['_RUNSTATE']._serialized_start=2802
+  _globals['_RUNSTATE']._serialized_end=2960
+  _globals['_PHASE']._serialized_start=2963
+  _globals['_PHASE']._serialized_end=3176
+  _globals['_SITEOUTCOME']._serialized_start=3179
+  _globals['_SITEOUTCOME']._serialized_end=3381
   _globals['_CREATERUNREQUEST']._serialized_start=192
   _globals['_CREATERUNREQUEST']._serialized_end=247
   _globals['_CREATERUNRESPONSE']._serialized_start=249
@@ -55,31 +55,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUNDREPORT']._serialized_start=875
   _globals['_ROUNDREPORT']._serialized_end=1365
   _globals['_RUNSUMMARY']._serialized_start=1368
-  _globals['_RUNSUMMARY']._serialized_end=1575
-  _globals['_RUNREPORT']._serialized_start=1578
-  _globals['_RUNREPORT']._serialized_end=1895
-  _globals['_LISTRUNSREQUEST']._serialized_start=1897
-  _globals['_LISTRUNSREQUEST']._serialized_end=1914
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1916
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1975
-  _globals['_GETRUNREQUEST']._serialized_start=1977
-  _globals['_GETRUNREQUEST']._serialized_end=2025
-  _globals['_GETRUNRESPONSE']._serialized_start=2027
-  _globals['_GETRUNRESPONSE']._serialized_end=2082
-  _globals['_WATCHRUNREQUEST']._serialized_start=2084
-  _globals['_WATCHRUNREQUEST']._serialized_end=2114
-  _globals['_WATCHRUNRESPONSE']._serialized_start=2116
-  _globals['_WATCHRUNRESPONSE']._serialized_end=2173
-  _globals['_ABORTRUNREQUEST']._serialized_start=2175
-  _globals['_ABORTRUNREQUEST']._serialized_end=2205
-  _globals['_ABORTRUNRESPONSE']._serialized_start=2207
-  _globals['_ABORTRUNRESPONSE']._serialized_end=2225
-  _globals['_LISTSITESREQUEST']._serialized_start=2227
-  _globals['_LISTSITESREQUEST']._serialized_end=2245
-  _globals['_LISTSITESRESPONSE']._serialized_start=2247
-  _globals['_LISTSITESRESPONSE']._serialized_end=2302
-  _globals['_SITE']._serialized_start=2304
-  _globals['_SITE']._serialized_end=2408
-  _globals['_ADMINSERVICE']._serialized_start=2993
-  _globals['_ADMINSERVICE']._serialized_end=3471
+  _globals['_RUNSUMMARY']._serialized_end=1594
+  _globals['_DEADLINE']._serialized_start=1596
+  _globals['_DEADLINE']._serialized_end=1660
+  _globals['_RUNREPORT']._serialized_start=1663
+  _globals['_RUNREPORT']._serialized_end=2024
+  _globals['_LISTRUNSREQUEST']._serialized_start=2026
+  _globals['_LISTRUNSREQUEST']._serialized_end=2043
+  _globals['_LISTRUNSRESPONSE']._serialized_start=2045
+  _globals['_LISTRUNSRESPONSE']._serialized_end=2104
+  _globals['_GETRUNREQUEST']._serialized_start=2106
+  _globals['_GETRUNREQUEST']._serialized_end=2154
+  _globals['_GETRUNRESPONSE']._serialized_start=2156
+  _globals['_GETRUNRESPONSE']._serialized_end=2211
+  _globals['_WATCHRUNREQUEST']._serialized_start=2213
+  _globals['_WATCHRUNREQUEST']._serialized_end=2243
+  _globals['_WATCHRUNRESPONSE']._serialized_start=2245
+  _globals['_WATCHRUNRESPONSE']._serialized_end=2302
+  _globals['_ABORTRUNREQUEST']._serialized_start=2304
+  _globals['_ABORTRUNREQUEST']._serialized_end=2334
+  _globals['_ABORTRUNRESPONSE']._serialized_start=2336
+  _globals['_ABORTRUNRESPONSE']._serialized_end=2354
+  _globals['_PAUSERUNREQUEST']._serialized_start=2356
+  _globals['_PAUSERUNREQUEST']._serialized_end=2386
+  _globals['_PAUSERUNRESPONSE']._serialized_start=2388
+  _globals['_PAUSERUNRESPONSE']._serialized_end=2406
+  _globals['_RESUMERUNREQUEST']._serialized_start=2408
+  _globals['_RESUMERUNREQUEST']._serialized_end=2439
+  _globals['_RESUMERUNRESPONSE']._serialized_start=2441
+  _globals['_RESUMERUNRESPONSE']._serialized_end=2460
+  _globals['_EXTENDDEADLINEREQUEST']._serialized_start=2462
+  _globals['_EXTENDDEADLINEREQUEST']._serialized_end=2546
+  _globals['_EXTENDDEADLINERESPONSE']._serialized_start=2548
+  _globals['_EXTENDDEADLINERESPONSE']._serialized_end=2616
+  _globals['_LISTSITESREQUEST']._serialized_start=2618
+  _globals['_LISTSITESREQUEST']._serialized_end=2636
+  _globals['_LISTSITESRESPONSE']._serialized_start=2638
+  _globals['_LISTSITESRESPONSE']._serialized_end=2693
+  _globals['_SITE']._serialized_start=2695
+  _globals['_SITE']._serialized_end=2799
+  _globals['_ADMINSERVICE']._serialized_start=3384
+  _globals['_ADMINSERVICE']._serialized_end=4114
 # @@protoc_insertion_point(module_scope)

@@ -61,6 +61,21 @@ class AdminServiceStub:
                 request_serializer=fedmedlora_dot_v1_dot_admin__pb2.AbortRunRequest.SerializeToString,
                 response_deserializer=fedmedlora_dot_v1_dot_admin__pb2.AbortRunResponse.FromString,
                 _registered_method=True)
+        self.PauseRun = channel.unary_unary(
+                '/fedmedlora.v1.AdminService/PauseRun',
+                request_serializer=fedmedlora_dot_v1_dot_admin__pb2.PauseRunRequest.SerializeToString,
+                response_deserializer=fedmedlora_dot_v1_dot_admin__pb2.PauseRunResponse.FromString,
+                _registered_method=True)
+        self.ResumeRun = channel.unary_unary(
+                '/fedmedlora.v1.AdminService/ResumeRun',
+                request_serializer=fedmedlora_dot_v1_dot_admin__pb2.ResumeRunRequest.SerializeToString,
+                response_deserializer=fedmedlora_dot_v1_dot_admin__pb2.ResumeRunResponse.FromString,
+                _registered_method=True)
+        self.ExtendDeadline = channel.unary_unary(
+                '/fedmedlora.v1.AdminService/ExtendDeadline',
+                request_serializer=fedmedlora_dot_v1_dot_admin__pb2.ExtendDeadlineRequest.SerializeToString,
+                response_deserializer=fedmedlora_dot_v1_dot_admin__pb2.ExtendDeadlineResponse.FromString,
+                _registered_method=True)
         self.ListSites = channel.unary_unary(
                 '/fedmedlora.v1.AdminService/ListSites',
                 request_serializer=fedmedlora_dot_v1_dot_admin__pb2.ListSitesRequest.SerializeToString,
@@ -114,6 +129,31 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseRun(self, request, context):
+        """Holds a run: no new round, and no new assignment, begins; its deadlines stand still. Answers to assignments that
+        agents work on are still taken.
+        Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeRun(self, request, context):
+        """Lets a paused run go on; its deadlines move on by the time that it was held.
+        Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExtendDeadline(self, request, context):
+        """Moves the open deadlines of a run that would come earlier to `not_before`; the others stay.
+        Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED, FIELD_MISSING, FIELD_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSites(self, request, context):
         """Lists every site the coordinator knows, and whether it is present.
         Callers: operator. Idempotent.
@@ -149,6 +189,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.AbortRun,
                     request_deserializer=fedmedlora_dot_v1_dot_admin__pb2.AbortRunRequest.FromString,
                     response_serializer=fedmedlora_dot_v1_dot_admin__pb2.AbortRunResponse.SerializeToString,
+            ),
+            'PauseRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseRun,
+                    request_deserializer=fedmedlora_dot_v1_dot_admin__pb2.PauseRunRequest.FromString,
+                    response_serializer=fedmedlora_dot_v1_dot_admin__pb2.PauseRunResponse.SerializeToString,
+            ),
+            'ResumeRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeRun,
+                    request_deserializer=fedmedlora_dot_v1_dot_admin__pb2.ResumeRunRequest.FromString,
+                    response_serializer=fedmedlora_dot_v1_dot_admin__pb2.ResumeRunResponse.SerializeToString,
+            ),
+            'ExtendDeadline': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendDeadline,
+                    request_deserializer=fedmedlora_dot_v1_dot_admin__pb2.ExtendDeadlineRequest.FromString,
+                    response_serializer=fedmedlora_dot_v1_dot_admin__pb2.ExtendDeadlineResponse.SerializeToString,
             ),
             'ListSites': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSites,
@@ -293,6 +348,87 @@ class AdminService:
             '/fedmedlora.v1.AdminService/AbortRun',
             fedmedlora_dot_v1_dot_admin__pb2.AbortRunRequest.SerializeToString,
             fedmedlora_dot_v1_dot_admin__pb2.AbortRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedmedlora.v1.AdminService/PauseRun',
+            fedmedlora_dot_v1_dot_admin__pb2.PauseRunRequest.SerializeToString,
+            fedmedlora_dot_v1_dot_admin__pb2.PauseRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedmedlora.v1.AdminService/ResumeRun',
+            fedmedlora_dot_v1_dot_admin__pb2.ResumeRunRequest.SerializeToString,
+            fedmedlora_dot_v1_dot_admin__pb2.ResumeRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtendDeadline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedmedlora.v1.AdminService/ExtendDeadline',
+            fedmedlora_dot_v1_dot_admin__pb2.ExtendDeadlineRequest.SerializeToString,
+            fedmedlora_dot_v1_dot_admin__pb2.ExtendDeadlineResponse.FromString,
             options,
             channel_credentials,
             insecure,

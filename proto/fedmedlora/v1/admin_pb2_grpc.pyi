@@ -56,6 +56,19 @@ class AdminServiceStub:
     """Aborts a run; its open round ends as ABORTED and its agents get a CANCEL.
     Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, and with RUN_ENDED when it ended otherwise.
     """
+    PauseRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PauseRunRequest, _admin_pb2.PauseRunResponse]
+    """Holds a run: no new round, and no new assignment, begins; its deadlines stand still. Answers to assignments that
+    agents work on are still taken.
+    Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED.
+    """
+    ResumeRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ResumeRunRequest, _admin_pb2.ResumeRunResponse]
+    """Lets a paused run go on; its deadlines move on by the time that it was held.
+    Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED.
+    """
+    ExtendDeadline: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ExtendDeadlineRequest, _admin_pb2.ExtendDeadlineResponse]
+    """Moves the open deadlines of a run that would come earlier to `not_before`; the others stay.
+    Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED, FIELD_MISSING, FIELD_INVALID.
+    """
     ListSites: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListSitesRequest, _admin_pb2.ListSitesResponse]
     """Lists every site the coordinator knows, and whether it is present.
     Callers: operator. Idempotent.
@@ -88,6 +101,19 @@ class AdminServiceAsyncStub(AdminServiceStub):
     AbortRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.AbortRunRequest, _admin_pb2.AbortRunResponse]  # type: ignore[assignment]
     """Aborts a run; its open round ends as ABORTED and its agents get a CANCEL.
     Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, and with RUN_ENDED when it ended otherwise.
+    """
+    PauseRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.PauseRunRequest, _admin_pb2.PauseRunResponse]  # type: ignore[assignment]
+    """Holds a run: no new round, and no new assignment, begins; its deadlines stand still. Answers to assignments that
+    agents work on are still taken.
+    Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED.
+    """
+    ResumeRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.ResumeRunRequest, _admin_pb2.ResumeRunResponse]  # type: ignore[assignment]
+    """Lets a paused run go on; its deadlines move on by the time that it was held.
+    Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED.
+    """
+    ExtendDeadline: _aio.UnaryUnaryMultiCallable[_admin_pb2.ExtendDeadlineRequest, _admin_pb2.ExtendDeadlineResponse]  # type: ignore[assignment]
+    """Moves the open deadlines of a run that would come earlier to `not_before`; the others stay.
+    Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED, FIELD_MISSING, FIELD_INVALID.
     """
     ListSites: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListSitesRequest, _admin_pb2.ListSitesResponse]  # type: ignore[assignment]
     """Lists every site the coordinator knows, and whether it is present.
@@ -148,6 +174,37 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_pb2.AbortRunResponse, _abc.Awaitable[_admin_pb2.AbortRunResponse]]:
         """Aborts a run; its open round ends as ABORTED and its agents get a CANCEL.
         Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, and with RUN_ENDED when it ended otherwise.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseRun(
+        self,
+        request: _admin_pb2.PauseRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.PauseRunResponse, _abc.Awaitable[_admin_pb2.PauseRunResponse]]:
+        """Holds a run: no new round, and no new assignment, begins; its deadlines stand still. Answers to assignments that
+        agents work on are still taken.
+        Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeRun(
+        self,
+        request: _admin_pb2.ResumeRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ResumeRunResponse, _abc.Awaitable[_admin_pb2.ResumeRunResponse]]:
+        """Lets a paused run go on; its deadlines move on by the time that it was held.
+        Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED.
+        """
+
+    @_abc_1.abstractmethod
+    def ExtendDeadline(
+        self,
+        request: _admin_pb2.ExtendDeadlineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ExtendDeadlineResponse, _abc.Awaitable[_admin_pb2.ExtendDeadlineResponse]]:
+        """Moves the open deadlines of a run that would come earlier to `not_before`; the others stay.
+        Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED, FIELD_MISSING, FIELD_INVALID.
         """
 
     @_abc_1.abstractmethod
