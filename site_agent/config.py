@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
-from common.config import ConfigPath, ListenAddress, LogLevel, SecretPath
+from common.config import ConfigPath, ListenAddress, LogLevel, Seconds, SecretPath
 from common.errors import InputInvalidError
 from common.ids import Digest, check_digest
 
@@ -75,6 +75,7 @@ class TrainerSection(_Section):
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: int = Field(default=0, ge=0, le=1024)
+    checkpoint_every: Seconds = Field(default=300.0, ge=0, le=86_400)
     command: tuple[str, ...] = ()
 
 

@@ -8,6 +8,7 @@ An *order folder* holds::
     order.json            written by the agent before the trainer starts
     adapter.safetensors   the adapter to start from or to score (absent for an INITIALISE order)
     progress.json         replaced atomically by the trainer while it works
+    checkpoint.safetensors  replaced atomically by the trainer while it trains; a restarted one goes on from it
     update.safetensors    written by the trainer: the site's update, or the first adapter
     result.json           written last, atomically: its presence means "done"
     failure.json          written instead of result.json when the trainer knows why it failed
@@ -27,6 +28,7 @@ from common.terms import BaseModelTerms, LoraTerms, TaskTerms, TrainingTerms
 ORDER_FILE = "order.json"
 ADAPTER_FILE = "adapter.safetensors"
 PROGRESS_FILE = "progress.json"
+CHECKPOINT_FILE = "checkpoint.safetensors"
 UPDATE_FILE = "update.safetensors"
 RESULT_FILE = "result.json"
 FAILURE_FILE = "failure.json"
@@ -69,6 +71,7 @@ class TrainOrder:
         trained: The factors that training may change.
         uploaded: The factors that the update holds (`AdapterSpec.tensors_of`), and no others.
         round_number: Counted from 1.
+        checkpoint_seconds: How often the trainer writes down where it stands; 0: after every step.
     """
 
     kind: Literal["train"] = "train"
@@ -82,6 +85,7 @@ class TrainOrder:
     round_number: int
     seed: int
     wire_dtype: str
+    checkpoint_seconds: float = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

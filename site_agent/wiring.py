@@ -111,6 +111,7 @@ def _local_settings(config: SiteConfig) -> LocalSettings:
         train_files=_names(config.data.train),
         validation_files=_names(config.data.validation),
         validation_passages=config.data.validation_passages,
+        checkpoint_seconds=config.trainer.checkpoint_every,
     )
 
 

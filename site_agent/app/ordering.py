@@ -15,6 +15,7 @@ class LocalSettings:
 
     Attributes:
         threads: CPU threads for torch; 0 leaves torch's default.
+        checkpoint_seconds: How often training writes down where it stands.
     """
 
     base_model_location: str
@@ -23,6 +24,7 @@ class LocalSettings:
     train_files: tuple[str, ...]
     validation_files: tuple[str, ...]
     validation_passages: int = 0
+    checkpoint_seconds: float = 300.0
 
 
 def order_for(assignment: Assignment, local: LocalSettings) -> InitialiseOrder | TrainOrder | EvaluateOrder:
@@ -54,6 +56,7 @@ def order_for(assignment: Assignment, local: LocalSettings) -> InitialiseOrder |
                 round_number=assignment.round_number,
                 seed=terms.training.seed,
                 wire_dtype=terms.aggregation.wire_dtype,
+                checkpoint_seconds=local.checkpoint_seconds,
             )
         case EvaluateWork():
             return EvaluateOrder(

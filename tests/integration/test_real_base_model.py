@@ -19,7 +19,7 @@ from site_agent.trainer.base_model_files import check_base_model, describe_base_
 from site_agent.trainer.extraction.prompts import build_prompt
 from site_agent.trainer.training.adapter_files import write_adapter
 from site_agent.trainer.training.base_model import load_base_model
-from site_agent.trainer.training.loop import StepReport, train
+from site_agent.trainer.training.loop import Course, StepReport, train
 from site_agent.trainer.training.lora import (
     adapter_parameters,
     adapter_spec,
@@ -65,7 +65,7 @@ def learned(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Learned:
     prompt = build_prompt(TASK, SENTENCE, TASK.entity_types)
     example = tokenize_example(loaded.tokenizer, prompt, ANSWER, LossOn.ANSWER)
     reports: list[StepReport] = []
-    train(loaded, adapted, [example], TRAINING, 1, reports.append)
+    train(loaded, adapted, Course(examples=[example], terms=TRAINING, seed=1), reports.append)
     write_adapter(folder / WEIGHTS_FILE, adapter_parameters(adapted), WireDtype.BF16)
     terms = Terms(name="run", base_model=describe_base_model(base, "SmolLM2-135M"), lora=LORA, task=TASK)
     (folder / CONFIG_FILE).write_text(json.dumps(peft_config(spec, terms)))

@@ -22,7 +22,7 @@ from site_agent.trainer.extraction.notes import Note
 from site_agent.trainer.extraction.prompts import build_prompt
 from site_agent.trainer.predict import extract_entities
 from site_agent.trainer.training.adapter_files import write_adapter
-from site_agent.trainer.training.loop import train
+from site_agent.trainer.training.loop import Course, train
 from site_agent.trainer.training.lora import (
     adapter_parameters,
     adapter_spec,
@@ -63,7 +63,7 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for text in sentences
     ]
     training = TrainingTerms(learning_rate=1e-2, local_epochs=200)
-    outcome = train(loaded, adapted, examples, training, 1, lambda step: None)
+    outcome = train(loaded, adapted, Course(examples=examples, terms=training, seed=1), lambda step: None)
     assert outcome.mean_loss < 0.05
     write_adapter(folder / WEIGHTS_FILE, adapter_parameters(adapted), WireDtype.F32)
     terms = Terms(name="run", base_model=describe_base_model(base, "tiny"), lora=LORA, task=TASK)

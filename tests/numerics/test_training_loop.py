@@ -14,7 +14,7 @@ from common.adapter import WireDtype
 from common.errors import InputInvalidError, Reason
 from common.terms import LoraTerms, Schedule, TrainingTerms
 from site_agent.trainer.training.base_model import LoadedModel
-from site_agent.trainer.training.loop import StepReport, TrainingOutcome, train
+from site_agent.trainer.training.loop import Course, StepReport, TrainingOutcome, train
 from site_agent.trainer.training.lora import (
     adapter_parameters,
     adapter_spec,
@@ -38,6 +38,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
+def course(terms: TrainingTerms = TERMS, seed: int = 3) -> Course:
+    return Course(examples=EXAMPLES, terms=terms, seed=seed)
+
+
 def fresh(folder: Path, lora: LoraTerms = LORA) -> tuple[LoadedModel, PeftModel]:
     loaded = load_tiny_model(folder)
     adapted = attach_adapter(loaded.model, lora)
@@ -50,7 +54,7 @@ def trained(
 ) -> tuple[TrainingOutcome, list[StepReport], dict[str, torch.Tensor]]:
     loaded, adapted = fresh(folder, lora)
     reports: list[StepReport] = []
-    outcome = train(loaded, adapted, EXAMPLES, terms, seed, reports.append)
+    outcome = train(loaded, adapted, course(terms, seed), reports.append)
     return outcome, reports, {name: one.detach().clone() for name, one in adapter_parameters(adapted).items()}
 
 
@@ -68,7 +72,7 @@ def test_training_lowers_the_loss(folder: Path) -> None:
 def test_the_base_weights_are_the_same_before_and_after(folder: Path) -> None:
     loaded, adapted = fresh(folder)
     before = digest_of_base(loaded)
-    train(loaded, adapted, EXAMPLES, TERMS, 3, lambda step: None)
+    train(loaded, adapted, course(), lambda step: None)
     assert digest_of_base(loaded) == before
 
 
@@ -89,7 +93,7 @@ def test_factors_that_may_not_change_do_not(folder: Path) -> None:
     before = {name: one.detach().clone() for name, one in adapter_parameters(adapted).items()}
     for name, parameter in adapter_parameters(adapted).items():
         parameter.requires_grad_("lora_B" in name)
-    train(loaded, adapted, EXAMPLES, TERMS, 3, lambda step: None)
+    train(loaded, adapted, course(), lambda step: None)
     changed = {name for name, one in adapter_parameters(adapted).items() if not torch.equal(one, before[name])}
     assert changed == {name for name in before if "lora_B" in name}
 
@@ -101,7 +105,7 @@ def test_the_factor_b_learns_at_a_multiple_of_the_rate(folder: Path) -> None:
             parameter.add_(0.01)  # A has no gradient where B is zero
     before = {name: one.detach().clone() for name, one in adapter_parameters(adapted).items()}
     terms = replace(TERMS, learning_rate=1e-3, lora_plus_ratio=8.0, batch_size=len(EXAMPLES), warmup_ratio=0.0)
-    train(loaded, adapted, EXAMPLES, terms, 3, lambda step: None)
+    train(loaded, adapted, course(terms), lambda step: None)
     # AdamW's first step is the rate, in each number that has a gradient.
     for name, parameter in adapter_parameters(adapted).items():
         largest = float((parameter.detach() - before[name]).abs().max())
@@ -140,7 +144,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(folder: Path) -> None:
     with torch.no_grad():
         next(iter(adapter_parameters(adapted).values())).fill_(float("inf"))
     with pytest.raises(InputInvalidError) as caught:
-        train(loaded, adapted, EXAMPLES, TERMS, 3, lambda step: None)
+        train(loaded, adapted, course(), lambda step: None)
     assert caught.value.reason is Reason.LOSS_NOT_FINITE
 
 
@@ -151,6 +155,6 @@ def test_bf16_activations_train_fp32_factors(folder: Path) -> None:
         parameter.data = parameter.data.float()
     low = replace(loaded, dtype=torch.bfloat16)
     reports: list[StepReport] = []
-    outcome = train(low, adapted, EXAMPLES, replace(TERMS, local_epochs=3), 3, reports.append)
+    outcome = train(low, adapted, course(replace(TERMS, local_epochs=3)), reports.append)
     assert {one.dtype for one in adapter_parameters(adapted).values()} == {torch.float32}
     assert outcome.mean_loss < 0.5 * reports[0].loss

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import assert_never
 
 import torch
 
 from common.adapter import WireDtype
+from common.weights_io import file_digest
 from site_agent.orders import (
     ADAPTER_FILE,
+    CHECKPOINT_FILE,
+    ORDER,
     UPDATE_FILE,
     EvaluateOrder,
     EvaluateResult,
@@ -25,9 +29,10 @@ from site_agent.trainer.extraction.passage_files import read_passage_sets
 from site_agent.trainer.order_files import ProgressFile
 from site_agent.trainer.training.adapter_files import read_adapter, write_adapter
 from site_agent.trainer.training.base_model import choose_device, load_base_model
+from site_agent.trainer.training.checkpoints import CheckpointFile
 from site_agent.trainer.training.evaluate import evaluate
 from site_agent.trainer.training.examples import Question, not_longer_than, tokenized_examples
-from site_agent.trainer.training.loop import StepReport, train
+from site_agent.trainer.training.loop import Course, StepReport, train
 from site_agent.trainer.training.lora import (
     adapter_parameters,
     adapter_spec,
@@ -63,6 +68,15 @@ def _initialise(order: InitialiseOrder, base_model: Path, folder: Path) -> Initi
     return InitialiseResult(spec=spec)
 
 
+def _course_key(order: TrainOrder, course: Course, folder: Path) -> str:
+    """What a checkpoint must be of: this order, adapter and torch, and the same examples, should the notes change."""
+    parts = [ORDER.dump_json(order), file_digest(folder / ADAPTER_FILE).encode(), torch.__version__.encode()]
+    examples = hashlib.sha256()
+    for example in course.examples:
+        examples.update(repr((example.learned_from, example.ids)).encode())
+    return hashlib.sha256(b"".join([*parts, examples.digest()])).hexdigest()
+
+
 def _train(order: TrainOrder, base_model: Path, folder: Path, progress: ProgressFile) -> TrainResult:
     sets = read_passage_sets([Path(name) for name in order.data_files])
     device = choose_device(order.base_model.device)
@@ -93,7 +107,9 @@ def _train(order: TrainOrder, base_model: Path, folder: Path, progress: Progress
             )
         )
 
-    outcome = train(loaded, adapted, examples, order.training, order.seed + order.round_number, report)
+    course = Course(examples=examples, terms=order.training, seed=order.seed + order.round_number)
+    checkpoint = CheckpointFile(folder / CHECKPOINT_FILE, _course_key(order, course, folder), order.checkpoint_seconds)
+    outcome = train(loaded, adapted, course, report, checkpoint)
     progress.report(Progress(stage=TrainerStage.WRITING, step=outcome.steps, steps=outcome.steps))
     write_adapter(folder / UPDATE_FILE, factors_of(adapted, order.uploaded), WireDtype(order.wire_dtype))
     return TrainResult(
