@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +28,7 @@ from site_agent.orders import (
 )
 from site_agent.trainer.base_model_files import describe_base_model
 from site_agent.trainer.runner import run_order
+from tests.running import wait_until
 from tests.tiny_model import TINY_TARGET_MODULES, make_tiny_model, write_passages
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 LORA = LoraTerms(lora_rank=4, lora_alpha=8, lora_dropout=0.1, target_modules=TINY_TARGET_MODULES)
 # Long enough to be caught in the middle: some hundreds of steps.
-TRAINING = TrainingTerms(learning_rate=1e-3, local_epochs=12, batch_size=1)
+TRAINING = TrainingTerms(learning_rate=1e-3, local_epochs=6, batch_size=1)
 HANG_SECONDS = 300.0
 
 
@@ -82,17 +82,19 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "site_agent.trainer", str(folder)], env=environment)
 
 
+def kept_at(folder: Path) -> int:
+    """When the last checkpoint was left, in nanoseconds; 0 before the first."""
+    file = folder / CHECKPOINT_FILE
+    return file.stat().st_mtime_ns if file.exists() else 0
+
+
 def kill_in_training(folder: Path) -> None:
     """Start a trainer on the folder, and kill it some time after it has left a checkpoint."""
-    before = (folder / CHECKPOINT_FILE).stat().st_mtime_ns if (folder / CHECKPOINT_FILE).exists() else 0
+    before = kept_at(folder)
     trainer = start(folder)
-    began = time.monotonic()
-    while not (folder / CHECKPOINT_FILE).exists() or (folder / CHECKPOINT_FILE).stat().st_mtime_ns == before:
-        assert trainer.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() - began < HANG_SECONDS, "it left no checkpoint"
-        time.sleep(0.01)
+    wait_until(lambda: kept_at(folder) != before or trainer.poll() is not None, HANG_SECONDS)
     trainer.kill()
-    trainer.wait()
+    assert trainer.wait() < 0, "it ended before it could be killed"
     assert not (folder / RESULT_FILE).exists()
 
 
