@@ -42,6 +42,10 @@ demo: $(SETUP_STAMP) $(if $(MODEL),,$(BASE_MODEL)/config.json) ## a whole federa
 test: $(SETUP_STAMP) $(BASE_MODEL)/config.json ## run the tests [ARGS=for-pytest]
 	@python -m pytest -rs $(ARGS)
 
+.PHONY: faults
+faults: $(SETUP_STAMP) ## the fault tests in their long form: every place to die
+	@FEDMED_CRASHES=all python -m pytest -rs tests/faults $(ARGS)
+
 .PHONY: check
 check: $(SETUP_STAMP) ## format, lint, types, imports, proto, generated code, shipped configuration
 	ruff format --check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def synthetic_federation(folder: Path, shape: str, lora: LoraTerms, *, sites: in
     """
     names = [f"site-{number}" for number in range(1, sites + 1)]
     addresses = loopback(sites + 1)
-    prepared = _prepare(folder, shape, _terms(lora, names, rounds), addresses)
+    prepared = prepare(folder, _terms(lora, names, rounds), addresses, trainer_of(shape))
     with process_group(folder / "logs") as group:
         run = run_prepared(prepared, addresses, group, Console(file=sys.stderr, quiet=True))
     parameters = adapter_spec(SHAPES[shape], lora, WireDtype.BF16).parameters
@@ -57,7 +58,13 @@ def _terms(lora: LoraTerms, sites: list[str], rounds: int) -> Terms:
     )
 
 
-def _prepare(folder: Path, shape: str, terms: Terms, addresses: Addresses) -> Prepared:
+def trainer_of(shape: str) -> tuple[str, ...]:
+    """The command of the synthetic trainer for adapters of ``shape``."""
+    return (sys.executable, "-m", "benchmarks.synthetic_trainer", shape)
+
+
+def prepare(folder: Path, terms: Terms, addresses: Addresses, trainer: Sequence[str]) -> Prepared:
+    """Certificates and configurations of a federation whose sites and evaluator run ``trainer``."""
     create_ca(folder / "ca", "benchmark")
     issue(folder / "ca", "coordinator", Role.COORDINATOR, folder / "coordinator/identity", hosts=COORDINATOR_HOSTS)
     issue(folder / "ca", "operator", Role.OPERATOR, folder / "operator/identity")
@@ -72,7 +79,7 @@ def _prepare(folder: Path, shape: str, terms: Terms, addresses: Addresses) -> Pr
     names = {**dict.fromkeys(terms.rounds.sites, Role.SITE), "evaluator": Role.EVALUATOR}
     return Prepared(
         coordinator_config=config,
-        agent_configs={name: _agent(folder, shape, name, role, addresses) for name, role in names.items()},
+        agent_configs={name: _agent(folder, trainer, name, role, addresses) for name, role in names.items()},
         operator_identity=folder / "operator" / "identity",
         state=folder / "coordinator" / "state",
         terms=terms,
@@ -80,7 +87,7 @@ def _prepare(folder: Path, shape: str, terms: Terms, addresses: Addresses) -> Pr
     )
 
 
-def _agent(folder: Path, shape: str, name: str, role: Role, addresses: Addresses) -> Path:
+def _agent(folder: Path, trainer: Sequence[str], name: str, role: Role, addresses: Addresses) -> Path:
     home = folder / "agents" / name
     issue(folder / "ca", name, role, home / "identity")
     notes = home / "notes.jsonl"
@@ -93,7 +100,7 @@ def _agent(folder: Path, shape: str, name: str, role: Role, addresses: Addresses
             "site": {"state_folder": "state"},
             "base_model": {"location": "."},
             "data": {"train": ["notes.jsonl"], "validation": ["notes.jsonl"]},
-            "trainer": {"command": [sys.executable, "-m", "benchmarks.synthetic_trainer", shape]},
+            "trainer": {"command": list(trainer)},
             "metrics": {"listen": ""},
         },
     )

@@ -72,12 +72,14 @@ class Bench:
         orders = {
             f"{name}-on-{corpus.site}": self.orders.measure_loss(corpus, self.test_passages) for corpus in self.corpora
         }
-        results = [link.result() for link in self.perform(orders, adapter).values()]
-        return {
-            corpus.site: result.mean_loss
-            for corpus, result in zip(self.corpora, results, strict=True)
-            if isinstance(result, EvaluateResult) and result.mean_loss is not None
-        }
+        links = self.perform(orders, adapter).values()
+        return {corpus.site: _loss_of(link) for corpus, link in zip(self.corpora, links, strict=True)}
+
+
+def _loss_of(link: Link) -> float:
+    result = link.result()
+    assert isinstance(result, EvaluateResult) and result.mean_loss is not None
+    return result.mean_loss
 
 
 def measure(bench: Bench, rounds: int) -> dict[str, object]:

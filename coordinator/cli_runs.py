@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -39,6 +38,13 @@ def _ask(address: str, identity: Path, work: Callable[[OperatorClient], Coroutin
             return await work(client)
 
     return asyncio.run(ask())
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 @runs.command()
@@ -108,14 +114,14 @@ def resume(run: RunName, coordinator: Address, identity: IdentityFolder) -> None
 def extend(
     run: RunName,
     by: Annotated[
-        str, typer.Option("--by", metavar="DURATION", help='time from now, as "2h": no open deadline comes before that')
+        float,
+        typer.Option("--by", metavar="DURATION", parser=_seconds, help='as "2h": no open deadline comes before that'),
     ],
     coordinator: Address,
     identity: IdentityFolder,
 ) -> None:
     """Give a run more time."""
-    not_before = datetime.now(UTC) + _time(by)
-    deadlines = _ask(coordinator, identity, lambda client: client.extend_deadline(run, not_before))
+    deadlines = _ask(coordinator, identity, lambda client: client.extend_deadline(run, by))
     typer.echo("\n".join(map(cli_text.deadline, deadlines)) or f"run {run} waits for no deadline now")
 
 
@@ -123,13 +129,6 @@ def extend(
 def list_sites(coordinator: Address, identity: IdentityFolder) -> None:
     """List every site the coordinator knows, and whether it is present."""
     Console().print(cli_text.sites_table(_ask(coordinator, identity, lambda client: client.list_sites())))
-
-
-def _time(by: str) -> timedelta:
-    try:
-        return timedelta(seconds=parse_seconds(by))
-    except (ValueError, OverflowError) as error:
-        raise typer.BadParameter(str(error), param_hint="--by") from None
 
 
 def _page(report: admin_pb2.RunReport) -> Group:

@@ -33,6 +33,8 @@ class Story:
                 self._tell_round(after, known.get(past.number), past)
         if isinstance(event, ev.TimeLost):
             self._log.info("time_lost", run_name=after.terms.name, seconds=round(event.lost.total_seconds(), 3))
+        if isinstance(event, ev.ExtensionRequested):
+            self._log.info("run_extended", run_name=after.terms.name)
         if before.is_paused is not after.is_paused:
             self._log.info("run_paused" if after.is_paused else "run_resumed", run_name=after.terms.name)
         if before.state is not after.state:
@@ -103,3 +105,7 @@ class Story:
     def command_failed(self, command: Command, error: Exception) -> None:
         """Say that a command will be tried again, and what kind of error it met."""
         log_fault(self._log, "command_failed", error, command_id=command.command_id)
+
+    def watch_failed(self, error: Exception) -> None:
+        """Say that deadlines will be looked at again, and what kind of error it met."""
+        log_fault(self._log, "watch_failed", error)

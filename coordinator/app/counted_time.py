@@ -6,16 +6,30 @@ what the clock was set forward or back: in none of it could a site have answered
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from common.clock import Clock
 
-# How often the store is told until when time has counted: at most so much of it counts though nobody ran.
+# How often the store is told until when time has counted. What a crash finds after the last mark is given back.
 MARK_SECONDS = 5.0
-# A loop that comes this late was held up; what is beyond does not count.
+# A loop that comes later than this was held up; what is beyond does not count.
 LONGEST_GAP_SECONDS = 15.0
 # Clocks that are disciplined (NTP) drift and slew by less than this in a gap.
 _TOLERANCE = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Both clocks at one instant.
+
+    Attributes:
+        lost: What the time of day has moved on by since the last mark without counting; negative when it was set back.
+    """
+
+    now: datetime
+    monotonic: float
+    lost: timedelta
 
 
 class CountedTime:
@@ -27,26 +41,24 @@ class CountedTime:
         self._counted_until = clock.now()
         self._marked_at = clock.monotonic()
 
-    def resume_from(self, counted_until: datetime) -> timedelta:
-        """What has passed since an earlier life's last mark, none of which counts."""
-        return self._within_tolerance(self._clock.now() - counted_until)
+    def resume_from(self, counted_until: datetime) -> None:
+        """An earlier life marked this instant last; none of what has passed since then has counted."""
+        self._counted_until = counted_until
+        self._marked_at = self._clock.monotonic()
 
     @property
     def is_due(self) -> bool:
-        """Whether the next mark is due, because time has passed or the clock was set."""
-        return self._clock.monotonic() - self._marked_at >= MARK_SECONDS or bool(self.lost())
+        """Whether the next mark is due, because time has passed or some of it was lost."""
+        reading = self.read()
+        return reading.monotonic - self._marked_at >= MARK_SECONDS or bool(reading.lost)
 
-    def lost(self) -> timedelta:
-        """What the time of day has moved on by since the last mark without counting; negative when it was set back."""
-        ran = min(self._clock.monotonic() - self._marked_at, self._longest_gap_seconds)
-        return self._within_tolerance(self._clock.now() - self._counted_until - timedelta(seconds=ran))
+    def read(self) -> Reading:
+        """What there is to account for now."""
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        ran = timedelta(seconds=min(monotonic - self._marked_at, self._longest_gap_seconds))
+        lost = now - self._counted_until - ran
+        return Reading(now=now, monotonic=monotonic, lost=lost if abs(lost) > _TOLERANCE else timedelta())
 
-    def mark(self) -> datetime:
-        """Everything until now is accounted for; returns the instant to store."""
-        self._counted_until = self._clock.now()
-        self._marked_at = self._clock.monotonic()
-        return self._counted_until
-
-    @staticmethod
-    def _within_tolerance(lost: timedelta) -> timedelta:
-        return lost if abs(lost) > _TOLERANCE else timedelta()
+    def mark(self, reading: Reading) -> None:
+        """Everything up to ``reading`` is accounted for, and stored."""
+        self._counted_until, self._marked_at = reading.now, reading.monotonic

@@ -133,3 +133,6 @@ class RunObserver(Protocol):
 
     def command_failed(self, command: Command, error: Exception) -> None:
         """A command's work failed, and will be tried again."""
+
+    def watch_failed(self, error: Exception) -> None:
+        """Deadlines or presence could not be looked at, and will be again."""

@@ -6,7 +6,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from datetime import timedelta
 from itertools import count
 
 from common.clock import Clock
@@ -14,7 +13,7 @@ from common.errors import NotFoundError, NotNowError, Reason
 from common.ids import RunId
 from common.retry import backoff
 from common.tls import Role
-from coordinator.app.counted_time import MARK_SECONDS, CountedTime
+from coordinator.app.counted_time import MARK_SECONDS, CountedTime, Reading
 from coordinator.app.ports import RunObserver, RunStore, named
 from coordinator.app.presence import Presence
 from coordinator.domain import events as ev
@@ -88,7 +87,9 @@ class RoundDriver:
         for run in await self._store.load_runs():
             self._runs[run.run_id] = run
         counted_until = await self._store.counted_until()
-        await self._lose(timedelta() if counted_until is None else self._time.resume_from(counted_until))
+        if counted_until is not None:
+            self._time.resume_from(counted_until)
+        await self._account_time()
         for command in await self._store.pending_commands():
             self._commands.put_nowait(command)
 
@@ -140,25 +141,34 @@ class RoundDriver:
     async def account_time(self) -> None:
         """Move deadlines on by what did not count since the last time, and note until when time has counted."""
         if self._time.is_due:
-            async with self._accounting:
-                if self._time.is_due:
-                    await self._lose(self._time.lost())
+            await asyncio.shield(self._account_time())  # as in `post`
 
-    async def _lose(self, lost: timedelta) -> None:
-        """One transaction for all runs: a crash in between must not move some of them twice."""
-        event = ev.TimeLost(at=self._clock.now(), lost=lost)
+    async def _account_time(self) -> None:
+        """The mark is moved only when it is stored: what could not be stored is found lost again."""
+        async with self._accounting:
+            reading = self._time.read()
+            if reading.lost:
+                reading = await self._lose_time()
+            else:
+                await self._store.save_time_lost((), reading.now)
+            self._time.mark(reading)
+
+    async def _lose_time(self) -> Reading:
+        """Move every run, in one transaction: a crash in between must not move some of them twice."""
         async with AsyncExitStack() as writers:
             run_ids = [run.run_id for run in self.runs]
             for run_id in run_ids:
                 await writers.enter_async_context(self._writers[run_id])
-            moves = [(run, run_machine.step(run, event)[0]) for run in map(self.run_of, run_ids)] if lost else []
+            reading = self._time.read()  # no run moves from here on
+            event = ev.TimeLost(at=reading.now, lost=reading.lost)
+            moves = [(run, run_machine.step(run, event)[0]) for run in map(self.run_of, run_ids)]
             moved = [(before, after) for before, after in moves if after != before]
-            await self._store.save_time_lost([after for _, after in moved], self._time.mark())
+            await self._store.save_time_lost([after for _, after in moved], reading.now)
             self._runs |= {after.run_id: after for _, after in moved}
         for before, after in moved:
             self._observer.run_moved(before, after, event)
-        if moved:
-            self._announce()
+        self._announce()
+        return reading
 
     async def wait_for_change(self, timeout_seconds: float) -> None:
         """Return when any run has moved, or after ``timeout_seconds``."""
@@ -212,11 +222,19 @@ class RoundDriver:
 
     async def watch(self) -> None:
         """For ever: turn passed deadlines into events, and tell newly opened rounds who is there."""
+        attempt = 0
         while True:
             changed = self._changed
-            await self.account_time()
-            await self.fire_deadlines()
-            await self.observe_presence()
+            try:
+                await self.account_time()
+                await self.fire_deadlines()
+                await self.observe_presence()
+                attempt = 0
+            except Exception as error:  # a full disk, say: what was not stored is due again
+                self._observer.watch_failed(error)
+                await asyncio.sleep(backoff(attempt, RETRY_BASE_SECONDS, RETRY_CAP_SECONDS, jitter=1.0))
+                attempt += 1
+                continue
             if changed is self._changed:
                 await self.wait_for_change(self._seconds_to_next_deadline())
 

@@ -24,7 +24,7 @@ from coordinator.domain.cohort import initialise_assignment_id
 from coordinator.domain.commands import Command, CommandKind
 from coordinator.domain.evaluators import is_nobody_left, with_no
 from coordinator.domain.round_machine import RoundContext
-from coordinator.domain.run_time import step_time
+from coordinator.domain.run_time import is_due, settled, step_time
 from coordinator.domain.values import (
     AdapterFile,
     Deadline,
@@ -53,8 +53,16 @@ def step(run: Run, event: ev.RunEvent) -> Step:
             return _published(run, event), ()
         case ev.TimeLost() | ev.PauseRequested() | ev.ResumeRequested() | ev.ExtensionRequested():
             return step_time(run, event), ()
-        case ev.DeadlinePassed() | ev.PresenceObserved() if run.is_paused:
+        case ev.DeadlinePassed() if not is_due(run, event):
             return run, ()
+        case ev.PresenceObserved() if run.is_paused:
+            return run, ()
+    before = settled(run, event.at)
+    after, commands = _step(before, event)
+    return (run, ()) if after == before else (after, commands)
+
+
+def _step(run: Run, event: ev.RoundEvent | ev.FirstAdapterReceived) -> Step:
     match run.state:
         case RunState.INITIALISING:
             return _initialising(run, event)

@@ -1,7 +1,7 @@
 """The time that a run has: what does not count, what an operator adds, and when it stands still. No clock.
 
 Deadlines are instants of the coordinator's time of day. When that moves on without counting (`TimeLost`), they move on
-with it; while a run is paused they stand still, which shows when it resumes.
+with it; while a run is paused they stand still.
 """
 
 from __future__ import annotations
@@ -26,22 +26,31 @@ def step_time(run: Run, event: ev.TimeEvent) -> Run:
         case ev.PauseRequested(at=at):
             return run if run.is_paused else replace(run, paused_at=at)
         case ev.ResumeRequested(at=at):
-            return _resume(run, at)
-        case ev.ExtensionRequested(not_before=not_before):
-            return _with_deadlines(run, lambda deadline: max(deadline, not_before))
+            return replace(settled(run, at), paused_at=None)
+        case ev.ExtensionRequested(at=at, not_before=not_before):
+            return _with_deadlines(settled(run, at), lambda deadline: max(deadline, not_before))
+
+
+def settled(run: Run, at: datetime) -> Run:
+    """The run with its pause so far added to its deadlines, and counted anew from ``at``.
+
+    So a deadline that is set or extended during a pause is not moved by what had passed of it before.
+    """
+    if run.paused_at is None:
+        return run
+    held = max(timedelta(), at - run.paused_at)
+    return replace(_with_deadlines(run, lambda deadline: deadline + held), paused_at=at)
+
+
+def is_due(run: Run, event: ev.DeadlinePassed) -> bool:
+    """Whether that deadline has come by the time of the event: it may have been moved since the event was made."""
+    return any(deadline.name is event.name and deadline.at <= event.at for deadline in run.open_deadlines)
 
 
 def _lose(run: Run, lost: timedelta) -> Run:
     """The beginning of a pause moves too: what is lost in it must not count a second time when it ends."""
     moved = _with_deadlines(run, lambda deadline: deadline + lost)
     return moved if moved.paused_at is None else replace(moved, paused_at=moved.paused_at + lost)
-
-
-def _resume(run: Run, at: datetime) -> Run:
-    if run.paused_at is None:
-        return run
-    held = max(timedelta(), at - run.paused_at)
-    return replace(_with_deadlines(run, lambda deadline: deadline + held), paused_at=None)
 
 
 def _with_deadlines(run: Run, move: Move) -> Run:

@@ -45,14 +45,16 @@ class FileJournal:
         return _read(self.folder(assignment_id))
 
     def open_entries(self) -> list[Entry]:
-        """What is still to be done, oldest first; a folder without an entry is of no assignment, and removed."""
+        """What is still to be done, oldest first; what an earlier life had no time to remove is removed."""
         entries = []
         for folder in self._folders():
             entry = _read(folder)
-            if entry is None:
+            if entry is None:  # of no assignment
                 shutil.rmtree(folder)
             elif entry.state.stage.is_open:
                 entries.append(entry)
+            else:
+                _lighten(folder)
         return entries
 
     def folder(self, assignment_id: AssignmentId) -> Path:

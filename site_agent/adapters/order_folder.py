@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from common.files import write_whole
+from common.files import PARTIAL_SUFFIX, write_whole
 from site_agent.orders import (
     FAILURE,
     FAILURE_FILE,
@@ -37,8 +37,10 @@ _T = TypeVar("_T")
 
 
 def write_order(folder: Path, order: InitialiseOrder | TrainOrder | EvaluateOrder) -> None:
-    """Write ``order.json``; what an earlier trainer said of its progress is removed."""
+    """Write ``order.json``; what an earlier trainer said of its progress, or had not written whole, is removed."""
     (folder / PROGRESS_FILE).unlink(missing_ok=True)
+    for partial in folder.glob(f".*{PARTIAL_SUFFIX}"):
+        partial.unlink()
     write_whole(folder / ORDER_FILE, ORDER.dump_json(order))
 
 

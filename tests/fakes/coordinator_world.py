@@ -69,6 +69,7 @@ class RecordingObserver:
 
     moves: list[tuple[Run | None, Run, RunEvent | None]] = field(default_factory=list)
     failures: list[tuple[Command, Exception]] = field(default_factory=list)
+    watch_failures: list[Exception] = field(default_factory=list)
     aggregations: list[float] = field(default_factory=list)
 
     def run_moved(self, before: Run | None, after: Run, event: RunEvent | None) -> None:
@@ -76,6 +77,9 @@ class RecordingObserver:
 
     def command_failed(self, command: Command, error: Exception) -> None:
         self.failures.append((command, error))
+
+    def watch_failed(self, error: Exception) -> None:
+        self.watch_failures.append(error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -137,6 +137,15 @@ def test_without_a_checkpoint_it_begins_again(folder: Path, undisturbed: Life, t
     assert second.losses == undisturbed.losses
 
 
+def test_a_disk_that_takes_no_checkpoint_costs_nothing_else(
+    folder: Path, undisturbed: Life, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    life = Life(folder, checkpoint_in(tmp_path / "not there"))
+    life.train()
+    assert same(life.factors, undisturbed.factors)
+    assert "checkpoint_failed" in capsys.readouterr().err
+
+
 def test_a_checkpoint_of_another_course_means_nothing(folder: Path, undisturbed: Life, tmp_path: Path) -> None:
     killed_before(8, folder, tmp_path)
     second = Life(folder, checkpoint_in(tmp_path, key="another course"))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from coordinator.adapters.storage.run_store import SqlRunStore
+from coordinator.app import round_driver
 from coordinator.app.counted_time import LONGEST_GAP_SECONDS, MARK_SECONDS
 from coordinator.app.create_run import create
 from coordinator.domain import events as ev
 from coordinator.domain.values import DeadlineName, Run, RunState
 from tests.fakes.coordinator_values import make_terms
-from tests.fakes.coordinator_world import FakeClock, World, coordinator
+from tests.fakes.coordinator_world import HANG_SECONDS, FakeClock, World, coordinator, running
 
 
 class SetClock(FakeClock):
@@ -114,7 +117,8 @@ async def test_a_clock_that_is_disciplined_moves_nothing(world: World, clock: Se
 
 async def test_every_event_is_stepped_after_time_was_accounted_for(world: World, clock: SetClock) -> None:
     clock.advance(3600)
-    await world.post(ev.DeadlinePassed(at=clock.now(), name=DeadlineName.GRACE))
+    await world.post(ev.DeadlinePassed(at=clock.now(), name=DeadlineName.TRAIN))
+    assert world.run.state is RunState.RUNNING
     assert seconds_left(world.run, clock) == 1000 - LONGEST_GAP_SECONDS
 
 
@@ -124,6 +128,50 @@ async def test_a_run_created_after_a_stop_is_given_its_own_time(world: World, cl
     await world.driver.account_time()
     (deadline,) = world.driver.run_of(run.run_id).open_deadlines
     assert (deadline.at - clock.now()).total_seconds() == 10_000
+
+
+async def test_time_lost_that_could_not_be_stored_is_lost_all_the_same(
+    world: World, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock.advance(3600)
+    with monkeypatch.context() as broken:
+        broken.setattr(SqlRunStore, "save_time_lost", _full_disk)
+        with pytest.raises(OSError, match="full"):
+            await world.driver.account_time()
+    await world.driver.account_time()
+    assert seconds_left(world.run, clock) == 1000 - LONGEST_GAP_SECONDS
+
+
+async def _full_disk(*_: object) -> None:
+    raise OSError("the disk is full")
+
+
+async def test_a_store_that_fails_for_a_while_does_not_end_the_watch(
+    world: World, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(round_driver, "RETRY_BASE_SECONDS", 0.0)
+    with monkeypatch.context() as broken:
+        broken.setattr(SqlRunStore, "save_time_lost", _full_disk)
+        clock.advance(MARK_SECONDS)
+        async with running(world.driver.watch()), asyncio.timeout(HANG_SECONDS):
+            while len(world.observer.watch_failures) < 3:
+                await world.store.counted_until()  # the question itself lets the watch go on
+    async with running(world.driver.watch()), asyncio.timeout(HANG_SECONDS):
+        while await world.store.counted_until() != clock.now():
+            pass
+    assert world.run.state is RunState.RUNNING
+
+
+async def test_a_watch_that_is_cancelled_parts_nothing_that_is_held_from_what_is_stored(
+    world: World, clock: SetClock
+) -> None:
+    clock.advance(3600)
+    watch = asyncio.ensure_future(world.driver.account_time())
+    await asyncio.sleep(0)
+    watch.cancel()
+    await world.driver.account_time()
+    assert await world.store.load_runs() == (world.run,)
+    assert seconds_left(world.run, clock) == 1000 - LONGEST_GAP_SECONDS
 
 
 async def test_what_was_lost_is_told_once(world: World, clock: SetClock) -> None:

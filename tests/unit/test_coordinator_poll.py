@@ -173,6 +173,7 @@ async def test_a_straggler_is_told_that_its_round_closed(world: World) -> None:
     await world.training()
     wanted = world.assignment(CLARA).assignment_id
     await world.answer(ANNA, BERTA)
+    world.clock.advance(100)
     await world.post(ev.DeadlinePassed(at=world.clock.now(), name=DeadlineName.GRACE))
     assert await world.poll.wait(site_caller(CLARA), wanted) == Cancelled(
         assignment_id=wanted, reason=Reason.ROUND_CLOSED

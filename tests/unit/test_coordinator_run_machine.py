@@ -50,7 +50,7 @@ from tests.fakes.coordinator_values import (
 )
 
 ABORT = ev.AbortRequested(at=at(50))
-EVALUATE_PASSED = ev.DeadlinePassed(at=at(10_000), name=DeadlineName.EVALUATE)
+EVALUATE_PASSED = ev.DeadlinePassed(at=at(10_020), name=DeadlineName.EVALUATE)
 
 
 def gated(on_rejection: OnRejection) -> Terms:
@@ -130,7 +130,7 @@ def test_a_no_to_another_assignment_changes_nothing_while_initialising() -> None
 
 def test_without_an_evaluator_the_run_fails_at_the_deadline() -> None:
     run = after(new_run(), EVALUATE_PASSED)
-    assert (run.state, run.reason, run.ended_at) == (RunState.FAILED, Reason.EVALUATOR_ABSENT, at(10_000))
+    assert (run.state, run.reason, run.ended_at) == (RunState.FAILED, Reason.EVALUATOR_ABSENT, at(10_020))
     assert run.open_deadlines == ()
 
 

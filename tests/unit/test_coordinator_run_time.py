@@ -14,8 +14,10 @@ from tests.fakes.coordinator_values import (
     accepted,
     after,
     at,
+    candidate_ready,
     everyone_present,
     new_run,
+    published,
     selecting_run,
     training_run,
 )
@@ -28,6 +30,11 @@ def paused(run: Run, seconds: float = 10) -> Run:
 def deadline_seconds(run: Run) -> list[float]:
     """Of what the run waits for."""
     return [(deadline.at - at(0)).total_seconds() for deadline in run.open_deadlines]
+
+
+def seconds_left(run: Run, seconds: float) -> dict[DeadlineName, float]:
+    """Until each deadline of the run, at that time of the test."""
+    return {deadline.name: (deadline.at - at(seconds)).total_seconds() for deadline in run.open_deadlines}
 
 
 def test_a_paused_round_does_not_begin() -> None:
@@ -65,6 +72,35 @@ def test_a_clock_set_back_before_the_pause_began_takes_no_time_from_the_run() ->
     running = training_run()
     resumed = after(paused(running, 100), ev.ResumeRequested(at=at(50)))
     assert deadline_seconds(resumed) == deadline_seconds(running)
+
+
+def test_a_deadline_that_begins_in_a_pause_gets_its_own_time_and_no_more() -> None:
+    run = after(paused(training_run(), 10), accepted(SITES[0], seconds=500), accepted(SITES[1], seconds=500))
+    resumed = after(run, ev.ResumeRequested(at=at(600)))
+    assert seconds_left(resumed, 600) == {DeadlineName.TRAIN: 990, DeadlineName.GRACE: 100}
+
+
+def test_an_evaluation_that_begins_in_a_pause_gets_its_own_time_and_no_more() -> None:
+    run = after(paused(training_run(), 10), *(accepted(site, seconds=500) for site in SITES))
+    run = after(run, candidate_ready(run, seconds=550), ev.ResumeRequested(at=at(600)))
+    assert seconds_left(run, 600) == {DeadlineName.EVALUATE: 10_000}
+
+
+def test_an_extension_in_a_pause_gives_that_time_and_no_more() -> None:
+    extended = after(paused(training_run(), 10), ev.ExtensionRequested(at=at(36_000), not_before=at(36_000 + 7200)))
+    resumed = after(extended, ev.ResumeRequested(at=at(36_060)))
+    assert seconds_left(resumed, 36_060) == {DeadlineName.TRAIN: 7200}
+
+
+def test_a_deadline_that_was_moved_after_it_was_found_passed_does_not_pass() -> None:
+    extended = after(training_run(), ev.ExtensionRequested(at=at(1001), not_before=at(9000)))
+    assert after(extended, ev.DeadlinePassed(at=at(1001), name=DeadlineName.TRAIN)) == extended
+
+
+def test_an_event_that_means_nothing_changes_nothing_of_a_pause() -> None:
+    run = paused(training_run(), 10)
+    assert after(run, published(seconds=500)) == run
+    assert after(run, accepted(SITES[0], round_number=2, seconds=500)) == run
 
 
 def test_an_answer_that_comes_in_a_pause_is_taken() -> None:

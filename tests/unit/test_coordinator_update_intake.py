@@ -207,6 +207,7 @@ async def test_an_update_that_arrives_as_the_deadline_passes_is_too_late_and_not
 async def test_a_stragglers_update_is_told_that_the_round_is_closed(training: World) -> None:
     claim = training.claim(CLARA, training.honest_bytes(2))
     await training.answer(ANNA, BERTA)
+    training.clock.advance(100)
     await training.post(ev.DeadlinePassed(at=training.clock.now(), name=DeadlineName.GRACE))
     error = await refusal(training, CLARA, claim, no_chunks())
     assert (type(error), error.reason) == (NotNowError, Reason.ROUND_CLOSED)

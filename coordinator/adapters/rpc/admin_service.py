@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import grpc.aio
 
 from common.clock import Clock
 from common.errors import NotNowError, Reason, UnavailableError
-from common.ids import RunId, SiteName
+from common.ids import SiteName
 from common.wire import spec_to_proto, terms_from_proto, terms_to_proto
 from coordinator.adapters.rpc import reports
-from coordinator.adapters.rpc.translate import not_before, timestamp
+from coordinator.adapters.rpc.translate import time_left, timestamp
 from coordinator.app.answers import Answers
 from coordinator.app.create_run import create
 from coordinator.app.ports import RunStore, Traffic
@@ -27,8 +26,6 @@ from fedmedlora.v1 import admin_pb2, admin_pb2_grpc, registry_pb2, registry_pb2_
 Context = grpc.aio.ServicerContext[Any, Any]
 # A watcher is told of progress at least this often, and of a step at once.
 WATCH_SECONDS = 2.0
-# As long as the terms' longest deadline.
-LONGEST_EXTENSION = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,18 +75,17 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     async def AbortRun(self, request: admin_pb2.AbortRunRequest, context: Context) -> admin_pb2.AbortRunResponse:
         """See the proto."""
-        if self._use.driver.run_named(request.run).state is not RunState.ABORTED:
-            await self._use.driver.post(self._open_run(request.run), ev.AbortRequested(at=self._use.clock.now()))
+        await self._post_to_open(request.run, ev.AbortRequested(at=self._use.clock.now()))
         return admin_pb2.AbortRunResponse()
 
     async def PauseRun(self, request: admin_pb2.PauseRunRequest, context: Context) -> admin_pb2.PauseRunResponse:
         """See the proto."""
-        await self._use.driver.post(self._open_run(request.run), ev.PauseRequested(at=self._use.clock.now()))
+        await self._post_to_open(request.run, ev.PauseRequested(at=self._use.clock.now()))
         return admin_pb2.PauseRunResponse()
 
     async def ResumeRun(self, request: admin_pb2.ResumeRunRequest, context: Context) -> admin_pb2.ResumeRunResponse:
         """See the proto."""
-        await self._use.driver.post(self._open_run(request.run), ev.ResumeRequested(at=self._use.clock.now()))
+        await self._post_to_open(request.run, ev.ResumeRequested(at=self._use.clock.now()))
         return admin_pb2.ResumeRunResponse()
 
     async def ExtendDeadline(
@@ -97,8 +93,8 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.ExtendDeadlineResponse:
         """See the proto."""
         now = self._use.clock.now()
-        extension = ev.ExtensionRequested(at=now, not_before=not_before(request, now + LONGEST_EXTENSION))
-        run = await self._use.driver.post(self._open_run(request.run), extension)
+        extension = ev.ExtensionRequested(at=now, not_before=now + time_left(request))
+        run = await self._post_to_open(request.run, extension)
         return admin_pb2.ExtendDeadlineResponse(deadlines=reports.open_deadlines(run))
 
     async def ListSites(self, request: admin_pb2.ListSitesRequest, context: Context) -> admin_pb2.ListSitesResponse:
@@ -114,11 +110,14 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         ]
         return admin_pb2.ListSitesResponse(sites=sites)
 
-    def _open_run(self, id_or_name: str) -> RunId:
-        run = self._use.driver.run_named(id_or_name)
-        if not run.state.is_open:
-            raise NotNowError(Reason.RUN_ENDED, f"run {run.terms.name} has ended as {run.state}")
-        return run.run_id
+    async def _post_to_open(self, id_or_name: str, event: ev.RunEvent) -> Run:
+        """Step a run that is open, or say that it has ended, be it while the event waited."""
+        before = self._use.driver.run_named(id_or_name)
+        after = await self._use.driver.post(before.run_id, event) if before.state.is_open else before
+        is_aborted = after.state is RunState.ABORTED and isinstance(event, ev.AbortRequested)
+        if after.state.is_open or is_aborted:
+            return after
+        raise NotNowError(Reason.RUN_ENDED, f"run {after.terms.name} has ended as {after.state}")
 
     async def _report(self, run: Run, last_round: int = 0) -> admin_pb2.RunReport:
         traffic: dict[tuple[int, SiteName], Traffic] = {

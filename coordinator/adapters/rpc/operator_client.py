@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,10 @@ class OperatorClient:
         """Let a paused run go on."""
         await self._admin.ResumeRun(admin_pb2.ResumeRunRequest(run=run), timeout=CALL_SECONDS)
 
-    async def extend_deadline(self, run: str, not_before: datetime) -> list[admin_pb2.Deadline]:
-        """Let no open deadline come before ``not_before``; returns the open deadlines."""
+    async def extend_deadline(self, run: str, seconds: float) -> list[admin_pb2.Deadline]:
+        """Let no open deadline come within the next ``seconds``; returns the open deadlines."""
         request = admin_pb2.ExtendDeadlineRequest(run=run)
-        request.not_before.FromDatetime(not_before)
+        request.time_left.FromTimedelta(timedelta(seconds=seconds))
         return list((await self._admin.ExtendDeadline(request, timeout=CALL_SECONDS)).deadlines)
 
     async def list_sites(self) -> list[admin_pb2.Site]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -30,6 +30,8 @@ STAGES = {
     rounds_pb2.TRAINER_STAGE_SCORING: "scoring",
     rounds_pb2.TRAINER_STAGE_WRITING: "writing",
 }
+# As long as the longest deadline of the terms.
+LONGEST_EXTENSION_SECONDS = 30 * 86_400
 # What a site may give as its reason to decline (errors.proto, 70 to 79).
 _DECLINE_REASONS = range(70, 80)
 
@@ -41,22 +43,19 @@ def timestamp(at: datetime) -> Timestamp:
     return stamp
 
 
-def not_before(request: admin_pb2.ExtendDeadlineRequest, latest: datetime) -> datetime:
-    """The instant of ``request``, which must be ``latest`` at most.
+def time_left(request: admin_pb2.ExtendDeadlineRequest) -> timedelta:
+    """How long no open deadline shall come.
 
     Raises:
         InputInvalidError: FIELD_MISSING or FIELD_INVALID.
     """
-    if not request.HasField("not_before"):
-        raise InputInvalidError(Reason.FIELD_MISSING, "not_before: expected an instant, got none")
-    try:
-        instant = request.not_before.ToDatetime(UTC)
-    except (ValueError, OverflowError):
-        raise InputInvalidError(Reason.FIELD_INVALID, "not_before: expected an instant of the calendar") from None
-    if instant > latest:
-        message = f"not_before: expected {latest:%Y-%m-%d %H:%M:%S} UTC at most, got {instant:%Y-%m-%d %H:%M:%S}"
+    if not request.HasField("time_left"):
+        raise InputInvalidError(Reason.FIELD_MISSING, "time_left: expected a duration, got none")
+    seconds = seconds_from_proto(request.time_left, "time_left")
+    if not 0 < seconds <= LONGEST_EXTENSION_SECONDS:
+        message = f"time_left: expected above 0 and at most {LONGEST_EXTENSION_SECONDS} s, got {seconds:g} s"
         raise InputInvalidError(Reason.FIELD_INVALID, message)
-    return instant
+    return timedelta(seconds=seconds)
 
 
 def assignment_id_from(value: str) -> AssignmentId:

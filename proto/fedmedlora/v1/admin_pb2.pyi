@@ -822,22 +822,22 @@ class ExtendDeadlineRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
-    NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    TIME_LEFT_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """Required. A run's id or name."""
     @_builtins.property
-    def not_before(self) -> _timestamp_pb2.Timestamp:
-        """Required. By the coordinator's clock; at most 30 days from now."""
+    def time_left(self) -> _duration_pb2.Duration:
+        """Required. Seconds from now by the coordinator's clock; above 0, at most 30 days."""
 
     def __init__(
         self,
         *,
         run: _builtins.str = ...,
-        not_before: _timestamp_pb2.Timestamp | None = ...,
+        time_left: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["not_before", b"not_before"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time_left", b"time_left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["not_before", b"not_before", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run", "time_left", b"time_left"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

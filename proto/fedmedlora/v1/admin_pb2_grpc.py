@@ -130,8 +130,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseRun(self, request, context):
-        """Holds a run: no new round, and no new assignment, begins; its deadlines stand still. Answers to assignments that
-        agents work on are still taken.
+        """Holds a run: no assignment is handed out, so nobody begins to work on it, and its deadlines stand still. Answers of
+        agents that work already are taken, and what follows from them alone (a round that is complete is combined) is done.
         Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -147,7 +147,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExtendDeadline(self, request, context):
-        """Moves the open deadlines of a run that would come earlier to `not_before`; the others stay.
+        """Moves the open deadlines of a run that would come within the next `time_left`; the others stay.
         Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED, FIELD_MISSING, FIELD_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -57,8 +57,8 @@ class AdminServiceStub:
     Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, and with RUN_ENDED when it ended otherwise.
     """
     PauseRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PauseRunRequest, _admin_pb2.PauseRunResponse]
-    """Holds a run: no new round, and no new assignment, begins; its deadlines stand still. Answers to assignments that
-    agents work on are still taken.
+    """Holds a run: no assignment is handed out, so nobody begins to work on it, and its deadlines stand still. Answers of
+    agents that work already are taken, and what follows from them alone (a round that is complete is combined) is done.
     Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED.
     """
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ResumeRunRequest, _admin_pb2.ResumeRunResponse]
@@ -66,7 +66,7 @@ class AdminServiceStub:
     Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED.
     """
     ExtendDeadline: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ExtendDeadlineRequest, _admin_pb2.ExtendDeadlineResponse]
-    """Moves the open deadlines of a run that would come earlier to `not_before`; the others stay.
+    """Moves the open deadlines of a run that would come within the next `time_left`; the others stay.
     Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED, FIELD_MISSING, FIELD_INVALID.
     """
     ListSites: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListSitesRequest, _admin_pb2.ListSitesResponse]
@@ -103,8 +103,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, and with RUN_ENDED when it ended otherwise.
     """
     PauseRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.PauseRunRequest, _admin_pb2.PauseRunResponse]  # type: ignore[assignment]
-    """Holds a run: no new round, and no new assignment, begins; its deadlines stand still. Answers to assignments that
-    agents work on are still taken.
+    """Holds a run: no assignment is handed out, so nobody begins to work on it, and its deadlines stand still. Answers of
+    agents that work already are taken, and what follows from them alone (a round that is complete is combined) is done.
     Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED.
     """
     ResumeRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.ResumeRunRequest, _admin_pb2.ResumeRunResponse]  # type: ignore[assignment]
@@ -112,7 +112,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED.
     """
     ExtendDeadline: _aio.UnaryUnaryMultiCallable[_admin_pb2.ExtendDeadlineRequest, _admin_pb2.ExtendDeadlineResponse]  # type: ignore[assignment]
-    """Moves the open deadlines of a run that would come earlier to `not_before`; the others stay.
+    """Moves the open deadlines of a run that would come within the next `time_left`; the others stay.
     Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED, FIELD_MISSING, FIELD_INVALID.
     """
     ListSites: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListSitesRequest, _admin_pb2.ListSitesResponse]  # type: ignore[assignment]
@@ -182,8 +182,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.PauseRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.PauseRunResponse, _abc.Awaitable[_admin_pb2.PauseRunResponse]]:
-        """Holds a run: no new round, and no new assignment, begins; its deadlines stand still. Answers to assignments that
-        agents work on are still taken.
+        """Holds a run: no assignment is handed out, so nobody begins to work on it, and its deadlines stand still. Answers of
+        agents that work already are taken, and what follows from them alone (a round that is complete is combined) is done.
         Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED.
         """
 
@@ -203,7 +203,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.ExtendDeadlineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ExtendDeadlineResponse, _abc.Awaitable[_admin_pb2.ExtendDeadlineResponse]]:
-        """Moves the open deadlines of a run that would come earlier to `not_before`; the others stay.
+        """Moves the open deadlines of a run that would come within the next `time_left`; the others stay.
         Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED, FIELD_MISSING, FIELD_INVALID.
         """
 

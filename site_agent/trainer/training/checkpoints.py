@@ -7,6 +7,7 @@ its metadata. It belongs to one course of training by its key, and means nothing
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from common.files import replacing
+from common.logging import describe_error
 
 _FACTORS, _OPTIMIZER, _RANDOM = "factors.", "optimizer.", "random."
 
@@ -61,7 +63,14 @@ class CheckpointFile:
         return self._clock() - self._kept_at >= self._every_seconds
 
     def keep(self, factors: Mapping[str, nn.Parameter], optimizer: Optimizer, tally: Tally) -> None:
-        """Write down where training stands."""
+        """Write down where training stands; a disk that does not take it costs the checkpoint, not the training."""
+        self._kept_at = self._clock()
+        try:
+            self._write(factors, optimizer, tally)
+        except OSError as error:
+            sys.stderr.write(json.dumps({"event": "checkpoint_failed", **describe_error(error)}) + "\n")
+
+    def _write(self, factors: Mapping[str, nn.Parameter], optimizer: Optimizer, tally: Tally) -> None:
         tensors = {_FACTORS + name: value.detach() for name, value in factors.items()}
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"{_OPTIMIZER}{index}.{name}": value for name, value in state.items()}
@@ -69,7 +78,6 @@ class CheckpointFile:
         metadata = {"key": self._key, "tally": json.dumps(asdict(tally))}
         with replacing(self._path, mode=0o600) as file:
             file.write(save({name: value.cpu().contiguous() for name, value in tensors.items()}, metadata))
-        self._kept_at = self._clock()
 
     def restore(self, factors: Mapping[str, nn.Parameter], optimizer: Optimizer) -> Tally:
         """Put factors, optimiser and random numbers back to where they stood; a new tally if nothing fits."""
@@ -79,7 +87,8 @@ class CheckpointFile:
                 if metadata.get("key") != self._key:
                     return Tally()
                 tally = _TALLY.validate_json(metadata["tally"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+                # Copies: the file's own pages are mapped, and would hold the disk's space when it is replaced.
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
         except (FileNotFoundError, SafetensorError, KeyError, ValidationError):
             return Tally()
         with torch.no_grad():

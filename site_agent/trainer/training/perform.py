@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import assert_never
 
@@ -68,13 +70,21 @@ def _initialise(order: InitialiseOrder, base_model: Path, folder: Path) -> Initi
     return InitialiseResult(spec=spec)
 
 
-def _course_key(order: TrainOrder, course: Course, folder: Path) -> str:
-    """What a checkpoint must be of: this order, adapter and torch, and the same examples, should the notes change."""
-    parts = [ORDER.dump_json(order), file_digest(folder / ADAPTER_FILE).encode(), torch.__version__.encode()]
-    examples = hashlib.sha256()
+def _course_key(order: TrainOrder, course: Course, adapter: Path, device: torch.device) -> str:
+    """What a checkpoint must be of: these settings, adapter and examples, on this device, by this software.
+
+    Where notes and base model lie does not matter: the examples, and the digests in the order, say what they are.
+    """
+    settings = replace(
+        order, checkpoint_seconds=0.0, data_files=(), base_model=replace(order.base_model, location="", device="")
+    )
+    software = [f"{name} {version(name)}" for name in ("fedmedlora", "peft", "torch", "transformers")]
+    key = hashlib.sha256(ORDER.dump_json(settings))
+    for part in (file_digest(adapter), str(device), *software):
+        key.update(part.encode())
     for example in course.examples:
-        examples.update(repr((example.learned_from, example.ids)).encode())
-    return hashlib.sha256(b"".join([*parts, examples.digest()])).hexdigest()
+        key.update(repr((example.learned_from, example.ids)).encode())
+    return key.hexdigest()
 
 
 def _train(order: TrainOrder, base_model: Path, folder: Path, progress: ProgressFile) -> TrainResult:
@@ -108,7 +118,8 @@ def _train(order: TrainOrder, base_model: Path, folder: Path, progress: Progress
         )
 
     course = Course(examples=examples, terms=order.training, seed=order.seed + order.round_number)
-    checkpoint = CheckpointFile(folder / CHECKPOINT_FILE, _course_key(order, course, folder), order.checkpoint_seconds)
+    key = _course_key(order, course, folder / ADAPTER_FILE, device)
+    checkpoint = CheckpointFile(folder / CHECKPOINT_FILE, key, order.checkpoint_seconds)
     outcome = train(loaded, adapted, course, report, checkpoint)
     progress.report(Progress(stage=TrainerStage.WRITING, step=outcome.steps, steps=outcome.steps))
     write_adapter(folder / UPDATE_FILE, factors_of(adapted, order.uploaded), WireDtype(order.wire_dtype))

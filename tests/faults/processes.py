@@ -1,0 +1,162 @@
+"""A federation of real processes that a test kills and starts again, and what its run leaves on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from benchmarks.federation import prepare
+from common.errors import FedMedError
+from common.ids import digest_of
+from common.peft_folder import WEIGHTS_FILE
+from common.terms import BaseModelTerms, GateMetric, GateTerms, LoraTerms, RoundTerms, Terms
+from coordinator.adapters.rpc.operator_client import connect
+from demo.federation import loopback
+from demo.prepare import Prepared
+from tests.faults.steps import COORDINATOR, Step
+
+ROOT = Path(__file__).parents[2]
+SITES = ("site-1", "site-2")
+POLL_SECONDS = 0.005
+# A run that does not come to its end in so long hangs.
+HANG_SECONDS = 600.0
+
+
+def make_terms(rounds: int) -> Terms:
+    """A small adapter; every site is needed in each round, so that its outcome is one and the same."""
+    digest = digest_of(b"no base model")
+    base_model = BaseModelTerms(
+        name="none", weights_digest=digest, tokenizer_digest=digest, chat_template_digest=digest
+    )
+    return Terms(
+        name="faults",
+        base_model=base_model,
+        lora=LoraTerms(lora_rank=1, lora_alpha=2),
+        rounds=RoundTerms(count=rounds, quorum=len(SITES), sites=SITES),
+        gate=GateTerms(metric=GateMetric.LOSS),
+    )
+
+
+@dataclass(slots=True)
+class Log:
+    """What a process says, over all its lives."""
+
+    path: Path
+    read_to: int = 0
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    def new_lines(self) -> list[dict[str, Any]]:
+        """The whole lines since the last call."""
+        with self.path.open("rb") as file:
+            file.seek(self.read_to)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        self.read_to += len(whole)
+        new = [json.loads(line) for line in whole.splitlines() if line.startswith(b"{")]
+        self.lines += new
+        return new
+
+
+class Federation:
+    """A coordinator, sites and an evaluator as processes on loopback."""
+
+    def __init__(self, folder: Path, terms: Terms) -> None:
+        self.folder = folder
+        trainer = [sys.executable, "-m", "tests.faults.counting_trainer", "smollm2-135m"]
+        addresses = loopback(len(SITES) + 1)
+        self._address = addresses.coordinator
+        self.prepared: Prepared = prepare(folder, terms, addresses, trainer)
+        self.arguments: Mapping[str, Sequence[str]] = {
+            COORDINATOR: ("coordinator", "serve", "--config", str(self.prepared.coordinator_config)),
+            **{
+                name: ("site_agent", "run", "--config", str(config))
+                for name, config in self.prepared.agent_configs.items()
+            },
+        }
+        self.logs = {name: Log(folder / f"{name}.log") for name in self.arguments}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        """Start every process."""
+        for name in self.arguments:
+            self.start(name)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End every process."""
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+
+    def create_run(self) -> None:
+        """Create the run as an operator does: again, if no answer comes."""
+        ends_at = time.monotonic() + HANG_SECONDS
+        while time.monotonic() < ends_at:
+            with suppress(FedMedError):
+                return asyncio.run(self._create())
+            time.sleep(0.1)
+        raise AssertionError(f"the run cannot be created; the logs are in {self.folder}")
+
+    async def _create(self) -> None:
+        async with connect(self._address, self.prepared.operator_identity) as client:
+            await client.create_run(self.prepared.terms)
+
+    def start(self, name: str) -> None:
+        """Start a process, or start it again; an operator does no more than that."""
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'proto'}"}
+        with self.logs[name].path.open("ab") as output:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", *self.arguments[name]], stdout=output, stderr=output, env=environment
+            )
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, and start it again at once."""
+        self.processes[name].kill()
+        self.processes[name].wait()
+        self.start(name)
+
+    def follow(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What every process says, as it says it, until the run has ended."""
+        ends_at = time.monotonic() + HANG_SECONDS
+        while time.monotonic() < ends_at:
+            for name, log in self.logs.items():
+                for line in log.new_lines():
+                    yield name, line
+                    if line["event"] == "run_state" and line["run_state"] in ("completed", "failed", "aborted"):
+                        assert line["run_state"] == "completed", f"the run {line['run_state']}: {line.get('reason')}"
+                        return
+            time.sleep(POLL_SECONDS)
+        raise AssertionError(f"the run hangs; its logs are in {self.folder}")
+
+    def published(self) -> dict[str, str]:
+        """The digest of every published adapter, by version."""
+        registry = self.prepared.state / "registry" / self.prepared.terms.name
+        files = sorted(registry.glob(f"v*/{WEIGHTS_FILE}"))
+        return {path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    def done_twice(self) -> list[str]:
+        """Assignments for which a trainer was started though its result was there already."""
+        notes = (self.folder / "agents").glob("*/state/trainer_starts")
+        return [line for note in notes for line in note.read_text().splitlines() if line.endswith(" True")]
+
+
+def is_step(step: Step, process: str, line: Mapping[str, Any]) -> bool:
+    """Whether the line, of ``process``, is the step."""
+    return (
+        step.process == process
+        and line["event"] == step.event
+        and all(line.get(name) == value for name, value in step.fields.items())
+    )
