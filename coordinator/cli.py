@@ -87,13 +87,16 @@ def check_config(config: ConfigFile) -> None:
 
 
 @app.command()
-def serve(config: ConfigFile) -> None:
+def serve(
+    config: ConfigFile,
+    standby: Annotated[bool, typer.Option("--standby", help="wait while another coordinator holds the store")] = False,
+) -> None:
     """Run the coordinator until SIGTERM."""
     from coordinator.wiring import serve as run_coordinator
 
     loaded = load_toml(config, CoordinatorConfig)
     configure_logging(loaded.log.level)
-    asyncio.run(run_coordinator(loaded))
+    asyncio.run(run_coordinator(loaded, standby=standby))
 
 
 @app.command()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import ExitStack
+from pathlib import Path
 
 from cryptography import x509
 
 from common.clock import SystemClock
+from common.errors import NotNowError
 from common.logging import get_logger
 from common.tls import caller_from_certificate, load_identity
 from coordinator.adapters.metrics import CoordinatorMetrics, Snapshot, serve_metrics
@@ -32,17 +35,33 @@ from coordinator.config import CoordinatorConfig
 
 # How long open rpcs may take to finish after SIGTERM; polls answer at once.
 SHUTDOWN_GRACE_SECONDS = 2.0
+# How soon a waiting coordinator notices that the store is free.
+STANDBY_SECONDS = 0.5
 
 
-async def serve(config: CoordinatorConfig) -> None:
-    """Run the coordinator until SIGTERM or SIGINT.
+async def serve(config: CoordinatorConfig, *, standby: bool = False) -> None:
+    """Run the coordinator until SIGTERM or SIGINT; with ``standby``, wait until no other one holds the store.
 
     Raises:
         FedMedError: the configuration names something that is not there, or another coordinator holds the store.
     """
-    state = config.coordinator.state_folder
-    with exclusive(state):
+    with ExitStack() as stack:
+        await _hold_store(config.coordinator.state_folder, stack, standby=standby)
         await _serve(config)
+
+
+async def _hold_store(state: Path, stack: ExitStack, *, standby: bool) -> None:
+    is_told = False
+    while True:
+        try:
+            return stack.enter_context(exclusive(state))
+        except NotNowError:
+            if not standby:
+                raise
+        if not is_told:
+            get_logger("coordinator").info("coordinator_waits")
+            is_told = True
+        await asyncio.sleep(STANDBY_SECONDS)
 
 
 async def _serve(config: CoordinatorConfig) -> None:
