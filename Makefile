@@ -46,6 +46,10 @@ test: $(SETUP_STAMP) $(BASE_MODEL)/config.json ## run the tests [ARGS=for-pytest
 faults: $(SETUP_STAMP) ## the fault tests in their long form: every place to die
 	@FEDMED_CRASHES=all python -m pytest -rs tests/faults $(ARGS)
 
+.PHONY: soak
+soak: $(SETUP_STAMP) ## kill processes of a federation at random for MINUTES=, and compare what it publishes [SEED=]
+	@python -m tests.faults.soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
+
 .PHONY: check
 check: $(SETUP_STAMP) ## format, lint, types, imports, proto, generated code, shipped configuration
 	ruff format --check .

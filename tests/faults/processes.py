@@ -9,9 +9,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +24,7 @@ from common.terms import BaseModelTerms, GateMetric, GateTerms, LoraTerms, Round
 from coordinator.adapters.rpc.operator_client import connect
 from demo.federation import loopback
 from demo.prepare import Prepared
+from tests.faults.proxy import Link, Proxy
 from tests.faults.steps import COORDINATOR, Step
 
 ROOT = Path(__file__).parents[2]
@@ -33,8 +34,8 @@ POLL_SECONDS = 0.005
 HANG_SECONDS = 600.0
 
 
-def make_terms(rounds: int) -> Terms:
-    """A small adapter; every site is needed in each round, so that its outcome is one and the same."""
+def make_terms(rounds: int, lora_rank: int = 1) -> Terms:
+    """A small adapter (0.63 MB at rank 1); every site is needed in each round, so that it can end in one way only."""
     digest = digest_of(b"no base model")
     base_model = BaseModelTerms(
         name="none", weights_digest=digest, tokenizer_digest=digest, chat_template_digest=digest
@@ -42,7 +43,7 @@ def make_terms(rounds: int) -> Terms:
     return Terms(
         name="faults",
         base_model=base_model,
-        lora=LoraTerms(lora_rank=1, lora_alpha=2),
+        lora=LoraTerms(lora_rank=lora_rank, lora_alpha=2),
         rounds=RoundTerms(count=rounds, quorum=len(SITES), sites=SITES),
         gate=GateTerms(metric=GateMetric.LOSS),
     )
@@ -69,13 +70,16 @@ class Log:
 
 
 class Federation:
-    """A coordinator, sites and an evaluator as processes on loopback."""
+    """A coordinator, sites and an evaluator as processes on loopback; agents dial over ``link``, if there is one."""
 
-    def __init__(self, folder: Path, terms: Terms) -> None:
+    def __init__(self, folder: Path, terms: Terms, link: Link | None = None) -> None:
         self.folder = folder
         trainer = [sys.executable, "-m", "tests.faults.counting_trainer", "smollm2-135m"]
         addresses = loopback(len(SITES) + 1)
         self._address = addresses.coordinator
+        self.proxy = None if link is None else Proxy(int(self._address.rpartition(":")[2]), link)
+        if self.proxy is not None:
+            addresses = replace(addresses, coordinator=f"localhost:{self.proxy.port}")
         self.prepared: Prepared = prepare(folder, terms, addresses, trainer)
         self.arguments: Mapping[str, Sequence[str]] = {
             COORDINATOR: ("coordinator", "serve", "--config", str(self.prepared.coordinator_config)),
@@ -86,9 +90,12 @@ class Federation:
         }
         self.logs = {name: Log(folder / f"{name}.log") for name in self.arguments}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         """Start every process."""
+        if self.proxy is not None:
+            self._stack.enter_context(self.proxy)
         for name in self.arguments:
             self.start(name)
         return self
@@ -100,6 +107,7 @@ class Federation:
         for process in self.processes.values():
             process.kill()
             process.wait()
+        self._stack.close()
 
     def create_run(self) -> None:
         """Create the run as an operator does: again, if no answer comes."""
@@ -128,8 +136,8 @@ class Federation:
         self.processes[name].wait()
         self.start(name)
 
-    def follow(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """What every process says, as it says it, until the run has ended."""
+    def follow(self, meanwhile: Callable[[], None] = lambda: None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What every process says, as it says it, until the run has ended; ``meanwhile`` is called all the time."""
         ends_at = time.monotonic() + HANG_SECONDS
         while time.monotonic() < ends_at:
             for name, log in self.logs.items():
@@ -138,8 +146,16 @@ class Federation:
                     if line["event"] == "run_state" and line["run_state"] in ("completed", "failed", "aborted"):
                         assert line["run_state"] == "completed", f"the run {line['run_state']}: {line.get('reason')}"
                         return
+            meanwhile()
             time.sleep(POLL_SECONDS)
         raise AssertionError(f"the run hangs; its logs are in {self.folder}")
+
+    def run(self, meanwhile: Callable[[], None] = lambda: None) -> dict[str, str]:
+        """Create the run and follow it to its end; what it has published."""
+        self.create_run()
+        for _ in self.follow(meanwhile):
+            pass
+        return self.published()
 
     def published(self) -> dict[str, str]:
         """The digest of every published adapter, by version."""

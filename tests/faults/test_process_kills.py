@@ -23,10 +23,7 @@ ROUNDS = len(IN_A_ROUND) + 1
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the run publishes when nobody is killed."""
     with Federation(tmp_path_factory.mktemp("undisturbed"), make_terms(ROUNDS)) as federation:
-        federation.create_run()
-        for _ in federation.follow():
-            pass
-        return federation.published()
+        return federation.run()
 
 
 def test_a_run_in_which_every_step_kills_somebody_ends_as_if_nobody_had_been_killed(

@@ -1,0 +1,101 @@
+"""Kills processes of real federations at random for as long as asked, and compares what they publish. ``make soak``.
+
+A campaign is one run: at random moments, one of its processes gets SIGKILL and is started again at once. Its seed is
+printed; which instruction a kill falls on is for the machine to say: a seed repeats the choices, not the instants.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.faults.processes import Federation, make_terms
+
+ROUNDS = 8
+# Between two kills on average: a process needs about as long to start, so that most of them die at work.
+MEAN_SECONDS = 2.0
+
+
+class RandomKills:
+    """Kills a random process of ``federation`` at random moments, drawn from ``seed``."""
+
+    def __init__(self, federation: Federation, seed: int) -> None:
+        self.kills: Counter[str] = Counter()
+        self._federation = federation
+        self._random = random.Random(seed)
+        self._names = sorted(federation.arguments)
+        self._next_at = time.monotonic() + self._random.expovariate(1 / MEAN_SECONDS)
+
+    def __call__(self) -> None:
+        """Kill, if it is time."""
+        if time.monotonic() < self._next_at:
+            return
+        name = self._random.choice(self._names)
+        self._federation.kill(name)
+        self.kills[name] += 1
+        self._next_at = time.monotonic() + self._random.expovariate(1 / MEAN_SECONDS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Campaign:
+    """One run with random kills: how many of whom, and what differs from the undisturbed one."""
+
+    seed: int
+    kills: dict[str, int]
+    versions: int
+    differing: list[str]
+    done_twice: list[str]
+    seconds: float
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether it ended otherwise than undisturbed."""
+        return bool(self.differing or self.done_twice)
+
+
+def campaign(folder: Path, seed: int, wanted: dict[str, str]) -> Campaign:
+    """Run one."""
+    began = time.monotonic()
+    with Federation(folder, make_terms(ROUNDS)) as federation:
+        kills = RandomKills(federation, seed)
+        published = federation.run(kills)
+        return Campaign(
+            seed=seed,
+            kills=dict(kills.kills),
+            versions=len(published),
+            differing=sorted(version for version in wanted if published.get(version) != wanted[version]),
+            done_twice=federation.done_twice(),
+            seconds=round(time.monotonic() - began, 1),
+        )
+
+
+def main() -> int:
+    """Run campaigns until the time is over; exit code 1 when any of them ended otherwise than undisturbed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=1, help="of the first campaign; the next ones count on")
+    given = parser.parse_args()
+    ends_at = time.monotonic() + 60 * given.minutes
+    results: list[Campaign] = []
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        with Federation(Path(name) / "undisturbed", make_terms(ROUNDS)) as federation:
+            wanted = federation.run()
+        while time.monotonic() < ends_at:
+            seed = given.seed + len(results)
+            results.append(campaign(Path(name) / f"seed-{seed}", seed, wanted))
+            print(json.dumps(asdict(results[-1])), flush=True)
+    total = sum((Counter(result.kills) for result in results), Counter[str]())
+    bad = [result.seed for result in results if result.is_bad]
+    print(json.dumps({"campaigns": len(results), "kills": dict(total), "all": total.total(), "bad_seeds": bad}))
+    return int(bool(bad))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
