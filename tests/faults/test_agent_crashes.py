@@ -1,0 +1,182 @@
+"""An agent that dies at any change of its disk, and around any message, gives the same answer once, trained once.
+
+One process plays the agent's lives over its real journal, order folder, download and upload; the coordinator and the
+trainer are played, and outlive it. The trainer's own changes are places to die too: it dies with its agent.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from common.adapter import WireDtype
+from common.errors import Reason
+from common.files import write_whole
+from common.ids import AssignmentId, Digest, digest_of
+from common.weights_io import write_weights
+from site_agent.adapters.journal import FileJournal
+from site_agent.adapters.metrics import AgentMetrics
+from site_agent.adapters.order_folder import read_outcome, write_order
+from site_agent.adapters.update_file import describe_file
+from site_agent.app.answers import EvaluationScores, ReportedProgress, UploadHeader, UploadOffset
+from site_agent.app.ordering import LocalSettings
+from site_agent.app.parts import Parts
+from site_agent.app.perform_assignment import perform_assignment
+from site_agent.app.ports import Entry, Order, ProgressRelay, Result
+from site_agent.app.retrying import Patience
+from site_agent.domain.assignment import Assignment
+from site_agent.domain.assignment_machine import AssignmentState, Stage
+from site_agent.orders import RESULT, RESULT_FILE, UPDATE_FILE, Failure
+from tests.fakes.crashes import Fuse, Killed
+from tests.fakes.site_scene import ADAPTER, TRAINED, assignment_of
+from tests.fakes.site_values import EVERY_KIND, make_spec
+
+PIECE_BYTES = 100
+WEIGHTS = {tensor.name: np.full(tensor.shape, 0.5, np.float32) for tensor in make_spec().tensors}
+
+
+@dataclass(slots=True, kw_only=True)
+class PlayedCoordinator:
+    """Keeps what arrives of an upload, and how often it accepted one."""
+
+    fuse: Fuse = field(default_factory=Fuse)
+    arrived: bytes = b""
+    accepted: list[Digest] = field(default_factory=list)
+
+    async def await_assignment(self, current: AssignmentId | None) -> None:
+        raise AssertionError("no poll is expected")
+
+    async def decline(self, assignment_id: AssignmentId, reason: Reason) -> None:
+        raise AssertionError(f"no decline is expected, got {reason}")
+
+    async def report_evaluation(self, assignment_id: AssignmentId, scores: EvaluationScores) -> None:
+        raise AssertionError("no evaluation is expected")
+
+    async def report_progress(self, assignment_id: AssignmentId, progress: ReportedProgress) -> None:
+        self.fuse.burn()
+
+    async def download(self, digest: Digest, offset: int) -> AsyncGenerator[bytes, None]:
+        for start in range(offset, len(ADAPTER), PIECE_BYTES):
+            self.fuse.burn()
+            yield ADAPTER[start : start + PIECE_BYTES]
+
+    async def upload_offset(self, assignment_id: AssignmentId, digest: Digest) -> UploadOffset:
+        self.fuse.burn()
+        return UploadOffset(offset=len(self.arrived), is_accepted=digest in self.accepted)
+
+    async def upload(self, header: UploadHeader, path: Path, offset: int) -> None:
+        content = path.read_bytes()  # noqa: ASYNC240 - a few hundred bytes
+        assert offset == len(self.arrived), "it goes on where it was"
+        for start in range(offset, len(content), PIECE_BYTES):
+            self.fuse.burn()
+            self.arrived += content[start : start + PIECE_BYTES]
+        assert digest_of(self.arrived) == header.digest
+        self.accepted.append(header.digest)
+        self.fuse.burn()  # the acknowledgement is lost
+
+
+@dataclass(slots=True, kw_only=True)
+class PlayedTrainer:
+    """Writes the update and the result as the child process does; counts how often it began and ended."""
+
+    starts: int = 0
+    ends: int = 0
+
+    async def perform(self, folder: Path, order: Order, relay: ProgressRelay) -> Result | Failure:
+        outcome = read_outcome(folder)
+        if outcome is not None:
+            return outcome
+        write_order(folder, order)
+        self.starts += 1
+        write_weights(folder / UPDATE_FILE, WEIGHTS, WireDtype.BF16)
+        write_whole(folder / RESULT_FILE, RESULT.dump_json(TRAINED))
+        self.ends += 1
+        return TRAINED
+
+    def outcome(self, folder: Path) -> Result | Failure | None:
+        return read_outcome(folder)
+
+
+@dataclass(slots=True, kw_only=True)
+class World:
+    """Everything that outlives an agent."""
+
+    folder: Path
+    coordinator: PlayedCoordinator = field(default_factory=PlayedCoordinator)
+    trainer: PlayedTrainer = field(default_factory=PlayedTrainer)
+    assignment: Assignment = field(default_factory=assignment_of)
+
+    async def live(self, fuse: Fuse) -> bool:
+        """One life of an agent that was handed the assignment; whether it came to its end."""
+        self.coordinator.fuse = fuse
+        with fuse.burning():
+            try:
+                await self._work()
+            except Killed:
+                return False
+        return True
+
+    async def _work(self) -> None:
+        parts = Parts(
+            coordinator=self.coordinator,
+            trainer=self.trainer,
+            journal=FileJournal(self.folder),
+            describe_file=describe_file,
+            observer=AgentMetrics(certificate_expires_at=0.0),
+            policy=EVERY_KIND,
+            local=LocalSettings(
+                base_model_location="/model", device="cpu", threads=1, train_files=("/notes",), validation_files=()
+            ),
+            patience=Patience(jitter=lambda: 0.0),
+        )
+        opened = parts.journal.open_entries()
+        if not opened and parts.journal.find(self.assignment.assignment_id) is None:
+            opened = [Entry(assignment=self.assignment, state=AssignmentState())]
+            parts.record(opened[0])
+        for entry in opened:
+            await perform_assignment(entry, parts)
+
+    def check(self, what: str) -> None:
+        """The assignment is done, once, and nothing heavy is left of it."""
+        journal = FileJournal(self.folder)
+        entry = journal.find(self.assignment.assignment_id)
+        assert entry is not None, what
+        assert entry.state.stage is Stage.DONE, what
+        assert len(self.coordinator.accepted) == 1, what
+        assert self.trainer.ends <= 1, f"{what}: what was trained was trained again"
+        assert journal.open_entries() == [], what
+        left = {path.name for path in journal.folder(self.assignment.assignment_id).iterdir()}
+        assert left == {"assignment.json"}, what
+
+
+async def places(folder: Path) -> int:
+    """How many there are to die at."""
+    world, fuse = World(folder=folder), Fuse()
+    assert await world.live(fuse)
+    world.check("undisturbed")
+    return fuse.count
+
+
+async def test_an_agent_that_dies_once_anywhere_gives_its_answer_once(tmp_path: Path) -> None:
+    count = await places(tmp_path / "undisturbed")
+    assert count > 50
+    for place in range(1, count + 1):
+        world = World(folder=tmp_path / f"dies-at-{place}")
+        assert not await world.live(Fuse(place)), f"place {place} of {count} was never reached"
+        assert await world.live(Fuse())
+        world.check(f"killed at place {place} of {count}")
+
+
+async def test_an_agent_that_dies_again_and_again_gives_its_answer_once(tmp_path: Path) -> None:
+    count = await places(tmp_path / "undisturbed")
+    for seed in range(100):
+        world, dies = World(folder=tmp_path / f"seed-{seed}"), random.Random(seed)
+        lives = 1
+        while not await world.live(Fuse(dies.randint(15, count))):
+            lives += 1
+            assert lives < 1000, f"seed {seed}: it gets nowhere"
+        world.check(f"seed {seed}, {lives} lives")
