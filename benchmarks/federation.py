@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.shapes import SHAPES, adapter_spec
+from benchmarks.usage import Usage, UsageWatch
 from common.adapter import WireDtype
 from common.ids import digest_of
 from common.terms import BaseModelTerms, GateMetric, GateTerms, LoraTerms, RoundTerms, Terms
@@ -23,10 +24,12 @@ from fedmedlora.v1 import admin_pb2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyntheticRun:
-    """A run that has completed, and how many parameters its adapter has."""
+    """A run that has completed, how many parameters its adapter has, and what it took of the coordinator and a site."""
 
     run: admin_pb2.RunReport
     parameters: int
+    coordinator: Usage
+    site: Usage
 
 
 def synthetic_federation(folder: Path, shape: str, lora: LoraTerms, *, sites: int, rounds: int) -> SyntheticRun:
@@ -38,10 +41,14 @@ def synthetic_federation(folder: Path, shape: str, lora: LoraTerms, *, sites: in
     names = [f"site-{number}" for number in range(1, sites + 1)]
     addresses = loopback(sites + 1)
     prepared = prepare(folder, _terms(lora, names, rounds), addresses, trainer_of(shape))
-    with process_group(folder / "logs") as group:
+    with (
+        process_group(folder / "logs") as group,
+        UsageWatch(lambda: group.pid_of("coordinator")) as coordinator,
+        UsageWatch(lambda: group.pid_of(names[0])) as site,
+    ):
         run = run_prepared(prepared, addresses, group, Console(file=sys.stderr, quiet=True))
     parameters = adapter_spec(SHAPES[shape], lora, WireDtype.BF16).parameters
-    return SyntheticRun(run=run, parameters=parameters)
+    return SyntheticRun(run=run, parameters=parameters, coordinator=coordinator.last, site=site.last)
 
 
 def _terms(lora: LoraTerms, sites: list[str], rounds: int) -> Terms:

@@ -49,6 +49,11 @@ class ProcessGroup:
         codes = {name: process.poll() for name, process in self._running.items()}
         return {name: code for name, code in codes.items() if code is not None}
 
+    def pid_of(self, name: str) -> int | None:
+        """The process id of ``name``, when it was started and not stopped."""
+        process = self._running.get(name)
+        return None if process is None else process.pid
+
     def log_of(self, name: str) -> Path:
         """Where the output of ``name`` goes."""
         return self._log_folder / f"{name}.log"
