@@ -19,6 +19,7 @@ from common.errors import FedMedError  # noqa: E402
 from common.logging import configure_logging  # noqa: E402
 from common.tls import Role  # noqa: E402
 from coordinator import cli_runs  # noqa: E402
+from coordinator.adapters.malloc import bound_arenas  # noqa: E402
 from coordinator.adapters.pki.ca import create_ca, issue  # noqa: E402
 from coordinator.adapters.rpc.operator_client import connect  # noqa: E402
 from coordinator.config import CoordinatorConfig  # noqa: E402
@@ -94,6 +95,7 @@ def serve(
     """Run the coordinator until SIGTERM."""
     from coordinator.wiring import serve as run_coordinator
 
+    bound_arenas()
     loaded = load_toml(config, CoordinatorConfig)
     configure_logging(loaded.log.level)
     asyncio.run(run_coordinator(loaded, standby=standby))
