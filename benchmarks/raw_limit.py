@@ -80,7 +80,7 @@ def _tell(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-class _Server(grpc.GenericRpcHandler):
+class _RawStreams(grpc.GenericRpcHandler):
     """Serves the file to everyone, and writes what everyone sends."""
 
     def __init__(self, folder: Path) -> None:
@@ -132,7 +132,7 @@ def _keep(file: Any, digest: Any, content: bytes) -> None:
 
 async def _serve(folder: Path) -> None:
     server = grpc.aio.server(options=SERVER_OPTIONS)
-    server.add_generic_rpc_handlers((_Server(folder),))
+    server.add_generic_rpc_handlers((_RawStreams(folder),))
     port = server.add_secure_port("127.0.0.1:0", server_credentials(load_identity(folder / "server")))
     await server.start()
     print(port, flush=True)
