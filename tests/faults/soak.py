@@ -16,7 +16,11 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.faults.processes import Federation, make_terms
+from common.tls import harden_tls
+
+harden_tls()  # before anything imports grpc: TLS 1.3 only
+
+from tests.faults.processes import Federation, make_terms  # noqa: E402
 
 ROUNDS = 8
 # Between two kills on average: a process needs about as long to start, so that most of them die at work.
