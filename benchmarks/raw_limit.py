@@ -50,6 +50,7 @@ def raw_seconds(clients: int, size_bytes: int) -> float:
         (folder / "adapter").write_bytes(os.urandom(size_bytes))
         server = _start(stack, "serve", str(folder))
         port = _says(server)
+        assert port, "the server did not start"
         started = [_start(stack, "call", str(folder), port, str(number)) for number in range(clients)]
         for client in started:
             _says(client)
@@ -57,7 +58,7 @@ def raw_seconds(clients: int, size_bytes: int) -> float:
         for client in started:
             _tell(client)
         for client in started:
-            assert client.wait() == 0
+            assert _says(client) == "done"
         return time.monotonic() - began
 
 
@@ -153,6 +154,7 @@ async def _call(folder: Path, port: str, number: str) -> None:
                 await asyncio.to_thread(_keep, file, digest, content)
         send: Any = channel.stream_unary(_SEND)
         await send(_chunks(fetched))
+        print("done", flush=True)
 
 
 if __name__ == "__main__":

@@ -93,12 +93,12 @@ def serve(
     standby: Annotated[bool, typer.Option("--standby", help="wait while another coordinator holds the store")] = False,
 ) -> None:
     """Run the coordinator until SIGTERM."""
+    bound_arenas()
     from coordinator.wiring import serve as run_coordinator
 
-    bound_arenas()
     loaded = load_toml(config, CoordinatorConfig)
     configure_logging(loaded.log.level)
-    asyncio.run(run_coordinator(loaded, standby=standby))
+    run_coordinator(loaded, standby=standby)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -42,8 +43,8 @@ def _ask(address: str, identity: Path, work: Callable[[OperatorClient], Coroutin
 
 def _seconds(text: str) -> float:
     try:
-        return parse_seconds(text)
-    except ValueError as error:
+        return timedelta(seconds=parse_seconds(text)).total_seconds()
+    except (ValueError, OverflowError) as error:
         raise typer.BadParameter(str(error)) from None
 
 
@@ -122,7 +123,7 @@ def extend(
 ) -> None:
     """Give a run more time."""
     deadlines = _ask(coordinator, identity, lambda client: client.extend_deadline(run, by))
-    typer.echo("\n".join(map(cli_text.deadline, deadlines)) or f"run {run} waits for no deadline now")
+    typer.echo("\n".join(map(cli_text.deadline, deadlines)) or f"run {run} is paused, or waits for no deadline now")
 
 
 @sites.command("list")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import ExitStack
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from cryptography import x509
@@ -12,7 +15,7 @@ from cryptography import x509
 from common.clock import SystemClock
 from common.errors import NotNowError
 from common.logging import get_logger
-from common.tls import caller_from_certificate, load_identity
+from common.tls import Identity, caller_from_certificate, load_identity
 from coordinator.adapters.metrics import CoordinatorMetrics, Snapshot, serve_metrics
 from coordinator.adapters.rpc.admin_service import AdminServicer, AdminUseCases, RegistryServicer
 from coordinator.adapters.rpc.interceptor import GuardInterceptor
@@ -39,34 +42,39 @@ SHUTDOWN_GRACE_SECONDS = 2.0
 STANDBY_SECONDS = 0.5
 
 
-async def serve(config: CoordinatorConfig, *, standby: bool = False) -> None:
+def serve(config: CoordinatorConfig, *, standby: bool = False) -> None:
     """Run the coordinator until SIGTERM or SIGINT; with ``standby``, wait until no other one holds the store.
 
     Raises:
         FedMedError: the configuration names something that is not there, or another coordinator holds the store.
     """
-    with ExitStack() as stack:
-        await _hold_store(config.coordinator.state_folder, stack, standby=standby)
-        await _serve(config)
-
-
-async def _hold_store(state: Path, stack: ExitStack, *, standby: bool) -> None:
-    is_told = False
-    while True:
-        try:
-            return stack.enter_context(exclusive(state))
-        except NotNowError:
-            if not standby:
-                raise
-        if not is_told:
-            get_logger("coordinator").info("coordinator_waits")
-            is_told = True
-        await asyncio.sleep(STANDBY_SECONDS)
-
-
-async def _serve(config: CoordinatorConfig) -> None:
-    state, clock, log = config.coordinator.state_folder, SystemClock(), get_logger("coordinator")
     identity = load_identity(config.identity.folder)
+    with _held(config.coordinator.state_folder, standby=standby):
+        # The loop's end waits for its threads: whatever they still write, they write before the store is let go.
+        asyncio.run(_serve(config, identity))
+
+
+@contextmanager
+def _held(state: Path, *, standby: bool) -> Iterator[None]:
+    with ExitStack() as stack:
+        is_told = False
+        while True:
+            try:
+                stack.enter_context(exclusive(state))
+                break
+            except NotNowError:
+                if not standby:
+                    raise
+            if not is_told:
+                signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the first process of a container has no default
+                get_logger("coordinator").info("coordinator_waits")
+                is_told = True
+            time.sleep(STANDBY_SECONDS)
+        yield
+
+
+async def _serve(config: CoordinatorConfig, identity: Identity) -> None:
+    state, clock, log = config.coordinator.state_folder, SystemClock(), get_logger("coordinator")
     consortium = caller_from_certificate(identity.certificate_pem).consortium
     metrics = CoordinatorMetrics()
     store, blobs = SqlRunStore(open_engine(state)), BlobFolder(state)

@@ -232,7 +232,8 @@ class RoundDriver:
                 attempt = 0
             except Exception as error:  # a full disk, say: what was not stored is due again
                 self._observer.watch_failed(error)
-                await asyncio.sleep(backoff(attempt, RETRY_BASE_SECONDS, RETRY_CAP_SECONDS, jitter=1.0))
+                # No longer than between two marks: time in which this fails is no time in which nobody ran.
+                await asyncio.sleep(backoff(attempt, RETRY_BASE_SECONDS, MARK_SECONDS, jitter=1.0))
                 attempt += 1
                 continue
             if changed is self._changed:
@@ -240,11 +241,16 @@ class RoundDriver:
 
     async def fire_deadlines(self) -> None:
         """Turn deadlines that have come into events."""
+        failures = []
         for run in self.runs:
             now = self._clock.now()
-            for deadline in run.open_deadlines:
-                if deadline.at <= now:
+            for deadline in (deadline for deadline in run.open_deadlines if deadline.at <= now):
+                try:
                     await self.post(run.run_id, ev.DeadlinePassed(at=now, name=deadline.name))
+                except Exception as error:  # one run's trouble is not another's
+                    failures.append(error)
+        if failures:
+            raise failures[0]
 
     def _seconds_to_next_deadline(self) -> float:
         deadlines = [deadline.at for run in self.runs for deadline in run.open_deadlines]

@@ -38,8 +38,9 @@ def settled(run: Run, at: datetime) -> Run:
     """
     if run.paused_at is None:
         return run
-    held = max(timedelta(), at - run.paused_at)
-    return replace(_with_deadlines(run, lambda deadline: deadline + held), paused_at=at)
+    until = max(at, run.paused_at)  # events may be stepped in another order than they were made in
+    held = until - run.paused_at
+    return replace(_with_deadlines(run, lambda deadline: deadline + held), paused_at=until)
 
 
 def is_due(run: Run, event: ev.DeadlinePassed) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -80,5 +81,6 @@ class ProgressFile:
         if progress.stage is self._stage and now - self._written_at < PROGRESS_SECONDS:
             return
         loss = fmean(self._losses) if self._losses else None
-        write_whole(self._path, PROGRESS.dump_json(replace(progress, loss=loss)))
+        with suppress(OSError):  # a disk that is full for a moment ends no training
+            write_whole(self._path, PROGRESS.dump_json(replace(progress, loss=loss)))
         self._stage, self._written_at, self._losses = progress.stage, now, []

@@ -24,12 +24,18 @@ from common.terms import BaseModelTerms, GateMetric, GateTerms, LoraTerms, Round
 from coordinator.adapters.rpc.operator_client import connect
 from demo.federation import loopback
 from demo.prepare import Prepared
+from fedmedlora.v1 import admin_pb2
+from site_agent.adapters import leash
 from tests.faults.proxy import Link, Proxy
 from tests.faults.steps import COORDINATOR, Step
 
 ROOT = Path(__file__).parents[2]
 SITES = ("site-1", "site-2")
 POLL_SECONDS = 0.005
+# So long after the last line of any log, the coordinator is asked where the run stands.
+SILENCE_SECONDS = 20.0
+# What is started dies with this process, however that ends.
+LEASHED = (sys.executable, "-S", "-E", leash.__file__, str(os.getpid()))
 # A run that does not come to its end in so long hangs.
 HANG_SECONDS = 600.0
 
@@ -118,6 +124,15 @@ class Federation:
             time.sleep(0.1)
         raise AssertionError(f"the run cannot be created; the logs are in {self.folder}")
 
+    def _has_completed(self) -> bool:
+        with suppress(FedMedError):
+            return asyncio.run(self._state()) == admin_pb2.RUN_STATE_COMPLETED
+        return False
+
+    async def _state(self) -> int:
+        async with connect(self._address, self.prepared.operator_identity) as client:
+            return (await client.get_run(self.prepared.terms.name)).summary.state
+
     async def _create(self) -> None:
         async with connect(self._address, self.prepared.operator_identity) as client:
             await client.create_run(self.prepared.terms)
@@ -127,7 +142,7 @@ class Federation:
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'proto'}"}
         with self.logs[name].path.open("ab") as output:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", *self.arguments[name]], stdout=output, stderr=output, env=environment
+                [*LEASHED, sys.executable, "-m", *self.arguments[name]], stdout=output, stderr=output, env=environment
             )
 
     def kill(self, name: str) -> None:
@@ -139,14 +154,22 @@ class Federation:
     def follow(self, meanwhile: Callable[[], None] = lambda: None) -> Iterator[tuple[str, dict[str, Any]]]:
         """What every process says, as it says it, until the run has ended; ``meanwhile`` is called all the time."""
         ends_at = time.monotonic() + HANG_SECONDS
+        asks_at = time.monotonic() + SILENCE_SECONDS
         while time.monotonic() < ends_at:
             for name, log in self.logs.items():
                 for line in log.new_lines():
+                    asks_at = time.monotonic() + SILENCE_SECONDS
                     yield name, line
                     if line["event"] == "run_state" and line["run_state"] in ("completed", "failed", "aborted"):
                         assert line["run_state"] == "completed", f"the run {line['run_state']}: {line.get('reason')}"
                         return
             meanwhile()
+            for name, process in self.processes.items():
+                assert process.poll() is None, f"{name} ended by itself, with {process.returncode}: {self.folder}"
+            if time.monotonic() > asks_at:  # it may have died between the end of the run and the line that says so
+                if self._has_completed():
+                    return
+                asks_at = time.monotonic() + SILENCE_SECONDS
             time.sleep(POLL_SECONDS)
         raise AssertionError(f"the run hangs; its logs are in {self.folder}")
 
@@ -164,9 +187,14 @@ class Federation:
         return {path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
     def done_twice(self) -> list[str]:
-        """Assignments for which a trainer was started though its result was there already."""
-        notes = (self.folder / "agents").glob("*/state/trainer_starts")
-        return [line for note in notes for line in note.read_text().splitlines() if line.endswith(" True")]
+        """Assignments that a trainer began after one had ended them."""
+        again = []
+        for notes in (self.folder / "agents").glob("*/state/trainer_notes"):
+            ended: set[str] = set()
+            for what, assignment_id in (line.split() for line in notes.read_text().splitlines()):
+                again += [assignment_id] * (what == "began" and assignment_id in ended)
+                ended |= {assignment_id} if what == "ended" else set()
+        return again
 
 
 def is_step(step: Step, process: str, line: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """Kills processes of real federations at random for as long as asked, and compares what they publish. ``make soak``.
 
 A campaign is one run: at random moments, one of its processes gets SIGKILL and is started again at once. Its seed is
-printed; which instruction a kill falls on is for the machine to say: a seed repeats the choices, not the instants.
+printed first; which instruction a kill falls on is for the machine to say: a seed repeats choices, not instants.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -87,17 +88,31 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first campaign; the next ones count on")
     given = parser.parse_args()
     ends_at = time.monotonic() + 60 * given.minutes
-    results: list[Campaign] = []
-    with tempfile.TemporaryDirectory(prefix="soak-") as name:
-        with Federation(Path(name) / "undisturbed", make_terms(ROUNDS)) as federation:
-            wanted = federation.run()
-        while time.monotonic() < ends_at:
-            seed = given.seed + len(results)
-            results.append(campaign(Path(name) / f"seed-{seed}", seed, wanted))
-            print(json.dumps(asdict(results[-1])), flush=True)
-    total = sum((Counter(result.kills) for result in results), Counter[str]())
-    bad = [result.seed for result in results if result.is_bad]
-    print(json.dumps({"campaigns": len(results), "kills": dict(total), "all": total.total(), "bad_seeds": bad}))
+    home = Path(tempfile.mkdtemp(prefix="soak-"))
+    with Federation(home / "undisturbed", make_terms(ROUNDS)) as federation:
+        wanted = federation.run()
+    kills: Counter[str] = Counter()
+    bad, seed = [], given.seed
+    while time.monotonic() < ends_at:
+        print(json.dumps({"seed": seed}), flush=True)
+        folder = home / f"seed-{seed}"
+        try:
+            result = campaign(folder, seed, wanted)
+        except AssertionError as error:
+            print(json.dumps({"seed": seed, "failed": str(error)}), flush=True)
+            bad.append(seed)
+        else:
+            print(json.dumps(asdict(result)), flush=True)
+            kills.update(result.kills)
+            if result.is_bad:
+                bad.append(seed)
+            else:
+                shutil.rmtree(folder)
+        seed += 1
+    if not bad:
+        shutil.rmtree(home)
+    campaigns = seed - given.seed
+    print(json.dumps({"campaigns": campaigns, "kills": dict(kills), "all": kills.total(), "bad_seeds": bad}))
     return int(bool(bad))
 
 

@@ -30,7 +30,7 @@ def test_connections_that_are_cut_again_and_again_cost_no_round(undisturbed: dic
         assert federation.done_twice() == []
 
 
-def test_a_slow_link_far_away_is_waited_for(undisturbed: dict[str, str], tmp_path: Path) -> None:
+def test_a_slow_link_is_waited_for(undisturbed: dict[str, str], tmp_path: Path) -> None:
     link = Link(bytes_per_second=2_500_000, delay_seconds=0.005)
     with Federation(tmp_path, make_terms(ROUNDS, LORA_RANK), link) as federation:
         assert federation.run() == undisturbed

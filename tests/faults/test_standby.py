@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from common.tls import Role
-from tests.faults.processes import ROOT, Log
+from tests.faults.processes import LEASHED, ROOT, Log
 from tests.running import free_port, make_consortium, wait_until
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ class Coordinator:
         command = [sys.executable, "-m", "coordinator", "serve", "--standby", "--config", str(config)]
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'proto'}"}
         with log.open("wb") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+            self.process = subprocess.Popen([*LEASHED, *command], stdout=output, stderr=output, env=environment)
 
     def has_said(self, event: str) -> bool:
         """Whether it has come so far."""

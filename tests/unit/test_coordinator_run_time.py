@@ -103,6 +103,12 @@ def test_an_event_that_means_nothing_changes_nothing_of_a_pause() -> None:
     assert after(run, accepted(SITES[0], round_number=2, seconds=500)) == run
 
 
+def test_events_in_another_order_than_they_were_made_in_count_no_pause_twice() -> None:
+    run = after(paused(training_run(), 10), ev.ExtensionRequested(at=at(36), not_before=at(37)))
+    run = after(run, accepted(SITES[0], seconds=30), ev.ResumeRequested(at=at(40)))
+    assert seconds_left(run, 40) == {DeadlineName.TRAIN: 990}
+
+
 def test_an_answer_that_comes_in_a_pause_is_taken() -> None:
     run = after(paused(training_run()), accepted(ANNA))
     assert run.rounds[0].roster[0].outcome is SiteOutcome.ACCEPTED

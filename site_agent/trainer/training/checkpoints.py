@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -68,7 +69,9 @@ class CheckpointFile:
         try:
             self._write(factors, optimizer, tally)
         except OSError as error:
-            sys.stderr.write(json.dumps({"event": "checkpoint_failed", **describe_error(error)}) + "\n")
+            with suppress(OSError):  # what is said here goes to the same disk
+                sys.stderr.write(json.dumps({"event": "checkpoint_failed", **describe_error(error)}) + "\n")
+                sys.stderr.flush()
 
     def _write(self, factors: Mapping[str, nn.Parameter], optimizer: Optimizer, tally: Tally) -> None:
         tensors = {_FACTORS + name: value.detach() for name, value in factors.items()}
