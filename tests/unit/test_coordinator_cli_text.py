@@ -7,9 +7,10 @@ from typing import cast
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from coordinator import cli_text
-from coordinator.cli_runs import _page
+from coordinator.cli_runs import _page, runs
 from fedmedlora.v1 import admin_pb2, errors_pb2
 
 NEWER = 9999
@@ -59,3 +60,29 @@ def test_the_story_and_the_page_say_which_evaluator_said_no_and_why() -> None:
 def test_a_candidate_that_was_promoted_unscored_is_said_to_be() -> None:
     report = admin_pb2.RoundReport(phase=admin_pb2.PHASE_COMMITTED, is_unscored=True)
     assert cli_text.scores(report) == "promoted unscored"
+
+
+def page_of(report: admin_pb2.RunReport) -> str:
+    page = io.StringIO()
+    Console(file=page, width=120).print(_page(report))
+    return page.getvalue()
+
+
+def test_the_page_says_what_the_run_waits_for_and_until_when() -> None:
+    deadline = admin_pb2.Deadline(name="train_deadline")
+    deadline.at.FromJsonString("2026-11-26T12:30:00Z")
+    assert "train_deadline at 2026-11-26 12:30:00 UTC" in page_of(admin_pb2.RunReport(deadlines=[deadline]))
+
+
+def test_the_page_and_the_list_say_that_a_run_is_paused() -> None:
+    summary = admin_pb2.RunSummary(name="trial", state=admin_pb2.RUN_STATE_RUNNING, is_paused=True)
+    assert "\npaused\n" in page_of(admin_pb2.RunReport(summary=summary)).replace(" ", "")
+    table = io.StringIO()
+    Console(file=table, width=120).print(cli_text.runs_table([summary]))
+    assert "running, paused" in table.getvalue()
+
+
+@pytest.mark.parametrize("by", ["soon", "-1h", "9999999999999d"])
+def test_a_time_that_is_none_is_refused_before_anyone_is_asked(by: str) -> None:
+    arguments = ["extend", "trial", "--by", by, "--coordinator", "nowhere:1", "--identity", "none"]
+    assert CliRunner().invoke(runs, arguments).exit_code == 2
