@@ -46,6 +46,10 @@ _COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", _PING_SECONDS * 1000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
+    # What a peer may send ahead of what was read of its stream; while a message is waited for, as much of it as is
+    # missing. By default gRPC measures the link and lets this grow, on a fast one to some 20 MB a stream.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 2**18),
 )
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (*_COMMON_OPTIONS, ("grpc.max_reconnect_backoff_ms", 10_000))
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.adapter import TensorSpec, WireDtype
-from common.bfloat16 import decode_bf16, encode_bf16
+from common.bfloat16 import all_finite_bf16, decode_bf16, encode_bf16
 from common.errors import Reason, UpdateRefusedError
 from common.files import replacing
 from common.ids import Digest
@@ -78,14 +78,13 @@ class WeightsReader:
             KeyError: there is no such tensor.
             UpdateRefusedError: UPDATE_TRUNCATED, when the file shrank after it was opened.
         """
-        slot = self._slots[name]
-        if FILE_DTYPES[slot.dtype] is WireDtype.BF16:
-            bits: NDArray[np.uint16] = np.empty(slot.shape, dtype="<u2")
-            self._read_into(bits.data.cast("B"), slot)
-            return decode_bf16(bits)
-        values: NDArray[np.float32] = np.empty(slot.shape, dtype="<f4")
-        self._read_into(values.data.cast("B"), slot)
-        return values.astype(np.float32, copy=False)
+        stored = self._stored(self._slots[name])
+        return decode_bf16(stored) if stored.dtype.kind == "u" else stored.astype(np.float32, copy=False)
+
+    def is_finite(self, name: str) -> bool:
+        """Whether the tensor ``name`` holds neither NaN nor infinity; raises as :meth:`tensor`."""
+        stored = self._stored(self._slots[name])
+        return all_finite_bf16(stored) if stored.dtype.kind == "u" else bool(np.isfinite(stored).all())
 
     def close(self) -> None:
         """Close the file; closing twice does nothing."""
@@ -99,7 +98,11 @@ class WeightsReader:
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
-    def _read_into(self, buffer: memoryview, slot: TensorSlot) -> None:
+    def _stored(self, slot: TensorSlot) -> NDArray[Any]:
+        """The tensor as it lies in the file: bfloat16 as ``<u2``, float32 as ``<f4``."""
+        is_bf16 = FILE_DTYPES[slot.dtype] is WireDtype.BF16
+        stored = np.empty(slot.shape, dtype="<u2" if is_bf16 else "<f4")
+        buffer = stored.data.cast("B")
         done = 0
         while done < len(buffer):
             count = os.preadv(self._descriptor, [buffer[done:]], slot.start + done)
@@ -108,6 +111,7 @@ class WeightsReader:
                     Reason.UPDATE_TRUNCATED, f"tensor {slot.name!r}: expected {len(buffer)} bytes, got {done}"
                 )
             done += count
+        return stored
 
 
 def check_update(reader: WeightsReader, tensors: Sequence[TensorSpec], dtype: WireDtype) -> None:
@@ -127,7 +131,8 @@ def check_update(reader: WeightsReader, tensors: Sequence[TensorSpec], dtype: Wi
     for name, spec in expected.items():
         _check_slot(slots[name], spec, dtype)
     for name in expected:
-        _check_finite(name, reader.tensor(name), dtype)
+        if not reader.is_finite(name):
+            raise _not_finite(name, dtype)
 
 
 def _check_slot(slot: TensorSlot, spec: TensorSpec, dtype: WireDtype) -> None:
@@ -226,17 +231,18 @@ def _header(tensors: Sequence[TensorSpec], dtype: WireDtype) -> bytes:
 def _encode(name: str, values: NDArray[np.floating], dtype: WireDtype) -> bytes:
     if dtype is WireDtype.BF16:
         bits = encode_bf16(values)
-        _check_finite(name, decode_bf16(bits), dtype)
+        if not all_finite_bf16(bits):
+            raise _not_finite(name, dtype)
         return bits.astype("<u2", copy=False).tobytes()
     with np.errstate(over="ignore"):
         rounded = values.astype("<f4")
-    _check_finite(name, rounded, dtype)
+    if not np.isfinite(rounded).all():
+        raise _not_finite(name, dtype)
     return rounded.tobytes()
 
 
-def _check_finite(name: str, values: NDArray[np.floating], dtype: WireDtype) -> None:
-    if not np.isfinite(values).all():
-        raise UpdateRefusedError(Reason.UPDATE_NOT_FINITE, f"tensor {name!r}: expected finite numbers of {dtype} only")
+def _not_finite(name: str, dtype: WireDtype) -> UpdateRefusedError:
+    return UpdateRefusedError(Reason.UPDATE_NOT_FINITE, f"tensor {name!r}: expected finite numbers of {dtype} only")
 
 
 def write_weights(path: Path, weights: Mapping[str, NDArray[np.floating]], dtype: WireDtype) -> Digest:

@@ -201,6 +201,7 @@ async def _append_all(partial: PartialUpload, size_bytes: int, chunks: AsyncIter
     async for chunk in chunks:
         next_offset(partial.offset, chunk.offset, len(chunk.content), size_bytes)
         await partial.append(chunk.content)
+        del chunk  # not held while the next one is waited for
     if partial.offset > size_bytes:  # the same file was begun under a larger size: one of the two is false
         raise UpdateRefusedError(
             Reason.UPDATE_TOO_LARGE, f"file: expected {size_bytes} bytes as announced, got at least {partial.offset}"

@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from common.chunks import chunk_ranges
+from common.chunks import chunk_message_bytes, chunk_ranges
 from common.clock import Clock, SystemClock
 from common.errors import FedMedError, Reason, TransferBrokenError
 from common.ids import AssignmentId, Digest
@@ -119,17 +119,21 @@ class RpcCoordinator:
         with self._failures(), _cancelling(self._rounds.DownloadAdapter(request)) as call:
             stream = aiter(call)
             while (response := await _within(STREAM_PROGRESS_SECONDS, anext(stream, None))) is not None:
-                self._traffic.received("DownloadAdapter", response.ByteSize())
-                if response.WhichOneof("part") == "chunk":
-                    _check_offset(response.chunk.offset, offset)
-                    offset += len(response.chunk.content)
-                    yield response.chunk.content
+                if response.WhichOneof("part") != "chunk":
+                    self._traffic.received("DownloadAdapter", response.ByteSize())
+                    continue
+                start, content = response.chunk.offset, response.chunk.content
+                self._traffic.received("DownloadAdapter", chunk_message_bytes(start, len(content)))
+                _check_offset(start, offset)
+                offset += len(content)
+                yield content
 
     async def upload(self, header: UploadHeader, path: Path, offset: int) -> None:
         """See the port."""
         with self._failures(), _cancelling(self._rounds.UploadUpdate()) as call:
             try:
-                await self._write(call, translate.upload_header(header))
+                first = translate.upload_header(header)
+                await self._write(call, first, first.ByteSize())
                 await self._write_chunks(call, path, header.size_bytes, offset)
                 await _within(STREAM_PROGRESS_SECONDS, call.done_writing())
             except asyncio.InvalidStateError:
@@ -142,13 +146,13 @@ class RpcCoordinator:
         try:
             for start, length in chunk_ranges(size_bytes, offset):
                 content = await asyncio.to_thread(os.pread, descriptor, length, start)
-                await self._write(call, translate.upload_chunk(start, content))
+                await self._write(call, translate.upload_chunk(start, content), chunk_message_bytes(start, length))
         finally:
             os.close(descriptor)
 
-    async def _write(self, call: _UploadCall, message: rounds_pb2.UploadUpdateRequest) -> None:
+    async def _write(self, call: _UploadCall, message: rounds_pb2.UploadUpdateRequest, size_bytes: int) -> None:
         await _within(STREAM_PROGRESS_SECONDS, call.write(message))
-        self._traffic.sent("UploadUpdate", message.ByteSize())
+        self._traffic.sent("UploadUpdate", size_bytes)
 
     async def _unary(self, rpc: str, request: Message, call: Awaitable[_Response]) -> _Response:
         self._traffic.sent(rpc, request.ByteSize())

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from common.bfloat16 import decode_bf16, encode_bf16
+from common.bfloat16 import all_finite_bf16, decode_bf16, encode_bf16
 
 ALL_BITS = np.arange(2**16, dtype=np.uint32).astype(np.uint16)
 # Half a step above the largest number: from here on, rounding gives infinity (IEEE 754-2019, section 4.3.1).
@@ -58,6 +58,22 @@ def test_float64_is_rounded_once_to_nearest_even(value: float) -> None:
         neighbour = float(decode_bf16(np.array([neighbour_bits], dtype=np.uint16))[0])
         other_error = abs(Fraction(neighbour) - Fraction(value))
         assert error < other_error or (error == other_error and rounded_bits % 2 == 0)
+
+
+@given(st.integers(0, 0x7F7F), st.floats(-(2.0**-30), 2.0**-30), st.sampled_from([1.0, -1.0]))
+def test_next_to_a_tie_the_value_itself_decides(bits: int, beside: float, sign: float) -> None:
+    below, above = (float(decode_bf16(np.array([each], dtype=np.uint16))[0]) for each in (bits, bits + 1))
+    above = above if bits < 0x7F7F else float(OVERFLOW) * 2 - below  # where infinity would lie
+    tie = below + (above - below) / 2
+    value = np.array([sign * tie * (1 + beside)])
+    expected = bits + (abs(value[0]) > tie or (abs(value[0]) == tie and bits % 2 == 1))
+    assert int(encode_bf16(value)[0]) & 0x7FFF == expected
+
+
+def test_numbers_that_are_not_finite_are_known_by_their_bits() -> None:
+    finite = np.isfinite(decode_bf16(ALL_BITS))
+    assert all_finite_bf16(ALL_BITS[finite])
+    assert not any(all_finite_bf16(ALL_BITS[index : index + 1]) for index in np.flatnonzero(~finite))
 
 
 def test_shape_is_kept() -> None:

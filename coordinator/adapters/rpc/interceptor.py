@@ -95,6 +95,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             async with self._guard(rpc, context), aclosing(behaviour(request, context)) as responses:
                 async for response in responses:
                     await self._write(context, response)
+                    del response  # a chunk is large, and the next one may be long in coming
 
         return guarded
 

@@ -6,17 +6,18 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc.aio
 
-from common.chunks import chunk_ranges
+from common.chunks import chunk_message_bytes, chunk_ranges
 from common.errors import InputInvalidError, NotFoundError, Reason, TransferBrokenError
 from common.ids import AssignmentId, Digest, RunId, SiteName, check_digest
 from common.tls import Caller, caller_from_context
 from coordinator.adapters.rpc import translate
 from coordinator.adapters.rpc.traffic_meter import TrafficMeter
+from coordinator.adapters.rpc.turns import Turns
 from coordinator.app.answers import Answers
 from coordinator.app.poll import Poll, find_assignment, live_assignment
 from coordinator.app.ports import BlobStore
@@ -39,6 +40,7 @@ class RoundUseCases:
     answers: Answers
     blobs: BlobStore
     meter: TrafficMeter
+    turns: Turns = field(default_factory=Turns)
     stream_progress_seconds: float = 60.0
 
 
@@ -77,10 +79,10 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         digest = translate.download_digest_from(request)
         key = self._key_of_adapter(caller, digest)
         try:
-            async with aclosing(_file_parts(self._use.blobs, digest, request.offset)) as parts:
+            async with aclosing(self._file_parts(digest, request.offset, key)) as parts:
                 async for response in parts:
-                    self._count(key, sent=response.ByteSize())
                     yield response
+                    del response  # not held while the next one waits for its turn
         finally:
             if key is not None:
                 await self._use.meter.write(key)
@@ -99,15 +101,14 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
     ) -> rounds_pb2.UploadUpdateResponse:
         """See the proto."""
         caller = caller_from_context(context)
-        messages = _with_progress_deadline(request_iterator, self._use.stream_progress_seconds)
-        header = await anext(messages, None)
+        header = await self._read(context)
         if header is None:
             raise InputInvalidError(Reason.HEADER_EXPECTED, "upload: expected a header, got the end of the stream")
         claim = translate.claim_from(header)
         key = self._key_of(caller, claim.assignment_id)
         self._count(key, received=header.ByteSize())
         try:
-            accepted = await self._use.intake.receive(caller, claim, self._chunks(messages, key))
+            accepted = await self._use.intake.receive(caller, claim, self._chunks(context, key))
         finally:
             if key is not None:
                 await self._use.meter.write(key)
@@ -132,12 +133,53 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         await self._use.answers.take_scores(caller_from_context(context), assignment_id, scores)
         return rounds_pb2.ReportEvaluationResponse()
 
-    async def _chunks(
-        self, messages: AsyncIterator[rounds_pb2.UploadUpdateRequest], key: TrafficKey | None
-    ) -> AsyncIterator[ReceivedChunk]:
-        async for message in messages:
-            self._count(key, received=message.ByteSize())
-            yield translate.chunk_from(message)
+    async def _chunks(self, context: Context, key: TrafficKey | None) -> AsyncIterator[ReceivedChunk]:
+        while True:
+            async with self._use.turns.turn():
+                message = await self._read(context)
+                if message is None:
+                    return
+                chunk = translate.chunk_from(message)
+                self._count(key, received=chunk_message_bytes(chunk.offset, len(chunk.content)))
+                yield chunk
+                del message, chunk  # not held while the next one waits for its turn
+
+    async def _read(self, context: Context) -> rounds_pb2.UploadUpdateRequest | None:
+        """The next message, or None at the end; a peer that sends nothing is told so and let go.
+
+        Not from the iterator that gRPC gives: that one holds the last message until the next one is here.
+        """
+        seconds = self._use.stream_progress_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                message = await context.read()
+        except TimeoutError:
+            raise TransferBrokenError(
+                Reason.STREAM_TOO_SLOW, f"upload: expected a message within {seconds:g} s, got none"
+            ) from None
+        return None if message is grpc.aio.EOF else message
+
+    async def _file_parts(
+        self, digest: Digest, offset: int, key: TrafficKey | None
+    ) -> AsyncGenerator[rounds_pb2.DownloadAdapterResponse, None]:
+        try:
+            handle = os.open(self._use.blobs.adapter_path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise NotFoundError(Reason.ADAPTER_UNKNOWN, f"digest: no adapter is {digest}") from None
+        try:
+            size_bytes = os.fstat(handle).st_size
+            if offset > size_bytes:
+                raise InputInvalidError(Reason.FIELD_INVALID, f"offset: expected at most {size_bytes}, got {offset}")
+            ref = types_pb2.AdapterRef(digest=digest, size_bytes=size_bytes)
+            header = rounds_pb2.DownloadAdapterResponse(header=rounds_pb2.DownloadHeader(adapter=ref))
+            self._count(key, sent=header.ByteSize())
+            yield header
+            for start, length in chunk_ranges(size_bytes, offset):
+                async with self._use.turns.turn():
+                    self._count(key, sent=chunk_message_bytes(start, length))
+                    yield await asyncio.to_thread(_part, handle, start, length)
+        finally:
+            os.close(handle)
 
     def _count(self, key: TrafficKey | None, *, received: int = 0, sent: int = 0) -> None:
         if key is not None:
@@ -158,39 +200,6 @@ def _key(assignment: Assignment, caller: Caller) -> TrafficKey:
     return assignment.run.run_id, assignment.round_number, caller.name
 
 
-async def _file_parts(
-    blobs: BlobStore, digest: Digest, offset: int
-) -> AsyncGenerator[rounds_pb2.DownloadAdapterResponse, None]:
-    try:
-        handle = os.open(blobs.adapter_path(digest), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise NotFoundError(Reason.ADAPTER_UNKNOWN, f"digest: no adapter is {digest}") from None
-    try:
-        size_bytes = os.fstat(handle).st_size
-        if offset > size_bytes:
-            raise InputInvalidError(Reason.FIELD_INVALID, f"offset: expected at most {size_bytes}, got {offset}")
-        ref = types_pb2.AdapterRef(digest=digest, size_bytes=size_bytes)
-        yield rounds_pb2.DownloadAdapterResponse(header=rounds_pb2.DownloadHeader(adapter=ref))
-        for start, length in chunk_ranges(size_bytes, offset):
-            content = await asyncio.to_thread(os.pread, handle, length, start)
-            yield rounds_pb2.DownloadAdapterResponse(chunk=types_pb2.Chunk(offset=start, content=content))
-    finally:
-        os.close(handle)
-
-
-async def _with_progress_deadline(
-    messages: AsyncIterator[rounds_pb2.UploadUpdateRequest], seconds: float
-) -> AsyncIterator[rounds_pb2.UploadUpdateRequest]:
-    """Pass messages on; a peer that sends nothing for ``seconds`` is told so and let go."""
-    iterator = aiter(messages)
-    while True:
-        try:
-            async with asyncio.timeout(seconds):
-                message = await anext(iterator)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise TransferBrokenError(
-                Reason.STREAM_TOO_SLOW, f"upload: expected a message within {seconds:g} s, got none"
-            ) from None
-        yield message
+def _part(handle: int, start: int, length: int) -> rounds_pb2.DownloadAdapterResponse:
+    content = os.pread(handle, length, start)
+    return rounds_pb2.DownloadAdapterResponse(chunk=types_pb2.Chunk(offset=start, content=content))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from common.bfloat16 import BLOCK
 from common.ids import SiteName
 from common.terms import AggregationTerms, WeightBy
 from coordinator.domain.aggregation.strategy import Contribution, Factors, Matrix, Need, Plan
@@ -51,7 +52,10 @@ def weighted_mean(matrices: Sequence[Matrix], weights: Sequence[float]) -> Matri
     Float64, because the sum then differs from the exact one by far less than the rounding of the dtype that travels,
     and because a module at a time is small: the cost is arithmetic, not memory.
     """
-    total = np.zeros(matrices[0].shape, dtype=np.float64)
-    for matrix, weight in zip(matrices, weights, strict=True):
-        total += np.multiply(matrix, weight, dtype=np.float64)
-    return total
+    flat = [matrix.reshape(-1) for matrix in matrices]
+    total = np.zeros(flat[0].size, dtype=np.float64)
+    for start in range(0, total.size, BLOCK):
+        block = total[start : start + BLOCK]
+        for matrix, weight in zip(flat, weights, strict=True):
+            block += np.multiply(matrix[start : start + BLOCK], weight, dtype=np.float64)
+    return total.reshape(matrices[0].shape)
