@@ -102,7 +102,7 @@ def _agent(folder: Path, trainer: Sequence[str], name: str, role: Role, addresse
     return write_toml(
         home / "site.toml",
         {
-            "coordinator": {"address": addresses.coordinator},
+            "coordinator": {"address": addresses.coordinator, "server_name": "localhost"},
             "identity": {"folder": "identity"},
             "site": {"state_folder": "state"},
             "base_model": {"location": "."},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -57,6 +58,11 @@ def read_private(path: Path) -> bytes:
             message = f"{path}: expected a file for its owner alone; run: chmod 600 {path}"
             raise InputInvalidError(Reason.CONFIG_INVALID, message)
         return file.read()
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether there was no room: on the file system, in the user's quota, or under the process's limit."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sync_folder(folder: Path) -> None:

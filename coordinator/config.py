@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.config import ConfigPath, ListenAddress, LogLevel, Seconds
+from common.config import ByteSize, ConfigPath, ListenAddress, LogLevel, Seconds
 from common.polling import MAX_POLL_HOLD_SECONDS
 
 
@@ -19,6 +19,8 @@ class CoordinatorSection(_Section):
     state_folder: ConfigPath
     poll_hold: Seconds = Field(default=20.0, ge=0.1, le=MAX_POLL_HOLD_SECONDS)
     stream_progress_deadline: Seconds = Field(default=60.0, ge=1, le=3600)
+    disk_reserve: ByteSize = Field(default=256 * 2**20, ge=0)
+    disk_quota: ByteSize = Field(default=0, ge=0)
 
 
 class IdentitySection(_Section):

@@ -23,6 +23,7 @@ from coordinator.adapters.rpc.rounds_service import RoundServicer, RoundUseCases
 from coordinator.adapters.rpc.server import Servicers, start_server
 from coordinator.adapters.rpc.traffic_meter import TrafficMeter
 from coordinator.adapters.storage.blob_folder import BlobFolder
+from coordinator.adapters.storage.disk_room import DiskRoom
 from coordinator.adapters.storage.engine import exclusive, open_engine
 from coordinator.adapters.storage.run_store import SqlRunStore
 from coordinator.adapters.story import Story
@@ -77,7 +78,8 @@ async def _serve(config: CoordinatorConfig, identity: Identity) -> None:
     state, clock, log = config.coordinator.state_folder, SystemClock(), get_logger("coordinator")
     consortium = caller_from_certificate(identity.certificate_pem).consortium
     metrics = CoordinatorMetrics()
-    store, blobs = SqlRunStore(open_engine(state)), BlobFolder(state)
+    room = DiskRoom(reserve_bytes=config.coordinator.disk_reserve, quota_bytes=config.coordinator.disk_quota)
+    store, blobs = SqlRunStore(open_engine(state)), BlobFolder(state, room)
 
     presence = Presence(clock.monotonic, linger_seconds=config.coordinator.poll_hold)
     driver = RoundDriver(store, presence, Story(log, metrics), clock, CountedTime(clock))

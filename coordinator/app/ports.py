@@ -100,8 +100,12 @@ class BlobStore(Protocol):
     async def kept_bytes(self, assignment_id: AssignmentId, digest: Digest) -> int:
         """How much of that upload has arrived; 0 when nothing has."""
 
-    async def open_partial(self, assignment_id: AssignmentId, digest: Digest) -> PartialUpload:
-        """Begin an upload, or go on with it; an assignment's upload of another digest is forgotten."""
+    async def open_partial(self, assignment_id: AssignmentId, digest: Digest, size_bytes: int) -> PartialUpload:
+        """Begin an upload of ``size_bytes``, or go on with it; an assignment's upload of another digest is forgotten.
+
+        Raises:
+            OverloadedError: DISK_FULL, when there is no room for all of it; nothing was begun.
+        """
 
     def partial_path(self, assignment_id: AssignmentId, digest: Digest) -> Path:
         """Where an upload arrives."""

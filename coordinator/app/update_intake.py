@@ -150,7 +150,7 @@ class UpdateIntake:
         return claim.digest
 
     async def _receive_bytes(self, claim: UploadClaim, chunks: AsyncIterator[ReceivedChunk]) -> None:
-        partial = await self._blobs.open_partial(claim.assignment_id, claim.digest)
+        partial = await self._blobs.open_partial(claim.assignment_id, claim.digest, claim.size_bytes)
         try:
             await _append_all(partial, claim.size_bytes, chunks)
             digest = await partial.seal()

@@ -25,6 +25,11 @@ from site_agent.orders import Failure, FailureReason
 PROGRESS_SECONDS = 1.0
 TRAINER_COMMAND = (sys.executable, "-P", "-m", "site_agent.trainer")
 
+# A child that somebody killed is started again, and goes on from its checkpoint; one that crashed would crash again, and
+# one that was killed for memory would need as much again.
+MAX_STARTS = 3
+_KILLED = (-signal.SIGKILL, -signal.SIGTERM)
+
 # What the child may inherit; a name that is not here, such as one of a key file or a proxy, does not reach it.
 _INHERITED = (
     "CUDA_DEVICE_ORDER",
@@ -82,20 +87,31 @@ class TrainerProcess:
         self._sleep = sleep
 
     async def perform(self, folder: Path, order: Order, relay: ProgressRelay) -> Result | Failure:
-        """Do ``order`` in ``folder``, unless it was done already; cancelled, it kills the child and its children."""
+        """Do ``order`` in ``folder``, unless it was done already; cancelled, it kills the child and its children.
+
+        A child that somebody else kills is started again, MAX_STARTS times in all.
+        """
         outcome = read_outcome(folder)
         if outcome is not None:
             return outcome
         write_order(folder, order)
-        kills_before = self._oom_kills()
+        for starts_left in reversed(range(MAX_STARTS)):
+            kills_before = self._oom_kills()
+            return_code = await self._run_once(folder, relay)
+            is_memory = return_code == -signal.SIGKILL and self._oom_kills() > kills_before
+            outcome = read_outcome(folder)
+            if outcome is not None or is_memory or return_code not in _KILLED or not starts_left:
+                break
+        return outcome or _crash(folder, return_code, is_memory)
+
+    async def _run_once(self, folder: Path, relay: ProgressRelay) -> int:
         async with self._child(folder) as child:
             relaying = asyncio.create_task(self._relay(folder, relay))
             try:
-                return_code = await child.wait()
+                return await child.wait()
             finally:
                 relaying.cancel()
                 await asyncio.gather(relaying, return_exceptions=True)
-        return read_outcome(folder) or _crash(folder, return_code, self._oom_kills() > kills_before)
 
     def outcome(self, folder: Path) -> Result | Failure | None:
         """What was left in ``folder`` by work that is over."""
@@ -131,9 +147,8 @@ class TrainerProcess:
                 last = progress
 
 
-def _crash(folder: Path, return_code: int, was_oom_killed: bool) -> Failure:
+def _crash(folder: Path, return_code: int, is_memory: bool) -> Failure:
     """Why a child left neither result nor failure: killed for memory, or else crashed."""
-    is_memory = return_code == -signal.SIGKILL and was_oom_killed
     how = f"signal {-return_code}" if return_code < 0 else f"exit code {return_code}"
     return Failure(
         reason=FailureReason.OUT_OF_MEMORY if is_memory else FailureReason.TRAINER_CRASHED,

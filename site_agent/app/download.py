@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from common.errors import Reason, TransferBrokenError
-from common.files import sync_folder
+from common.errors import OverloadedError, Reason, TransferBrokenError
+from common.files import is_disk_full, sync_folder
 from common.ids import Digest
 from common.weights_io import file_digest
 from site_agent.domain.assignment import AdapterRef
@@ -28,12 +28,19 @@ async def download_once(source: Source, adapter: AdapterRef, path: Path) -> None
 
     Raises:
         TransferBrokenError: Bytes were lost, or are others than announced; calling again goes on from what arrived.
+        OverloadedError: DISK_FULL; calling again goes on from what found room.
     """
     part = path.with_name(path.name + ".part")
-    with part.open("ab") as file:
-        await _append_rest(source, adapter, file)
-        file.flush()
-        await asyncio.to_thread(os.fsync, file.fileno())
+    try:
+        with part.open("ab") as file:
+            await _append_rest(source, adapter, file)
+            file.flush()
+            await asyncio.to_thread(os.fsync, file.fileno())
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        message = f"this site's disk: expected {adapter.size_bytes} bytes of room for an adapter, got less"
+        raise OverloadedError(Reason.DISK_FULL, message) from None
     digest = await asyncio.to_thread(file_digest, part)
     if digest != adapter.digest:
         part.unlink()

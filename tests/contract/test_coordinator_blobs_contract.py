@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import InputInvalidError
+from common.errors import InputInvalidError, OverloadedError, Reason
 from common.ids import AssignmentId, Digest, digest_of
 from coordinator.adapters.storage.blob_folder import BlobFolder
+from coordinator.adapters.storage.disk_room import DiskRoom
 from coordinator.app.ports import BlobStore
 
 OpenBlobs = Callable[[Path], BlobStore]
@@ -33,7 +34,7 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
 async def arrive(blobs: BlobStore, assignment_id: AssignmentId, content: bytes, digest: Digest | None = None) -> Digest:
     """Let ``content`` arrive, in two chunks, and seal it."""
     digest = digest or digest_of(content)
-    partial = await blobs.open_partial(assignment_id, digest)
+    partial = await blobs.open_partial(assignment_id, digest, len(content))
     await partial.append(content[:100])
     await partial.append(content[100:])
     sealed = await partial.seal()
@@ -55,11 +56,11 @@ async def test_nothing_has_arrived_of_an_upload_never_begun(blobs: BlobStore) ->
 
 async def test_an_upload_goes_on_where_it_stopped(blobs: BlobStore) -> None:
     digest = digest_of(CONTENT)
-    partial = await blobs.open_partial(ONE, digest)
+    partial = await blobs.open_partial(ONE, digest, len(CONTENT))
     await partial.append(CONTENT[:1000])
     await partial.close()
     assert await blobs.kept_bytes(ONE, digest) == 1000
-    again = await blobs.open_partial(ONE, digest)
+    again = await blobs.open_partial(ONE, digest, len(CONTENT))
     assert again.offset == 1000
     await again.append(CONTENT[1000:])
     assert (again.offset, await again.seal()) == (len(CONTENT), digest)
@@ -68,7 +69,7 @@ async def test_an_upload_goes_on_where_it_stopped(blobs: BlobStore) -> None:
 
 async def test_an_upload_of_another_digest_starts_anew_and_forgets_the_first(blobs: BlobStore) -> None:
     await arrive(blobs, ONE, CONTENT)
-    other = await blobs.open_partial(ONE, digest_of(b"other"))
+    other = await blobs.open_partial(ONE, digest_of(b"other"), 5)
     assert other.offset == 0
     await other.close()
     assert await blobs.kept_bytes(ONE, digest_of(CONTENT)) == 0
@@ -180,7 +181,7 @@ def test_only_the_coordinator_may_read_its_files(tmp_path: Path) -> None:
 async def test_a_cancelled_write_cannot_reach_the_next_file_that_gets_its_handle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    partial = await BlobFolder(tmp_path).open_partial(ONE, digest_of(CONTENT))
+    partial = await BlobFolder(tmp_path).open_partial(ONE, digest_of(CONTENT), len(CONTENT))
     write = os.pwrite
     is_closing = threading.Event()
 
@@ -219,7 +220,7 @@ async def test_an_upload_that_is_cancelled_as_it_is_opened_leaves_no_open_file(
     monkeypatch.setattr(os, "pread", read_when_told)
     before = open_file_count()
     for _ in range(10):
-        opening = asyncio.ensure_future(blobs.open_partial(ONE, digest))
+        opening = asyncio.ensure_future(blobs.open_partial(ONE, digest, len(CONTENT)))
         await asyncio.to_thread(is_reading.wait)
         opening.cancel()
         may_read.set()
@@ -234,6 +235,47 @@ def open_file_count() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+# Room, before the first byte
+
+
+async def refused_for_room(blobs: BlobFolder, assignment_id: AssignmentId, size_bytes: int) -> bool:
+    try:
+        await (await blobs.open_partial(assignment_id, digest_of(CONTENT), size_bytes)).close()
+    except OverloadedError as error:
+        assert (error.reason, error.retryable) == (Reason.DISK_FULL, True)
+        return True
+    return False
+
+
+async def test_an_upload_without_room_beside_the_reserve_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    assert await refused_for_room(BlobFolder(tmp_path, DiskRoom(reserve_bytes=2 * free)), ONE, 1)
+    assert await refused_for_room(BlobFolder(tmp_path), ONE, 2 * free)
+    assert list((tmp_path / "updates").iterdir()) == []
+    assert not await refused_for_room(BlobFolder(tmp_path), ONE, 1)
+
+
+async def test_uploads_under_way_are_counted_as_if_they_had_arrived(tmp_path: Path) -> None:
+    blobs = BlobFolder(tmp_path, DiskRoom(quota_bytes=3 * len(CONTENT)))
+    first = await blobs.open_partial(ONE, digest_of(CONTENT), 2 * len(CONTENT))
+    assert await refused_for_room(blobs, TWO, 2 * len(CONTENT))
+    await first.append(CONTENT)
+    assert await refused_for_room(blobs, TWO, 2 * len(CONTENT))
+    assert not await refused_for_room(blobs, TWO, len(CONTENT))
+    await first.close()  # cut: what did not arrive is not waited for
+    assert not await refused_for_room(blobs, TWO, 2 * len(CONTENT))
+
+
+async def test_a_quota_counts_what_lies_there_and_an_upload_that_goes_on_once(tmp_path: Path) -> None:
+    blobs = BlobFolder(tmp_path, DiskRoom(quota_bytes=2 * len(CONTENT)))
+    await blobs.keep_adapter(ONE, await arrive(blobs, ONE, CONTENT))
+    await arrive(blobs, TWO, CONTENT)
+    assert await refused_for_room(blobs, THREE, 1)
+    assert not await refused_for_room(blobs, TWO, len(CONTENT))
+    await blobs.delete_updates([TWO])
+    assert not await refused_for_room(blobs, THREE, len(CONTENT))
+
+
 def test_a_disk_that_really_has_no_room_is_full_and_keeps_what_it_has(tmp_path: Path) -> None:
     # A limit on file size is the full disk that a test without privileges can have.
     script = """
@@ -245,7 +287,7 @@ from coordinator.adapters.storage.blob_folder import BlobFolder
 
 async def play():
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-    partial = await BlobFolder(Path(sys.argv[1])).open_partial(AssignmentId("1" * 32), digest_of(b""))
+    partial = await BlobFolder(Path(sys.argv[1])).open_partial(AssignmentId("1" * 32), digest_of(b""), 1400)
     await partial.append(b"x" * 700)
     try:
         await partial.append(b"y" * 700)

@@ -130,6 +130,11 @@ def _killed(_folder: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _killed_once(folder: Path) -> None:
+    if len((folder.parents[1] / "trainer_starts").read_text().splitlines()) == 1:
+        _killed(folder)
+
+
 def _says_oom(folder: Path) -> None:
     failure = Failure(reason=FailureReason.OUT_OF_MEMORY, detail="expected it to fit", error_id="0")
     write_whole(folder / FAILURE_FILE, FAILURE.dump_json(failure))
@@ -158,6 +163,7 @@ def _spoil(path: Path) -> None:
 _FAULTS = {
     "crash": _crash,
     "killed": _killed,
+    "killed_once": _killed_once,
     "says_oom": _says_oom,
     "hang": _hang,
     "hang_once": _hang_once,

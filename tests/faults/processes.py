@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ from fedmedlora.v1 import admin_pb2
 from site_agent.adapters import leash
 from tests.faults.proxy import Link, Proxy
 from tests.faults.steps import COORDINATOR, Step
+from tests.faults.wire import NEAR
 
 ROOT = Path(__file__).parents[2]
 SITES = ("site-1", "site-2")
@@ -37,7 +39,7 @@ SILENCE_SECONDS = 20.0
 # What is started dies with this process, however that ends.
 LEASHED = (sys.executable, "-S", "-E", leash.__file__, str(os.getpid()))
 # A run that does not come to its end in so long hangs.
-HANG_SECONDS = 600.0
+HANG_SECONDS = 1800.0
 
 
 def make_terms(rounds: int, lora_rank: int = 1) -> Terms:
@@ -76,9 +78,13 @@ class Log:
 
 
 class Federation:
-    """A coordinator, sites and an evaluator as processes on loopback; agents dial over ``link``, if there is one."""
+    """A coordinator, sites and an evaluator as processes on loopback.
 
-    def __init__(self, folder: Path, terms: Terms, link: Link | None = None) -> None:
+    Agents dial over ``link``, if there is one; sites over the wire (`tests/faults/wire.py`), if they are in a namespace
+    of their own at its far end.
+    """
+
+    def __init__(self, folder: Path, terms: Terms, link: Link | None = None, far_namespace: str = "") -> None:
         self.folder = folder
         trainer = [sys.executable, "-m", "tests.faults.counting_trainer", "smollm2-135m"]
         addresses = loopback(len(SITES) + 1)
@@ -86,6 +92,10 @@ class Federation:
         self.proxy = None if link is None else Proxy(int(self._address.rpartition(":")[2]), link)
         if self.proxy is not None:
             addresses = replace(addresses, coordinator=f"localhost:{self.proxy.port}")
+        if far_namespace:
+            port = self._address.rpartition(":")[2]
+            addresses = replace(addresses, coordinator=f"{NEAR}:{port}", coordinator_listen=f"0.0.0.0:{port}")
+        self._far = ("ip", "netns", "exec", far_namespace) if far_namespace else ()
         self.prepared: Prepared = prepare(folder, terms, addresses, trainer)
         self.arguments: Mapping[str, Sequence[str]] = {
             COORDINATOR: ("coordinator", "serve", "--config", str(self.prepared.coordinator_config)),
@@ -96,6 +106,7 @@ class Federation:
         }
         self.logs = {name: Log(folder / f"{name}.log") for name in self.arguments}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._stopped_until: dict[str, float] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -140,16 +151,34 @@ class Federation:
     def start(self, name: str) -> None:
         """Start a process, or start it again; an operator does no more than that."""
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'proto'}"}
+        command = [*LEASHED, sys.executable, "-m", *self.arguments[name]]
+        if name in SITES:
+            command = [*self._far, *command]
         with self.logs[name].path.open("ab") as output:
-            self.processes[name] = subprocess.Popen(
-                [*LEASHED, sys.executable, "-m", *self.arguments[name]], stdout=output, stderr=output, env=environment
-            )
+            self.processes[name] = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
 
     def kill(self, name: str) -> None:
         """SIGKILL, and start it again at once."""
         self.processes[name].kill()
         self.processes[name].wait()
         self.start(name)
+
+    def kill_for_good(self, name: str) -> None:
+        """SIGKILL; it is not missed."""
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def stop(self, name: str, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT after so long."""
+        self.processes[name].send_signal(signal.SIGSTOP)
+        self._stopped_until[name] = time.monotonic() + seconds
+
+    def _go_on(self) -> None:
+        for name, until in list(self._stopped_until.items()):
+            if time.monotonic() > until:
+                self.processes[name].send_signal(signal.SIGCONT)
+                del self._stopped_until[name]
 
     def follow(self, meanwhile: Callable[[], None] = lambda: None) -> Iterator[tuple[str, dict[str, Any]]]:
         """What every process says, as it says it, until the run has ended; ``meanwhile`` is called all the time."""
@@ -164,6 +193,7 @@ class Federation:
                         assert line["run_state"] == "completed", f"the run {line['run_state']}: {line.get('reason')}"
                         return
             meanwhile()
+            self._go_on()
             for name, process in self.processes.items():
                 assert process.poll() is None, f"{name} ended by itself, with {process.returncode}: {self.folder}"
             if time.monotonic() > asks_at:  # it may have died between the end of the run and the line that says so

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import sys
@@ -23,7 +24,7 @@ from common.rpc_errors import reason_to_proto
 from common.tls import Identity, Role, load_identity
 from common.weights_io import WeightsReader, write_weights
 from fedmedlora.v1 import rounds_pb2
-from site_agent.adapters.trainer_process import TrainerProcess, trainer_environment
+from site_agent.adapters.trainer_process import MAX_STARTS, TrainerProcess, trainer_environment
 from site_agent.orders import BaseModelSource, InitialiseOrder, InitialiseResult, Progress
 from tests.fakes.coordinator import CoordinatorState, file_ref, make_offer, serving, train_work
 from tests.fakes.site import FakeSite, has_ended, trainer_command, until, wait_for_file
@@ -231,24 +232,35 @@ async def test_a_coordinator_that_is_away_at_the_start_is_waited_for(
 
 
 @pytest.mark.parametrize(
-    ("fault", "oom_kills", "reason"),
+    ("fault", "was_oom_killed", "starts", "reason"),
     [
-        ("crash", [0, 0], Reason.TRAINER_CRASHED),
-        ("killed", [0, 0], Reason.TRAINER_CRASHED),
-        ("killed", [0, 1], Reason.OUT_OF_MEMORY),
-        ("crash", [0, 1], Reason.TRAINER_CRASHED),
-        ("says_oom", [0, 0], Reason.OUT_OF_MEMORY),
+        ("crash", False, 1, Reason.TRAINER_CRASHED),
+        ("killed", False, MAX_STARTS, Reason.TRAINER_CRASHED),
+        ("killed", True, 1, Reason.OUT_OF_MEMORY),
+        ("crash", True, 1, Reason.TRAINER_CRASHED),
+        ("says_oom", False, 1, Reason.OUT_OF_MEMORY),
     ],
 )
 async def test_a_trainer_that_fails_is_a_decline_with_its_reason(
-    site: FakeSite, identity: Identity, tmp_path: Path, fault: str, oom_kills: list[int], reason: Reason
+    site: FakeSite, identity: Identity, tmp_path: Path, fault: str, was_oom_killed: bool, starts: int, reason: Reason
 ) -> None:
     state = CoordinatorState()
     assignment_id = await offer_training(state, tmp_path)
-    counts = iter(oom_kills)
+    counts = itertools.count() if was_oom_killed else itertools.repeat(7)
     async with serving(state, identity) as port, site.agent(port, fault=fault, oom_kills=lambda: next(counts)):
         await state.until(lambda: assignment_id in state.declined)
     assert state.declined[assignment_id] == reason_to_proto(reason)
+    assert site.trainer_starts == starts
+
+
+async def test_a_trainer_that_somebody_kills_is_started_again(
+    site: FakeSite, identity: Identity, tmp_path: Path
+) -> None:
+    state = CoordinatorState()
+    assignment_id = await offer_training(state, tmp_path)
+    async with serving(state, identity) as port, site.agent(port, fault="killed_once", oom_kills=lambda: 7):
+        await state.until(lambda: assignment_id in state.accepted)
+    assert site.trainer_starts == 2
 
 
 async def test_the_trainers_words_stay_in_a_file_of_the_site(

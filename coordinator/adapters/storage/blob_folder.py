@@ -10,7 +10,6 @@ Names are made of assignment ids and digests (hex), never of anything a peer may
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 import threading
@@ -18,8 +17,9 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 
 from common.errors import OverloadedError, Reason
-from common.files import sync_folder
+from common.files import is_disk_full, sync_folder
 from common.ids import AssignmentId, Digest, check_digest
+from coordinator.adapters.storage.disk_room import DiskRoom
 
 _READ_BYTES = 1 << 20
 
@@ -27,9 +27,11 @@ _READ_BYTES = 1 << 20
 class BlobFolder:
     """Implements `coordinator.app.ports.BlobStore` on a local file system."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, room: DiskRoom | None = None) -> None:
         self._updates = root / "updates"
         self._adapters = root / "adapters"
+        self._room = room or DiskRoom()
+        self._arriving: set[PartialFile] = set()
         for folder in (self._updates, self._adapters):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -40,11 +42,18 @@ class BlobFolder:
         except FileNotFoundError:
             return 0
 
-    async def open_partial(self, assignment_id: AssignmentId, digest: Digest) -> PartialFile:
-        """Begin an upload, or go on with it; what arrived before is hashed again."""
+    async def open_partial(self, assignment_id: AssignmentId, digest: Digest, size_bytes: int) -> PartialFile:
+        """Begin an upload of ``size_bytes``, or go on with it; what arrived before is hashed again.
+
+        Raises:
+            OverloadedError: DISK_FULL, when there is no room for all of it; nothing was opened.
+        """
         wanted = self.partial_path(assignment_id, digest)
         await asyncio.to_thread(self._delete_other_partials, assignment_id, wanted)
-        partial = PartialFile(wanted)
+        missing = size_bytes - await self.kept_bytes(assignment_id, digest)
+        coming = max(missing, 0) + sum(each.missing_bytes for each in self._arriving)
+        self._room.check((self._updates, self._adapters), coming)
+        partial = PartialFile(wanted, size_bytes, self._arriving)
         try:
             await partial.hash_kept()
         except BaseException:  # the caller hung up, or the disk failed: nobody else knows of the handle
@@ -104,11 +113,15 @@ class BlobFolder:
 class PartialFile:
     """Implements `coordinator.app.ports.PartialUpload`: an append-only file with a running SHA-256."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, size_bytes: int, arriving: set[PartialFile]) -> None:
+        """Open it; it is in ``arriving`` until it is closed."""
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._writing = threading.Lock()
         self._hash = hashlib.sha256()
+        self._size_bytes = size_bytes
         self._offset = 0
+        self._arriving = arriving
+        arriving.add(self)
 
     async def hash_kept(self) -> None:
         """Hash what arrived before; the offset is then its end."""
@@ -119,6 +132,11 @@ class PartialFile:
     def offset(self) -> int:
         """Bytes kept so far."""
         return self._offset
+
+    @property
+    def missing_bytes(self) -> int:
+        """What is still to come."""
+        return max(0, self._size_bytes - self._offset)
 
     async def append(self, content: bytes) -> None:
         """Write ``content`` at the offset.
@@ -135,6 +153,7 @@ class PartialFile:
 
     async def close(self) -> None:
         """Give back the file handle."""
+        self._arriving.discard(self)
         # What a cancelled call began goes on in its thread; it must not reach whatever file gets this number next.
         with self._writing:
             handle, self._handle = self._handle, -1
@@ -152,7 +171,7 @@ class PartialFile:
             try:
                 self._write(content)
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                if is_disk_full(error):
                     os.ftruncate(self._handle, self._offset)
                     raise OverloadedError(Reason.DISK_FULL, "the coordinator's disk is full; try again later") from None
                 raise

@@ -1,0 +1,59 @@
+"""Sites behind a link of 1 Mbit/s with a round trip of 300 ms that loses 2 % of the packets: the run ends as always."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.faults.processes import ROOT, Federation, make_terms
+
+pytestmark = pytest.mark.slow
+
+ROUNDS = 1
+# 0.62 MB; in the long form 9.8 MB, which two sites share the wire for.
+LORA_RANK = 16 if os.environ.get("FEDMED_CRASHES") == "all" else 1
+
+
+@pytest.fixture
+def namespaces() -> Iterator[tuple[str, str]]:
+    """Two network namespaces with the wire between them."""
+    names = tuple(f"fedmed-{end}-{os.getpid()}" for end in ("near", "far"))
+    with ExitStack() as stack:
+        for name in names:
+            if os.geteuid() != 0 or not _ip("netns", "add", name):
+                pytest.skip("network namespaces need root, and iproute2's ip")
+            stack.callback(_ip, "netns", "delete", name)
+            assert _ip("-netns", name, "link", "set", "lo", "up")
+        wire = subprocess.Popen([sys.executable, "-m", "tests.faults.wire", *names], stdout=subprocess.PIPE, cwd=ROOT)
+        stack.callback(wire.wait)
+        stack.callback(wire.kill)
+        assert wire.stdout is not None
+        assert wire.stdout.readline() == b"up\n"
+        yield names[0], names[1]
+
+
+def _ip(*arguments: str) -> bool:
+    try:
+        return subprocess.run(["ip", *arguments], check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def test_a_slow_and_lossy_link_is_worked_with(namespaces: tuple[str, str], tmp_path: Path) -> None:
+    near, far = namespaces
+    for name in ("far", "undisturbed"):
+        (tmp_path / name).mkdir()
+    command = [sys.executable, "-m", "tests.faults.far_sites", str(tmp_path / "far"), far, str(ROUNDS), str(LORA_RANK)]
+    done = subprocess.run(
+        ["ip", "netns", "exec", near, *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    with Federation(tmp_path / "undisturbed", make_terms(ROUNDS, LORA_RANK)) as federation:
+        assert json.loads(done.stdout) == {"published": federation.run(), "done_twice": []}
