@@ -25,8 +25,8 @@ from site_agent.orders import Failure, FailureReason
 PROGRESS_SECONDS = 1.0
 TRAINER_COMMAND = (sys.executable, "-P", "-m", "site_agent.trainer")
 
-# A child that somebody killed is started again, and goes on from its checkpoint; one that crashed would crash again, and
-# one that was killed for memory would need as much again.
+# A child that somebody killed is started again, and goes on from its checkpoint. One that crashed would crash again,
+# and one that was killed for memory would need as much again.
 MAX_STARTS = 3
 _KILLED = (-signal.SIGKILL, -signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""SIGSTOP for longer than a deadline, with real processes: what counts for a site does not count for the coordinator."""
+"""SIGSTOP for longer than a deadline, with real processes: a site's time counts, the coordinator's does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says before an upload's first byte whether it will find room, so that a disk fills up by no upload. Writes nothing."""
+"""Says before an upload's first byte whether it will find room: no upload is to fill a disk up. Writes nothing."""
 
 from __future__ import annotations
 
