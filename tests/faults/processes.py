@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ from common.errors import FedMedError
 from common.ids import digest_of
 from common.peft_folder import WEIGHTS_FILE
 from common.terms import BaseModelTerms, GateMetric, GateTerms, LoraTerms, RoundTerms, Terms
-from coordinator.adapters.rpc.operator_client import connect
+from coordinator.adapters.rpc.operator_client import OperatorClient, connect
 from demo.federation import loopback
 from demo.prepare import Prepared
 from fedmedlora.v1 import admin_pb2
@@ -140,12 +140,16 @@ class Federation:
             return asyncio.run(self._state()) == admin_pb2.RUN_STATE_COMPLETED
         return False
 
+    def operator(self) -> AbstractAsyncContextManager[OperatorClient]:
+        """The coordinator, as an operator sees it."""
+        return connect(self._address, self.prepared.operator_identity)
+
     async def _state(self) -> int:
-        async with connect(self._address, self.prepared.operator_identity) as client:
+        async with self.operator() as client:
             return (await client.get_run(self.prepared.terms.name)).summary.state
 
     async def _create(self) -> None:
-        async with connect(self._address, self.prepared.operator_identity) as client:
+        async with self.operator() as client:
             await client.create_run(self.prepared.terms)
 
     def start(self, name: str) -> None:
@@ -174,11 +178,15 @@ class Federation:
         self.processes[name].send_signal(signal.SIGSTOP)
         self._stopped_until[name] = time.monotonic() + seconds
 
-    def _go_on(self) -> None:
+    def go_on(self, name: str) -> None:
+        """SIGCONT, if it is stopped."""
+        if self._stopped_until.pop(name, None) is not None:
+            self.processes[name].send_signal(signal.SIGCONT)
+
+    def _wake(self) -> None:
         for name, until in list(self._stopped_until.items()):
             if time.monotonic() > until:
-                self.processes[name].send_signal(signal.SIGCONT)
-                del self._stopped_until[name]
+                self.go_on(name)
 
     def follow(self, meanwhile: Callable[[], None] = lambda: None) -> Iterator[tuple[str, dict[str, Any]]]:
         """What every process says, as it says it, until the run has ended; ``meanwhile`` is called all the time."""
@@ -193,7 +201,7 @@ class Federation:
                         assert line["run_state"] == "completed", f"the run {line['run_state']}: {line.get('reason')}"
                         return
             meanwhile()
-            self._go_on()
+            self._wake()
             for name, process in self.processes.items():
                 assert process.poll() is None, f"{name} ended by itself, with {process.returncode}: {self.folder}"
             if time.monotonic() > asks_at:  # it may have died between the end of the run and the line that says so
@@ -215,6 +223,11 @@ class Federation:
         registry = self.prepared.state / "registry" / self.prepared.terms.name
         files = sorted(registry.glob(f"v*/{WEIGHTS_FILE}"))
         return {path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    def events(self, name: str) -> set[str]:
+        """What a process has told of so far."""
+        self.logs[name].new_lines()
+        return {line["event"] for line in self.logs[name].lines}
 
     def done_twice(self) -> list[str]:
         """Assignments that a trainer began after one had ended them."""
