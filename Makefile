@@ -50,6 +50,10 @@ faults: $(SETUP_STAMP) ## the fault tests in their long form: every place to die
 soak: $(SETUP_STAMP) ## kill processes of a federation at random for MINUTES=, and compare what it publishes [SEED=]
 	@python -m tests.faults.soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
 
+.PHONY: crashes
+crashes: $(SETUP_STAMP) ## let a coordinator die at random places of its disk for MINUTES=, in one process [SEED=]
+	@python -m tests.faults.crash_soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
+
 .PHONY: check
 check: $(SETUP_STAMP) ## format, lint, types, imports, proto, generated code, shipped configuration
 	ruff format --check .

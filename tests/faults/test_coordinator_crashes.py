@@ -100,7 +100,12 @@ class Federation:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    folder, spec = tmp_path_factory.mktemp("sent"), make_spec()
+    return sent_files(tmp_path_factory.mktemp("sent"))
+
+
+def sent_files(folder: Path) -> dict[str, bytes]:
+    """What the agents of a run send; made in ``folder``."""
+    spec = make_spec()
     names = ["first", *(f"{site} {number}" for number in (1, 2) for site in SITES)]
     return {name: update_bytes(folder, spec, seed) for seed, name in enumerate(names)}
 
