@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_core import PydanticCustomError
 
 from common.config import ByteSize, ConfigPath, ListenAddress, LogLevel, Seconds
 from common.polling import MAX_POLL_HOLD_SECONDS
+
+
+def _database_url(text: object) -> object:
+    """Check the form of a URL. No part of one that is refused is shown, since it may hold a password."""
+    try:
+        url = urlsplit(text) if isinstance(text, str) else None
+        is_valid = text == "" or (url is not None and url.scheme == "postgresql+psycopg" and (url.port or 1) > 0)
+    except ValueError:  # a port that is no number, brackets that do not match
+        is_valid = False
+    if not is_valid:
+        expected = (
+            "expected '' (SQLite, in state_folder) or postgresql+psycopg://[user[:password]@]host[:port]/database"
+        )
+        raise PydanticCustomError("secret_shown", expected)
+    if url is not None and {"password", "sslpassword"} & parse_qs(url.query, keep_blank_values=True).keys():
+        raise PydanticCustomError(
+            "secret_shown", "expected the password before the @ or in libpq's passfile, not after ?"
+        )
+    return text
+
+
+# A SQLAlchemy URL; empty for SQLite in the state folder. Secret, because of the password that it may hold.
+DatabaseUrl = Annotated[SecretStr, BeforeValidator(_database_url)]
 
 
 class _Section(BaseModel):
@@ -17,6 +44,7 @@ class CoordinatorSection(_Section):
 
     listen: ListenAddress = "0.0.0.0:8443"
     state_folder: ConfigPath
+    database: DatabaseUrl = SecretStr("")
     poll_hold: Seconds = Field(default=20.0, ge=0.1, le=MAX_POLL_HOLD_SECONDS)
     stream_progress_deadline: Seconds = Field(default=60.0, ge=1, le=3600)
     disk_reserve: ByteSize = Field(default=256 * 2**20, ge=0)

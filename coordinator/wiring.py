@@ -6,14 +6,14 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TypeVar
 
 from cryptography import x509
 
 from common.clock import SystemClock
-from common.errors import NotNowError
+from common.errors import NotNowError, Reason, UnavailableError
 from common.logging import get_logger
 from common.tls import Identity, caller_from_certificate, load_identity
 from coordinator.adapters.metrics import CoordinatorMetrics, Snapshot, serve_metrics
@@ -24,7 +24,8 @@ from coordinator.adapters.rpc.server import Servicers, start_server
 from coordinator.adapters.rpc.traffic_meter import TrafficMeter
 from coordinator.adapters.storage.blob_folder import BlobFolder
 from coordinator.adapters.storage.disk_room import DiskRoom
-from coordinator.adapters.storage.engine import exclusive, open_engine
+from coordinator.adapters.storage.engine import Database, SqliteDatabase, exclusive
+from coordinator.adapters.storage.postgres import held
 from coordinator.adapters.storage.run_store import SqlRunStore
 from coordinator.adapters.story import Story
 from coordinator.app.answers import Answers
@@ -35,51 +36,62 @@ from coordinator.app.presence import Presence
 from coordinator.app.recovery import recover
 from coordinator.app.round_driver import RoundDriver
 from coordinator.app.update_intake import UpdateIntake
-from coordinator.config import CoordinatorConfig
+from coordinator.config import CoordinatorConfig, CoordinatorSection
 
 # How long open rpcs may take to finish after SIGTERM; polls answer at once.
 SHUTDOWN_GRACE_SECONDS = 2.0
 # How soon a waiting coordinator notices that the store is free.
 STANDBY_SECONDS = 0.5
 
+T = TypeVar("T")
+
 
 def serve(config: CoordinatorConfig, *, standby: bool = False) -> None:
     """Run the coordinator until SIGTERM or SIGINT; with ``standby``, wait until no other one holds the store.
 
     Raises:
-        FedMedError: the configuration names something that is not there, or another coordinator holds the store.
+        FedMedError: the configuration names something that is not there, or another coordinator holds the store, from
+            the beginning or since this one was away for too long.
     """
     identity = load_identity(config.identity.folder)
-    with _held(config.coordinator.state_folder, standby=standby):
+    with _held(config.coordinator, standby=standby) as database:
         # The loop's end waits for its threads: whatever they still write, they write before the store is let go.
-        asyncio.run(_serve(config, identity))
+        asyncio.run(_serve(config, identity, database))
+        if database.lost.done():
+            raise database.lost.result()
 
 
 @contextmanager
-def _held(state: Path, *, standby: bool) -> Iterator[None]:
+def _held(section: CoordinatorSection, *, standby: bool) -> Iterator[Database]:
+    """The folder is held before the database, so that who waits for the second has no rival for the first."""
+    url = section.database.get_secret_value()
     with ExitStack() as stack:
-        is_told = False
-        while True:
-            try:
-                stack.enter_context(exclusive(state))
-                break
-            except NotNowError:
-                if not standby:
-                    raise
-            if not is_told:
-                signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the first process of a container has no default
-                get_logger("coordinator").info("coordinator_waits")
-                is_told = True
-            time.sleep(STANDBY_SECONDS)
-        yield
+        _enter(stack, lambda: exclusive(section.state_folder), standby=standby)
+        yield _enter(stack, lambda: held(url), standby=standby) if url else SqliteDatabase(section.state_folder)
 
 
-async def _serve(config: CoordinatorConfig, identity: Identity) -> None:
+def _enter(stack: ExitStack, hold: Callable[[], AbstractContextManager[T]], *, standby: bool) -> T:
+    told: Reason | None = None
+    while True:
+        try:
+            return stack.enter_context(hold())
+        except (NotNowError, UnavailableError) as error:
+            if not standby:
+                raise
+            reason = error.reason
+        if told is not reason:
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the first process of a container has no default
+            get_logger("coordinator").info("coordinator_waits", reason=reason)
+            told = reason
+        time.sleep(STANDBY_SECONDS)
+
+
+async def _serve(config: CoordinatorConfig, identity: Identity, database: Database) -> None:
     state, clock, log = config.coordinator.state_folder, SystemClock(), get_logger("coordinator")
     consortium = caller_from_certificate(identity.certificate_pem).consortium
     metrics = CoordinatorMetrics()
     room = DiskRoom(reserve_bytes=config.coordinator.disk_reserve, quota_bytes=config.coordinator.disk_quota)
-    store, blobs = SqlRunStore(open_engine(state)), BlobFolder(state, room)
+    store, blobs = SqlRunStore(database), BlobFolder(state, room)
 
     presence = Presence(clock.monotonic, linger_seconds=config.coordinator.poll_hold)
     driver = RoundDriver(store, presence, Story(log, metrics), clock, CountedTime(clock))
@@ -115,7 +127,7 @@ async def _serve(config: CoordinatorConfig, identity: Identity) -> None:
     running = await start_server(config.coordinator.listen, identity, guard, servicers)
     log.info("coordinator_started", listen_address=config.coordinator.listen, count=len(driver.runs), blobs=swept)
     try:
-        await _until_stopped(driver, performer)
+        await _until_stopped(driver, performer, database)
     finally:
         driver.stop()
         await running.server.stop(SHUTDOWN_GRACE_SECONDS)
@@ -124,11 +136,12 @@ async def _serve(config: CoordinatorConfig, identity: Identity) -> None:
         log.info("coordinator_stopped")
 
 
-async def _until_stopped(driver: RoundDriver, performer: CommandPerformer) -> None:
+async def _until_stopped(driver: RoundDriver, performer: CommandPerformer, database: Database) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    asyncio.wrap_future(database.lost).add_done_callback(lambda _: stopped.set())
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(driver.watch()), group.create_task(driver.perform_commands(performer.perform))]
         await stopped.wait()

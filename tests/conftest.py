@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 from hypothesis import settings
@@ -17,6 +19,8 @@ from common.tls import harden_tls
 harden_tls()
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+from tests.postgres import PostgresServer, binaries, running_postgres  # noqa: E402  (imports grpc)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -37,8 +41,18 @@ def promtool() -> str:
     return str(path)
 
 
-def skip_unless_ci(why: str) -> None:
+def skip_unless_ci(why: str) -> NoReturn:
     """Skip; in CI, which installs this, fail: a skipped suite would look like a passed one."""
     if os.environ.get("CI"):
         pytest.fail(why)
     pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of the tests' own."""
+    bin_folder = binaries()
+    if bin_folder is None:
+        skip_unless_ci("no PostgreSQL: Debian's package `postgresql` has it")
+    with running_postgres(bin_folder) as server:
+        yield server

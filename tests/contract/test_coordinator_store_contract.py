@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from common.errors import Reason
 from common.ids import RunId, SiteName
 from common.tls import Role
-from coordinator.adapters.storage.engine import open_engine
+from coordinator.adapters.storage.engine import SqliteDatabase
+from coordinator.adapters.storage.postgres import PostgresDatabase
 from coordinator.adapters.storage.run_store import SqlRunStore
 from coordinator.app.ports import KnownSite, RunStore, Traffic
 from coordinator.domain import events as ev
@@ -39,6 +40,7 @@ from tests.fakes.coordinator_values import (
     selecting_run,
     training_run,
 )
+from tests.postgres import PostgresServer
 
 T = TypeVar("T")
 
@@ -50,18 +52,29 @@ class ClosableStore(RunStore, Protocol):
         """Give back what it holds."""
 
 
-def open_sqlite(folder: Path) -> ClosableStore:
-    return SqlRunStore(open_engine(folder))
+class PostgresStore(SqlRunStore):
+    """Closes its database too, which the wiring holds beyond the store."""
+
+    def __init__(self, url: str) -> None:
+        self._held = PostgresDatabase(url)
+        self._held.take()
+        super().__init__(self._held)
+
+    async def close(self) -> None:
+        await super().close()
+        self._held.let_go()
 
 
 OpenStore = Callable[[Path], ClosableStore]
-IMPLEMENTATIONS: list[OpenStore] = [open_sqlite]
 
 
-@pytest.fixture(params=IMPLEMENTATIONS, ids=lambda open_store: open_store.__name__.removeprefix("open_"))
+@pytest.fixture(params=["sqlite", "postgres"])
 def open_store(request: pytest.FixtureRequest) -> OpenStore:
-    chosen: OpenStore = request.param
-    return chosen
+    """Opens the store that belongs to a folder."""
+    if request.param == "sqlite":
+        return lambda folder: SqlRunStore(SqliteDatabase(folder))
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return lambda folder: PostgresStore(server.url(folder))
 
 
 async def in_one_life(folder: Path, open_store: OpenStore, work: Callable[[ClosableStore], Awaitable[T]]) -> T:
@@ -281,6 +294,21 @@ async def test_sites_are_remembered_by_name_with_the_last_time_heard_of(tmp_path
         KnownSite(name=BERTA, role=Role.SITE, last_seen_at=at(4)),
         KnownSite(name=EVALUATOR, role=Role.EVALUATOR, last_seen_at=at(2)),
     )
+
+
+async def test_sites_are_sorted_by_their_characters_whatever_the_language_of_the_server(
+    tmp_path: Path, open_store: OpenStore
+) -> None:
+    names = [SiteName(name) for name in ("a-c", "ab", "a1", "b-1")]
+
+    async def hear(store: ClosableStore) -> tuple[list[str], list[str]]:
+        await store.save(None, training_run(), ())
+        for name in names:
+            await store.remember_site(name, Role.SITE, at(1))
+            await store.add_traffic(RUN_ID, traffic(name))
+        return [site.name for site in await store.known_sites()], [row.site for row in await store.traffic(RUN_ID)]
+
+    assert await in_one_life(tmp_path, open_store, hear) == (sorted(names), sorted(names))
 
 
 # Traffic

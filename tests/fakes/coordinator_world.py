@@ -21,7 +21,7 @@ from common.ids import AssignmentId, Digest, SiteName
 from common.terms import Terms
 from common.tls import Caller, Role
 from coordinator.adapters.storage.blob_folder import BlobFolder
-from coordinator.adapters.storage.engine import open_engine
+from coordinator.adapters.storage.engine import SqliteDatabase
 from coordinator.adapters.storage.run_store import SqlRunStore
 from coordinator.app.answers import Answers
 from coordinator.app.counted_time import CountedTime
@@ -220,7 +220,7 @@ async def coordinator(
 ) -> AsyncIterator[World]:
     """Start a coordinator over the state in ``root``, whatever an earlier life left there; stopping stores nothing."""
     clock = clock or FakeClock()
-    blobs, store = BlobFolder(root), SqlRunStore(open_engine(root))
+    blobs, store = BlobFolder(root), SqlRunStore(SqliteDatabase(root))
     presence, observer = Presence(clock.monotonic, LINGER_SECONDS), RecordingObserver()
     driver = RoundDriver(store, presence, observer, clock, CountedTime(clock, longest_gap_seconds))
     performer = CommandPerformer(

@@ -1,1 +1,1 @@
-"""Where runs and files are kept: SQLite through SQLAlchemy, and folders. Migrations are Alembic's."""
+"""Where runs and files are kept: SQLite or PostgreSQL through SQLAlchemy, and folders. Migrations are Alembic's."""

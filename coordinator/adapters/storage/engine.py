@@ -1,13 +1,15 @@
-"""Opens the database: one file, one writer, migrated to the newest schema. Holds no query."""
+"""Opens the database: SQLite's one file, one writer, migrated to the newest schema. Holds no query."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
+from typing import Protocol
 
 from alembic import command
 from alembic.config import Config
@@ -18,6 +20,45 @@ from common.errors import NotNowError, Reason
 DATABASE_FILE = "coordinator.db"
 LOCK_FILE = "coordinator.lock"
 MIGRATIONS = "coordinator.adapters.storage:migrations"
+
+
+class Database(Protocol):
+    """A database at the newest schema, which this process alone may write.
+
+    Attributes:
+        lost: Done when that is so no more: why the process must end.
+    """
+
+    @property
+    def lost(self) -> Future[NotNowError]: ...  # noqa: D102
+
+    def begin(self) -> AbstractContextManager[Connection]:
+        """One transaction: committed at the end of the block, or undone with its error."""
+
+    def stop_waiting(self) -> None:
+        """The process is about to end: a transaction waits for nothing any more."""
+
+    def dispose(self) -> None:
+        """Give back the connections; the hold on the store is its opener's to end."""
+
+
+class SqliteDatabase:
+    """Implements `Database`. The file lock guards it, which nobody can lose who still runs."""
+
+    def __init__(self, state_folder: Path) -> None:
+        self._engine = open_engine(state_folder)
+        self.lost: Future[NotNowError] = Future()
+
+    def begin(self) -> AbstractContextManager[Connection]:
+        """One transaction."""
+        return self._engine.begin()
+
+    def stop_waiting(self) -> None:
+        """There is nothing that it waits for."""
+
+    def dispose(self) -> None:
+        """Close the file."""
+        self._engine.dispose()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Runs in a relational database. One transaction a step; one thread, since SQLite has one writer anyway."""
+"""Runs in a relational database. One transaction a step; one thread, since a store has one writer anyway."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, Table, insert, select, update
+from sqlalchemy import Connection, Table, insert, select, update
 
 from common.ids import RunId, SiteName
 from common.tls import Role
 from coordinator.adapters.storage.codec import decode_round, decode_run, encode_round, encode_run
+from coordinator.adapters.storage.engine import Database
 from coordinator.adapters.storage.tables import CLOCK, COMMANDS, ROUNDS, RUNS, SITES, TRAFFIC
 from coordinator.app.ports import KnownSite, Traffic
 from coordinator.domain.commands import Command, CommandKind
@@ -24,8 +25,8 @@ T = TypeVar("T")
 class SqlRunStore:
     """Implements `coordinator.app.ports.RunStore` over SQLAlchemy."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
 
     async def load_runs(self) -> tuple[Run, ...]:
@@ -74,14 +75,15 @@ class SqlRunStore:
 
     async def close(self) -> None:
         """Finish what is under way and give back the database."""
+        self._database.stop_waiting()
         await asyncio.to_thread(self._thread.shutdown)
-        self._engine.dispose()
+        self._database.dispose()
 
     async def _transact(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._in_transaction, work)
 
     def _in_transaction(self, work: Callable[[Connection], T]) -> T:
-        with self._engine.begin() as connection:
+        with self._database.begin() as connection:
             return work(connection)
 
 
@@ -148,14 +150,15 @@ def _pending_commands(connection: Connection) -> tuple[Command, ...]:
 
 
 def _known_sites(connection: Connection) -> tuple[KnownSite, ...]:
-    rows = connection.execute(select(SITES).order_by(SITES.c.name))
-    return tuple(
-        KnownSite(name=SiteName(row.name), role=Role(row.role), last_seen_at=_utc(row.last_seen_at)) for row in rows
+    known = (
+        KnownSite(name=SiteName(row.name), role=Role(row.role), last_seen_at=_utc(row.last_seen_at))
+        for row in connection.execute(select(SITES))
     )
+    return tuple(sorted(known, key=lambda site: site.name))  # here: a server may sort text in a language's order
 
 
 def _utc(at: datetime) -> datetime:
-    """SQLite keeps no time zone; everything stored is UTC."""
+    """SQLite keeps no time zone, and PostgreSQL gives the session's; everything stored is UTC."""
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
@@ -172,15 +175,13 @@ def _add_traffic(connection: Connection, run_id: RunId, traffic: Traffic) -> Non
 
 
 def _traffic(connection: Connection, run_id: RunId) -> tuple[Traffic, ...]:
-    rows = connection.execute(
-        select(TRAFFIC).where(TRAFFIC.c.run_id == run_id).order_by(TRAFFIC.c.round_number, TRAFFIC.c.site)
-    )
-    return tuple(
+    counted = (
         Traffic(
             round_number=row.round_number,
             site=SiteName(row.site),
             upload_bytes=row.upload_bytes,
             download_bytes=row.download_bytes,
         )
-        for row in rows
+        for row in connection.execute(select(TRAFFIC).where(TRAFFIC.c.run_id == run_id))
     )
+    return tuple(sorted(counted, key=lambda traffic: (traffic.round_number, traffic.site)))

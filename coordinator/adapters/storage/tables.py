@@ -51,6 +51,13 @@ CLOCK = Table(
     Column("counted_until", DateTime(timezone=True), nullable=False),
 )
 
+WRITER = Table(
+    "writer",
+    METADATA,
+    Column("key", Integer, primary_key=True, autoincrement=False),  # always 1: there is one row
+    Column("epoch", BigInteger, nullable=False),
+)
+
 TRAFFIC = Table(
     "traffic",
     METADATA,
