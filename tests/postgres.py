@@ -48,7 +48,7 @@ class PostgresServer:
         """Start it, and wait until it answers."""
         settings = [f"port={self.port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.folder}"]
         options = [part for each in (*settings, *_SETTINGS) for part in ("-c", each)]
-        # It ends with this process, however that ends.
+        # It ends with the thread that started it (the main one, then), however that ends.
         leash = ["setpriv", "--pdeathsig", "INT", *_unprivileged()] if shutil.which("setpriv") else []
         with (self.folder / "log").open("ab") as output:
             command = [*leash, str(self.bin / "postgres"), "-D", str(self.folder / "data"), *options]

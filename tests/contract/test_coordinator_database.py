@@ -1,9 +1,11 @@
-"""The database file: its schema by migrations, all or nothing, and one coordinator at a time."""
+"""The database: its schema by migrations, all or nothing; SQLite's file, and one coordinator at a time on it."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,23 +13,88 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, inspect, select, text
 
 from common.errors import NotNowError, Reason
-from coordinator.adapters.storage.engine import DATABASE_FILE, MIGRATIONS, exclusive, migrate, open_engine
-from coordinator.adapters.storage.tables import METADATA
+from coordinator.adapters.storage.engine import (
+    DATABASE_FILE,
+    MIGRATIONS,
+    exclusive,
+    migrate,
+    open_engine,
+    unmigrated_engine,
+)
+from coordinator.adapters.storage.tables import COMMANDS, METADATA, ROUNDS, RUNS, SITES, TRAFFIC
+from tests.postgres import PostgresServer
+
+NOW = datetime(2026, 11, 26, 12, 0, 0, 1, UTC)
+# A row of every table of the first schema.
+ROWS: dict[Table, dict[str, object]] = {
+    RUNS: {"run_id": "a" * 32, "name": "trial", "state": "running", "created_at": NOW, "document": '{"ü": "\\u0000"}'},
+    ROUNDS: {"run_id": "a" * 32, "round_number": 1, "phase": "training", "document": "{}"},
+    COMMANDS: {"command_id": "c", "run_id": "a" * 32, "round_number": 1, "kind": "publish"},
+    SITES: {"name": "anna", "role": "site", "last_seen_at": NOW},
+    TRAFFIC: {"run_id": "a" * 32, "round_number": 1, "site": "anna", "upload_bytes": 2**40, "download_bytes": 1},
+}
+
+
+def migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", MIGRATIONS)
+    return config
+
+
+REVISIONS = [each.revision for each in reversed(list(ScriptDirectory.from_config(migrations()).walk_revisions()))]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """An empty database."""
+    if request.param == "sqlite":
+        engine = unmigrated_engine(tmp_path)
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        engine = create_engine(server.url(tmp_path))
+    yield engine
+    engine.dispose()
 
 
 def tables_of(engine: Engine) -> set[str]:
     return set(inspect(engine).get_table_names())
 
 
-def test_migrations_end_at_the_schema_that_the_queries_are_written_for(tmp_path: Path) -> None:
-    engine = open_engine(tmp_path)
+def differences(engine: Engine) -> list[object]:
+    """What the database has otherwise than the queries expect."""
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
-        assert compare_metadata(context, METADATA) == []
-    engine.dispose()
+        return list(compare_metadata(context, METADATA))
+
+
+def test_migrations_end_at_the_schema_that_the_queries_are_written_for(engine: Engine) -> None:
+    migrate(engine)
+    assert differences(engine) == []
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_every_earlier_schema_is_migrated_with_what_it_holds(engine: Engine, revision: str) -> None:
+    migrate(engine, revision)
+    with engine.begin() as connection:
+        for table, row in ROWS.items():
+            connection.execute(insert(table).values(row))
+    migrate(engine)
+    assert differences(engine) == []
+    with engine.begin() as connection:
+        for table, row in ROWS.items():
+            columns = [table.c[name] for name in row]
+            (stored,) = connection.execute(select(*columns)).mappings()
+            expected = {name: in_time_zone_of(engine, value) for name, value in row.items()}
+            assert dict(stored) == expected
+        assert connection.execute(select(COMMANDS.c.completed)).scalar_one() == 0
+
+
+def in_time_zone_of(engine: Engine, value: object) -> object:
+    return value.replace(tzinfo=None) if isinstance(value, datetime) and engine.dialect.name == "sqlite" else value
 
 
 def test_opening_an_up_to_date_database_changes_nothing(tmp_path: Path) -> None:
@@ -37,22 +104,18 @@ def test_opening_an_up_to_date_database_changes_nothing(tmp_path: Path) -> None:
     assert (tmp_path / DATABASE_FILE).read_bytes() == before
 
 
-def test_migrations_can_be_undone(tmp_path: Path) -> None:
-    engine = open_engine(tmp_path)
-    config = Config()
-    config.set_main_option("script_location", MIGRATIONS)
+def test_migrations_can_be_undone(engine: Engine) -> None:
+    migrate(engine)
+    config = migrations()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, "base")
     assert tables_of(engine) == {"alembic_version"}
     migrate(engine)
     assert tables_of(engine) > set(METADATA.tables)
-    engine.dispose()
 
 
-def test_a_migration_that_fails_half_way_leaves_nothing_and_may_be_run_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_migration_that_fails_half_way_leaves_nothing_and_may_be_run_again(engine: Engine) -> None:
     def fail_at_the_fourth_table(_connection: Connection, _cursor: object, statement: str, *_rest: object) -> None:
         if "CREATE TABLE sites" in statement:
             raise OSError("disk full")
@@ -60,15 +123,12 @@ def test_a_migration_that_fails_half_way_leaves_nothing_and_may_be_run_again(
     event.listen(Engine, "before_cursor_execute", fail_at_the_fourth_table)
     try:
         with pytest.raises(OSError, match="disk full"):
-            open_engine(tmp_path)
+            migrate(engine)
     finally:
         event.remove(Engine, "before_cursor_execute", fail_at_the_fourth_table)
-    bare = create_engine(f"sqlite:///{tmp_path / DATABASE_FILE}")
-    assert tables_of(bare) == set()
-    bare.dispose()
-    engine = open_engine(tmp_path)
+    assert tables_of(engine) == set()
+    migrate(engine)
     assert tables_of(engine) > set(METADATA.tables)
-    engine.dispose()
 
 
 @pytest.mark.parametrize(

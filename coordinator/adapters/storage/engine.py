@@ -84,10 +84,16 @@ def exclusive(state_folder: Path) -> Iterator[None]:
 
 def open_engine(state_folder: Path) -> Engine:
     """The engine of ``<state_folder>/coordinator.db``, created or migrated to the newest schema."""
+    engine = unmigrated_engine(state_folder)
+    migrate(engine)
+    return engine
+
+
+def unmigrated_engine(state_folder: Path) -> Engine:
+    """The same engine, whatever schema there is."""
     engine = create_engine(f"sqlite:///{state_folder / DATABASE_FILE}")
     event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "begin", _begin)
-    migrate(engine)
     return engine
 
 
