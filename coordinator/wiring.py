@@ -58,6 +58,7 @@ def serve(config: CoordinatorConfig, *, standby: bool = False) -> None:
         # The loop's end waits for its threads: whatever they still write, they write before the store is let go.
         asyncio.run(_serve(config, identity, database))
         if database.lost.done():
+            get_logger("coordinator").error("store_lost", reason=database.lost.result().reason)
             raise database.lost.result()
 
 

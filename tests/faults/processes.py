@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from benchmarks.federation import prepare
@@ -81,10 +81,17 @@ class Federation:
     """A coordinator, sites and an evaluator as processes on loopback.
 
     Agents dial over ``link``, if there is one; sites over the wire (`tests/faults/wire.py`), if they are in a namespace
-    of their own at its far end.
+    of their own at its far end. ``settings`` are more of the coordinator's.
     """
 
-    def __init__(self, folder: Path, terms: Terms, link: Link | None = None, far_namespace: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        terms: Terms,
+        link: Link | None = None,
+        far_namespace: str = "",
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.folder = folder
         trainer = [sys.executable, "-m", "tests.faults.counting_trainer", "smollm2-135m"]
         addresses = loopback(len(SITES) + 1)
@@ -97,6 +104,9 @@ class Federation:
             addresses = replace(addresses, coordinator=f"{NEAR}:{port}", coordinator_listen=f"0.0.0.0:{port}")
         self._far = ("ip", "netns", "exec", far_namespace) if far_namespace else ()
         self.prepared: Prepared = prepare(folder, terms, addresses, trainer)
+        config = self.prepared.coordinator_config
+        lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+        config.write_text(config.read_text().replace("[coordinator]\n", f"[coordinator]\n{lines}"))
         self.arguments: Mapping[str, Sequence[str]] = {
             COORDINATOR: ("coordinator", "serve", "--config", str(self.prepared.coordinator_config)),
             **{

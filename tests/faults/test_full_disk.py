@@ -64,10 +64,7 @@ class _Ballast:
 
 
 def _federation(folder: Path) -> Federation:
-    federation = Federation(folder, make_terms(ROUNDS, LORA_RANK))
-    config = federation.prepared.coordinator_config
-    config.write_text(config.read_text().replace("[coordinator]\n", f'[coordinator]\ndisk_reserve = "{RESERVE}"\n'))
-    return federation
+    return Federation(folder, make_terms(ROUNDS, LORA_RANK), settings={"disk_reserve": RESERVE})
 
 
 def test_uploads_are_refused_while_there_is_no_room_and_the_round_survives(

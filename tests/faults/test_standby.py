@@ -1,4 +1,4 @@
-"""Two coordinators on one state folder: one serves, the other waits, and there are never two. Real processes."""
+"""Two coordinators on one store: one serves, the other waits, and there are never two that write. Real processes."""
 
 from __future__ import annotations
 
@@ -11,54 +11,41 @@ from pathlib import Path
 
 import pytest
 
-from common.tls import Role
-from tests.faults.processes import LEASHED, ROOT, Log
-from tests.running import free_port, make_consortium, wait_until
+from tests.faults.processes import ROOT
+from tests.faults.standby import WAIT_SECONDS, Coordinator, write_config
+from tests.postgres import PASSWORD, PostgresServer
+from tests.running import make_consortium
 
 pytestmark = pytest.mark.slow
-WAIT_SECONDS = 60.0
 
 
-class Coordinator:
-    """A process that serves ``config`` as soon as it may."""
-
-    def __init__(self, config: Path, log: Path) -> None:
-        self.log = Log(log)
-        self.config = config
-        command = [sys.executable, "-m", "coordinator", "serve", "--standby", "--config", str(config)]
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'proto'}"}
-        with log.open("wb") as output:
-            self.process = subprocess.Popen([*LEASHED, *command], stdout=output, stderr=output, env=environment)
-
-    def has_said(self, event: str) -> bool:
-        """Whether it has come so far."""
-        self.log.new_lines()
-        return any(line["event"] == event for line in self.log.lines)
-
-    def wait_for(self, event: str) -> None:
-        wait_until(lambda: self.has_said(event), WAIT_SECONDS)
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a coordinator keeps its runs."""
+    if request.param == "sqlite":
+        return ""
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.url(tmp_path)
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[tuple[Coordinator, Coordinator]]:
-    """One that serves, and one that waits."""
-    consortium = make_consortium(tmp_path)
-    config = tmp_path / "coordinator.toml"
-    identity = consortium.identity("coordinator", Role.COORDINATOR)
-    config.write_text(
-        f'[coordinator]\nlisten = "127.0.0.1:{free_port()}"\nstate_folder = "{tmp_path / "state"}"\n'
-        f'[identity]\nfolder = "{identity}"\n[metrics]\nlisten = ""\n'
-    )
-    first = Coordinator(config, tmp_path / "first.log")
-    first.wait_for("coordinator_started")
-    second = Coordinator(config, tmp_path / "second.log")
-    second.wait_for("coordinator_waits")
+def pair(tmp_path: Path, database: str) -> Iterator[tuple[Coordinator, Coordinator]]:
+    """One that serves, and one that waits, on one folder."""
+    config = write_config(make_consortium(tmp_path), tmp_path / "state", database)
+    yield from started(config, config)
+
+
+def started(first_config: Path, second_config: Path) -> Iterator[tuple[Coordinator, Coordinator]]:
+    folder = first_config.parent
+    coordinators = [Coordinator(first_config, folder / "first.log")]
     try:
-        yield first, second
+        coordinators[0].wait_for("coordinator_started")
+        coordinators.append(Coordinator(second_config, folder / "second.log"))
+        coordinators[1].wait_for("coordinator_waits")
+        yield coordinators[0], coordinators[1]
     finally:
-        for each in (first, second):
-            each.process.kill()
-            each.process.wait()
+        for each in coordinators:
+            each.end()
 
 
 def test_the_waiting_one_takes_over_when_the_first_is_killed(pair: tuple[Coordinator, Coordinator]) -> None:
@@ -98,3 +85,42 @@ def test_a_waiting_one_ends_when_it_is_asked_to(pair: tuple[Coordinator, Coordin
     second.process.terminate()
     second.process.wait(WAIT_SECONDS)
     assert not second.has_said("coordinator_started")
+
+
+# A folder on two machines, whose file system does not bring the lock of one to the other: only the database knows
+
+
+@pytest.fixture
+def apart(postgres: PostgresServer, tmp_path: Path) -> Iterator[tuple[Coordinator, Coordinator]]:
+    """One that serves, and one that waits, on one database and one set of files."""
+    consortium, url = make_consortium(tmp_path), postgres.url(tmp_path)
+    configs = [write_config(consortium, tmp_path / name, url) for name in ("here", "there")]
+    (tmp_path / "there").mkdir()
+    for name in ("updates", "adapters", "registry"):
+        (tmp_path / "there" / name).symlink_to(tmp_path / "here" / name)
+    yield from started(*configs)
+
+
+def test_on_another_machine_too_the_waiting_one_takes_over_when_the_first_is_killed(
+    apart: tuple[Coordinator, Coordinator],
+) -> None:
+    first, second = apart
+    assert not second.has_said("coordinator_started")
+    first.process.kill()
+    second.wait_for("coordinator_started")
+
+
+def test_one_that_was_stopped_for_long_ends_when_it_goes_on_and_finds_another_in_its_place(
+    apart: tuple[Coordinator, Coordinator], postgres: PostgresServer, tmp_path: Path
+) -> None:
+    first, second = apart
+    os.kill(first.process.pid, signal.SIGSTOP)
+    second.wait_for("coordinator_started")
+    database = postgres.database(tmp_path)
+    assert postgres.execute("SELECT epoch FROM writer", database=database) == [(2,)]
+    os.kill(first.process.pid, signal.SIGCONT)
+    assert first.process.wait(WAIT_SECONDS) == 2
+    said = first.log.path.read_text()
+    assert said.splitlines()[-1].startswith("STORE_IN_USE: another coordinator has taken the database")
+    assert PASSWORD not in said
+    assert second.process.poll() is None
