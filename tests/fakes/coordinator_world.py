@@ -21,7 +21,7 @@ from common.ids import AssignmentId, Digest, SiteName
 from common.terms import Terms
 from common.tls import Caller, Role
 from coordinator.adapters.storage.blob_folder import BlobFolder
-from coordinator.adapters.storage.engine import SqliteDatabase
+from coordinator.adapters.storage.engine import Database, SqliteDatabase
 from coordinator.adapters.storage.run_store import SqlRunStore
 from coordinator.app.answers import Answers
 from coordinator.app.counted_time import CountedTime
@@ -216,11 +216,17 @@ class World:
 
 @asynccontextmanager
 async def coordinator(
-    root: Path, clock: FakeClock | None = None, longest_gap_seconds: float = math.inf
+    root: Path,
+    clock: FakeClock | None = None,
+    longest_gap_seconds: float = math.inf,
+    database: Database | None = None,
 ) -> AsyncIterator[World]:
-    """Start a coordinator over the state in ``root``, whatever an earlier life left there; stopping stores nothing."""
+    """Start a coordinator over the state in ``root``, whatever an earlier life left there; stopping stores nothing.
+
+    Its runs are kept in ``database``, or else in ``root`` too.
+    """
     clock = clock or FakeClock()
-    blobs, store = BlobFolder(root), SqlRunStore(SqliteDatabase(root))
+    blobs, store = BlobFolder(root), SqlRunStore(database or SqliteDatabase(root))
     presence, observer = Presence(clock.monotonic, LINGER_SECONDS), RecordingObserver()
     driver = RoundDriver(store, presence, observer, clock, CountedTime(clock, longest_gap_seconds))
     performer = CommandPerformer(

@@ -161,7 +161,7 @@ class PostgresDatabase:
             if is_locked := _lock(session):
                 _bound_idleness(session)
             self._compare(session.execute(select(WRITER.c.epoch)).scalar_one())
-        except (SQLAlchemyError, FedMedError):
+        except SQLAlchemyError:
             session.close()
             raise
         # Not locked, and nobody has taken the store: an earlier session of ours, perhaps, that the server still keeps.
