@@ -13,7 +13,7 @@ from benchmarks.shapes import SHAPES, adapter_spec
 from benchmarks.usage import Usage, UsageWatch
 from common.adapter import WireDtype
 from common.ids import digest_of
-from common.terms import BaseModelTerms, GateMetric, GateTerms, LoraTerms, RoundTerms, Terms
+from common.terms import AggregationTerms, BaseModelTerms, GateMetric, GateTerms, LoraTerms, RoundTerms, Terms
 from common.tls import Role
 from coordinator.adapters.pki.ca import create_ca, issue
 from demo.federation import loopback, run_prepared
@@ -40,7 +40,7 @@ def synthetic_federation(folder: Path, shape: str, lora: LoraTerms, *, sites: in
     """
     names = [f"site-{number}" for number in range(1, sites + 1)]
     addresses = loopback(sites + 1)
-    prepared = prepare(folder, _terms(lora, names, rounds), addresses, trainer_of(shape))
+    prepared = prepare(folder, synthetic_terms(lora, names, rounds), addresses, trainer_of(shape))
     with (
         process_group(folder / "logs") as group,
         UsageWatch(lambda: group.pid_of("coordinator")) as coordinator,
@@ -51,7 +51,10 @@ def synthetic_federation(folder: Path, shape: str, lora: LoraTerms, *, sites: in
     return SyntheticRun(run=run, parameters=parameters, coordinator=coordinator.last, site=site.last)
 
 
-def _terms(lora: LoraTerms, sites: list[str], rounds: int) -> Terms:
+def synthetic_terms(
+    lora: LoraTerms, sites: Sequence[str], rounds: int, wire_dtype: WireDtype = WireDtype.BF16
+) -> Terms:
+    """Terms of a run without a model and without a gate, of which every site is wanted in every round."""
     digest = digest_of(b"no base model")
     base_model = BaseModelTerms(
         name="synthetic", weights_digest=digest, tokenizer_digest=digest, chat_template_digest=digest
@@ -60,6 +63,7 @@ def _terms(lora: LoraTerms, sites: list[str], rounds: int) -> Terms:
         name="synthetic",
         base_model=base_model,
         lora=lora,
+        aggregation=AggregationTerms(wire_dtype=wire_dtype),
         rounds=RoundTerms(count=rounds, quorum=len(sites), sites=tuple(sites)),
         gate=GateTerms(metric=GateMetric.NONE),
     )

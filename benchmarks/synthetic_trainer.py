@@ -40,12 +40,13 @@ def main() -> None:
     """Perform one order."""
     shape, folder = sys.argv[1], Path(sys.argv[2])
     order = ORDER.validate_json((folder / ORDER_FILE).read_bytes())
-    spec = adapter_spec(SHAPES[shape], order.lora, WireDtype.BF16)
     match order:
         case InitialiseOrder():
+            spec = adapter_spec(SHAPES[shape], order.lora, WireDtype(order.wire_dtype))
             _write(folder / UPDATE_FILE, spec, seed=order.seed)
             result: InitialiseResult | TrainResult | EvaluateResult = InitialiseResult(spec=spec)
         case TrainOrder():
+            spec = adapter_spec(SHAPES[shape], order.lora, WireDtype(order.wire_dtype))
             _disturb(folder, spec, seed=zlib.crc32(folder.name.encode()))
             result = _trained()
         case EvaluateOrder():

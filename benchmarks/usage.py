@@ -1,10 +1,11 @@
-"""How much memory and CPU time a process takes, read from /proc while it runs. Linux only."""
+"""How much memory and CPU time processes take, alone or with all that they start, read from /proc. Linux only."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,10 @@ from types import TracebackType
 from typing import Self
 
 SAMPLE_SECONDS = 0.1
+TREE_SAMPLE_SECONDS = 0.2
+MACHINE = "machine"  # beside the trees: the CPU time of everything that runs
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,3 +68,131 @@ class UsageWatch:
                 with suppress(OSError):
                     seen = usage_of(pid)
                     self.last = seen if seen.peak_rss_bytes else self.last  # a zombie has no memory any more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessStat:
+    """What /proc/PID/stat says of one process; CPU time has that of the children that it has waited for."""
+
+    parent: int
+    has_ended: bool  # and its parent has not waited for it yet
+    started_ticks: int
+    rss_bytes: int
+    cpu_seconds: float
+
+
+def all_processes() -> dict[int, ProcessStat]:
+    """Every process of the machine, by its id."""
+    found = {}
+    for folder in os.listdir("/proc"):  # noqa: PTH208 - several times a second
+        if folder.isdigit():
+            with suppress(OSError):
+                found[int(folder)] = _stat_of(Path(f"/proc/{folder}/stat").read_text(encoding="utf-8"))
+    return found
+
+
+def _stat_of(line: str) -> ProcessStat:
+    fields = line.rpartition(")")[2].split()  # the third field of proc(5) is the first here
+    return ProcessStat(
+        parent=int(fields[1]),
+        has_ended=fields[0] in "ZX",
+        started_ticks=int(fields[19]),
+        rss_bytes=_PAGE_BYTES * int(fields[21]),
+        cpu_seconds=sum(int(ticks) for ticks in fields[11:15]) / _TICKS_PER_SECOND,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeSample:
+    """What a tree's processes held at one moment, in seconds since the epoch, and took until then.
+
+    Shared pages count for each.
+    """
+
+    at: float
+    rss_bytes: int
+    cpu_seconds: float
+
+
+def machine_cpu_seconds() -> float:
+    """What all processes of the machine have taken since it started: the first line of /proc/stat without idle time."""
+    user, nice, system, _idle, _waiting, interrupts, soft_interrupts = _first_numbers(Path("/proc/stat"), 7)
+    return (user + nice + system + interrupts + soft_interrupts) / _TICKS_PER_SECOND
+
+
+def _first_numbers(path: Path, count: int) -> list[int]:
+    return [int(word) for word in path.read_text(encoding="utf-8").split(maxsplit=count + 1)[1 : count + 1]]
+
+
+class TreeWatch:
+    """Samples several trees of processes, each by its name; whoever was once in a tree stays in it.
+
+    ``roots`` gives the ids at the top of each tree. A tree of its own session, or one whose parent has died, is
+    followed too, as long as it was seen before.
+    """
+
+    def __init__(self, roots: Callable[[], Mapping[str, Iterable[int]]]) -> None:
+        self.samples: dict[str, list[TreeSample]] = {}
+        self._roots = roots
+        self._members: dict[str, dict[int, int]] = {}  # by name of the tree: process id to start
+        self._ended = threading.Event()
+        self._looking = threading.Lock()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin to look."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop looking."""
+        self._ended.set()
+        self._thread.join()
+
+    def peak_rss_bytes(self, name: str) -> int:
+        """The most that a tree held at once."""
+        return max((sample.rss_bytes for sample in self.samples.get(name, ())), default=0)
+
+    def cpu_seconds(self, name: str, begin: float, end: float) -> float:
+        """What a tree took between two moments, as near as the samples are."""
+        samples = self.samples.get(name, [])
+        if not samples:
+            return 0.0
+        first, last = (min(samples, key=lambda sample: abs(sample.at - at)) for at in (begin, end))
+        return last.cpu_seconds - first.cpu_seconds
+
+    def alive(self) -> list[int]:
+        """Ids of all processes of all trees that run now."""
+        with self._looking:
+            processes = all_processes()
+            members = {pid for name in self._roots() for pid in self._look(name, processes)}
+            return sorted(pid for pid in members if not processes[pid].has_ended)
+
+    def _watch(self) -> None:
+        while not self._ended.wait(TREE_SAMPLE_SECONDS):
+            with self._looking:
+                at, processes = time.time(), all_processes()
+                for name in self._roots():
+                    members = self._look(name, processes).values()
+                    sample = TreeSample(
+                        at=at,
+                        rss_bytes=sum(each.rss_bytes for each in members),
+                        cpu_seconds=sum(each.cpu_seconds for each in members),
+                    )
+                    self.samples.setdefault(name, []).append(sample)
+                whole = TreeSample(at=at, rss_bytes=0, cpu_seconds=machine_cpu_seconds())
+                self.samples.setdefault(MACHINE, []).append(whole)
+
+    def _look(self, name: str, processes: Mapping[int, ProcessStat]) -> dict[int, ProcessStat]:
+        known = self._members.get(name, {})
+        tree = {pid for pid, started in known.items() if pid in processes and processes[pid].started_ticks == started}
+        tree |= {pid for pid in self._roots()[name] if pid in processes}
+        grown = True
+        while grown:
+            children = {pid for pid, each in processes.items() if each.parent in tree} - tree
+            tree |= children
+            grown = bool(children)
+        self._members[name] = {pid: processes[pid].started_ticks for pid in tree}
+        return {pid: processes[pid] for pid in tree}

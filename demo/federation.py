@@ -38,7 +38,7 @@ class Federated:
 
 def loopback(agents: int) -> Addresses:
     """Free ports of this machine for a coordinator and ``agents`` agents."""
-    ports = _free_ports(agents + 2)
+    ports = free_ports(agents + 2)
     return Addresses(
         coordinator=f"localhost:{ports[0]}",
         coordinator_listen=f"127.0.0.1:{ports[0]}",
@@ -115,7 +115,8 @@ def _urls(listens: Sequence[str]) -> str:
     return " ".join(f"http://{listen}/metrics" for listen in listens)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody uses now."""
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:
