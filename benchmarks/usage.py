@@ -116,19 +116,16 @@ class TreeSample:
 
 def machine_cpu_seconds() -> float:
     """What all processes of the machine have taken since it started: the first line of /proc/stat without idle time."""
-    user, nice, system, _idle, _waiting, interrupts, soft_interrupts = _first_numbers(Path("/proc/stat"), 7)
+    words = Path("/proc/stat").read_text(encoding="utf-8").split(maxsplit=8)[1:8]
+    user, nice, system, _idle, _waiting, interrupts, soft_interrupts = map(int, words)
     return (user + nice + system + interrupts + soft_interrupts) / _TICKS_PER_SECOND
-
-
-def _first_numbers(path: Path, count: int) -> list[int]:
-    return [int(word) for word in path.read_text(encoding="utf-8").split(maxsplit=count + 1)[1 : count + 1]]
 
 
 class TreeWatch:
     """Samples several trees of processes, each by its name; whoever was once in a tree stays in it.
 
-    ``roots`` gives the ids at the top of each tree. A tree of its own session, or one whose parent has died, is
-    followed too, as long as it was seen before.
+    ``roots`` gives the ids at the top of each tree. A process in a session of its own is followed too, and so is one
+    whose parent has died, as long as it was seen before.
     """
 
     def __init__(self, roots: Callable[[], Mapping[str, Iterable[int]]]) -> None:
@@ -186,13 +183,16 @@ class TreeWatch:
                 self.samples.setdefault(MACHINE, []).append(whole)
 
     def _look(self, name: str, processes: Mapping[int, ProcessStat]) -> dict[int, ProcessStat]:
-        known = self._members.get(name, {})
+        known = self._members.setdefault(name, {})
+        for pid in self._roots()[name]:
+            if pid in processes:
+                known.setdefault(pid, processes[pid].started_ticks)
+        # An id may have been given to a stranger since.
         tree = {pid for pid, started in known.items() if pid in processes and processes[pid].started_ticks == started}
-        tree |= {pid for pid in self._roots()[name] if pid in processes}
         grown = True
         while grown:
             children = {pid for pid, each in processes.items() if each.parent in tree} - tree
             tree |= children
             grown = bool(children)
-        self._members[name] = {pid: processes[pid].started_ticks for pid in tree}
+        known.update({pid: processes[pid].started_ticks for pid in tree})
         return {pid: processes[pid] for pid in tree}

@@ -62,10 +62,10 @@ class PeerProcesses:
             while process.poll() is None:
                 self.check(name)
                 time.sleep(POLL_SECONDS)
-        except BaseException:
-            process.kill()
+        finally:
+            process.kill()  # nothing, when it has ended
             process.wait()
-            raise
+            self._roots[_TOOLS] = []
         return process.returncode == 0
 
     def fail(self, name: str) -> NoReturn:
