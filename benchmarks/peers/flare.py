@@ -69,7 +69,7 @@ def _write_job(folder: Path, work: Work) -> Path:
     arguments = {"num_clients": work.sites, "num_rounds": work.rounds, "persistor_id": ""}
     nothing: dict[str, object] = {"task_data_filters": [], "task_result_filters": [], "components": []}
     workflow = {"id": "rounds", "path": "flare_app.TimedFedAvg", "args": arguments}
-    executor = {"tasks": ["train"], "executor": {"path": "flare_app.OneNumber", "args": {}}}
+    executor = {"tasks": ["train"], "executor": {"path": "flare_app.EveryTensor", "args": {}}}
     files = {
         "meta.json": {"name": "rounds", "min_clients": work.sites, "deploy_map": {"app": ["@ALL"]}},
         "app/config/config_fed_server.json": {"format_version": 2, "workflows": [workflow], **nothing},

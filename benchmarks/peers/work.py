@@ -21,7 +21,7 @@ AGGREGATING, SITES = "server", "clients"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """Rounds in which every site takes the global adapter, changes one number, and returns it with a count."""
+    """Rounds in which every site takes the global adapter, changes a little, and returns it with a count."""
 
     adapter: str
     sites: int

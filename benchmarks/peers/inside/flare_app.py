@@ -31,7 +31,7 @@ def _note(event: str, number: float) -> None:
 
 
 class TimedFedAvg(FedAvg):
-    """FLARE's own workflow; the number is the one that every site changes. Saves no model."""
+    """FLARE's own workflow; the number is the one that every site raises by one. Saves no model."""
 
     def load_model(self) -> FLModel:
         """Begin with A random and B zero, which is how an adapter begins."""
@@ -59,12 +59,13 @@ class TimedFedAvg(FedAvg):
         super().fire_event_with_data(event_type, fl_ctx, key, data, **named)
 
 
-class OneNumber(Executor):
-    """Returns the adapter with one number changed."""
+class EveryTensor(Executor):
+    """Returns the adapter with one number of every tensor changed."""
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """Perform a task, whatever its name."""
         params = from_shareable(shareable).data
-        values = next(iter(params.values()))
-        values.flat[0] += 1.0
+        generator = np.random.default_rng()
+        for index, values in enumerate(params.values()):
+            values.flat[0] += 1.0 if index == 0 else generator.standard_normal()
         return DXO(DataKind.WEIGHTS, data=params, meta={MetaKey.NUM_STEPS_CURRENT_ROUND: 100}).to_shareable()

@@ -30,7 +30,7 @@ def _note(event: str, number: float) -> None:
 
 
 class TimedFedAvg(FedAvg):
-    """Flower's own strategy; the number is the one that every site changes."""
+    """Flower's own strategy; the number is the one that every site raises by one."""
 
     def configure_train(self, server_round: int, arrays: ArrayRecord, *others: Any, **named: Any) -> Any:
         """Note that the round begins."""
@@ -61,12 +61,13 @@ def run_rounds(grid: Grid, _context: Context) -> None:
 
 
 @client.train()
-def change_one_number(message: Message, _context: Context) -> Message:
-    """Return the adapter with one number changed; the other arrays stay serialized."""
+def change_every_tensor(message: Message, _context: Context) -> Message:
+    """Return the adapter with one number of every tensor changed, as training changes all: none is sent by its hash."""
+    generator = np.random.default_rng()
     arrays = message.content["arrays"]
-    name = next(iter(arrays))
-    values = arrays[name].numpy().copy()
-    values.flat[0] += 1.0
-    arrays[name] = Array(values)
+    for index, name in enumerate(list(arrays)):
+        values = arrays[name].numpy().copy()
+        values.flat[0] += 1.0 if index == 0 else generator.standard_normal()
+        arrays[name] = Array(values)
     metrics = MetricRecord({"num-examples": 100})
     return Message(content=RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
