@@ -1,10 +1,10 @@
 """The same rounds on this project, Flower and NVIDIA FLARE, in one run: seconds, memory and CPU time.
 
 Every site takes the global adapter, changes one number of every tensor (here: one in all), and returns it with a count;
-the weighted mean is the next global adapter. All are real deployments over TLS on loopback, every site a process. Seconds are those from the begin of
-a round at the server until the aggregate is there, the median of all rounds but the first; CPU time is over the same
-rounds. The server's memory is the most that its processes held at once. *Others* is the share of the machine's CPU time
-that went to everything else meanwhile.
+the weighted mean is the next global adapter. All are real deployments over TLS on loopback, every site a process.
+Seconds are those from the begin of a round at the server until the aggregate is there, the median of all rounds but the
+first; CPU time is over the same rounds. The server's memory is the most that its processes held at once. *Others* is
+the share of the machine's CPU time that went to everything else meanwhile.
 """
 
 from __future__ import annotations
