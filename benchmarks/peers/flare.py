@@ -43,6 +43,7 @@ def start_flare(processes: PeerProcesses, folder: Path, work: Work) -> None:
         processes.start(SITES, name, [*start, "-s", "fed_client.json", *given[:2], uid, *given[2:]])
     submit = ["nvflare", "job", "submit", "-j", str(_write_job(folder, work)), "--startup-kit", str(kits / ADMIN)]
     processes.run_until_done("submit", submit)
+    processes.sign_of_failure = "Try to abort job"
 
 
 def _project(names: list[str], port: int, admin_port: int) -> dict[str, object]:

@@ -50,6 +50,7 @@ def start_flower(processes: PeerProcesses, folder: Path, work: Work) -> None:
         reach = ["--superlink", f"localhost:{port}", "--root-certificates", trust]
         own = ["--auth-supernode-private-key", str(key), "--host", "127.0.0.1", "--port", str(own_port)]
         processes.start(SITES, f"supernode-{number}", ["flower-supernode", *reach, *own])
+    processes.sign_of_failure = "Traceback"
     processes.run_until_done("submit", ["flwr", "run", str(folder / "app"), "bench"])
 
 

@@ -20,6 +20,7 @@ from site_agent.adapters import leash
 POLL_SECONDS = 0.2
 STOP_SECONDS = 20.0
 ATTEMPTS = 6
+READ_SECONDS = 5.0  # between looks into the logs
 LAST_CHARACTERS = 1500
 _TOOLS = "tools"
 
@@ -33,6 +34,8 @@ class PeerProcesses:
 
     def __init__(self, folder: Path, environment: dict[str, str], ends_at: float) -> None:
         self.watch = TreeWatch(lambda: self._roots)
+        self.sign_of_failure = ""  # what stands in a log when a run has ended that did not do its work
+        self._read_at = time.monotonic()
         self._folder = folder
         self._environment = environment
         self._ends_at = ends_at
@@ -99,16 +102,25 @@ class PeerProcesses:
             time.sleep(POLL_SECONDS)
 
     def check(self, awaited: str) -> None:
-        """See whether all that must run does, and whether there is time left.
+        """See whether all that must run does, whether no log says that the run has failed, and whether there is time.
 
         Raises:
-            PeerFailedError: it does not, or there is none; with the end of the log.
+            PeerFailedError: with the end of a log.
         """
         for name, process in self._started.items():
             if process.poll() is not None:
                 raise PeerFailedError(f"{name} ended with exit code {process.returncode}: {self._last_words(name)}")
+        if time.monotonic() > self._read_at + READ_SECONDS:
+            self._read_at = time.monotonic()
+            self._read_logs()
         if time.monotonic() > self._ends_at:
             raise PeerFailedError(f"time limit, waiting for {awaited}: {self._last_words(awaited)}")
+
+    def _read_logs(self) -> None:
+        for name in self._started:
+            text = self.log_of(name).read_text(encoding="utf-8", errors="replace")
+            if self.sign_of_failure and self.sign_of_failure in text:
+                raise PeerFailedError(f"the run failed, says {name}: {self._last_words(name)}")
 
     def log_of(self, name: str) -> Path:
         """Where the output of ``name`` goes."""

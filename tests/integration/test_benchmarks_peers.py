@@ -58,6 +58,15 @@ def test_a_peer_whose_process_ends_fails_with_its_exit_code(tmp_path: Path) -> N
         processes.wait("rounds", lambda: False)
 
 
+def test_a_run_that_its_log_calls_failed_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.peers.processes.READ_SECONDS", 0.0)
+    failure = pytest.raises(PeerFailedError, match="the run failed, says server: oh no")
+    with failure, peer_processes(tmp_path, {}, time_limit=60) as processes:
+        processes.sign_of_failure = "oh no"
+        processes.start(AGGREGATING, "server", ["sh", "-c", "echo oh no; sleep 600"])
+        processes.wait("rounds", lambda: False)
+
+
 def test_a_tree_counts_the_cpu_time_of_children_that_have_ended(tmp_path: Path) -> None:
     begin = time.time()
     busy = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
