@@ -17,6 +17,7 @@ def _database_url(text: object) -> object:
     try:
         url = urlsplit(text) if isinstance(text, str) else None
         is_valid = text == "" or (url is not None and url.scheme == "postgresql+psycopg" and (url.port or 1) > 0)
+        is_valid = is_valid and (url is None or url.netloc.count("@") <= 1)  # in a password it is written %40
     except ValueError:  # a port that is no number, brackets that do not match
         is_valid = False
     if not is_valid:

@@ -15,7 +15,7 @@ import pytest
 
 from common.errors import InputInvalidError, OverloadedError, Reason
 from common.ids import AssignmentId, Digest, digest_of
-from coordinator.adapters.storage.blob_folder import BlobFolder
+from coordinator.adapters.storage.blob_folder import BlobFolder, PartialFile
 from coordinator.adapters.storage.disk_room import DiskRoom
 from coordinator.app.ports import BlobStore
 
@@ -264,6 +264,16 @@ async def test_uploads_under_way_are_counted_as_if_they_had_arrived(tmp_path: Pa
     assert not await refused_for_room(blobs, TWO, len(CONTENT))
     await first.close()  # cut: what did not arrive is not waited for
     assert not await refused_for_room(blobs, TWO, 2 * len(CONTENT))
+
+
+async def test_uploads_that_go_on_side_by_side_need_what_is_missing_of_each(tmp_path: Path) -> None:
+    half = len(CONTENT) // 2
+    for assignment_id in (ONE, TWO):
+        await arrive(BlobFolder(tmp_path), assignment_id, CONTENT[:half], digest_of(CONTENT))
+    blobs = BlobFolder(tmp_path, DiskRoom(quota_bytes=2 * len(CONTENT)))
+    first = PartialFile(blobs.partial_path(ONE, digest_of(CONTENT)), len(CONTENT), blobs._arriving)  # not hashed yet
+    assert not await refused_for_room(blobs, TWO, len(CONTENT))
+    await first.close()
 
 
 async def test_a_quota_counts_what_lies_there_and_an_upload_that_goes_on_once(tmp_path: Path) -> None:

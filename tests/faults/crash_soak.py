@@ -29,8 +29,12 @@ async def play(minutes: float, seed: int, folder: Path) -> int:
     ends_at, first, crashes = time.monotonic() + 60 * minutes, seed, 0
     while time.monotonic() < ends_at:
         root, federation, dies = folder / str(seed), Federation(files=files), random.Random(seed)
-        while not await live(root, federation, Fuse(dies.randint(SHORTEST, LONGEST))):
-            crashes += 1
+        try:
+            while not await live(root, federation, Fuse(dies.randint(SHORTEST, LONGEST))):
+                crashes += 1
+        except BaseException:
+            print(f"seed {seed}: a life ended with an error; its folder is {root}")
+            raise
         if await outcome_of(root) != wanted:
             print(f"seed {seed}: the run ended otherwise; its folder is {root}")
             return 1

@@ -62,12 +62,14 @@ class Proxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Take no more connections."""
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes who accepts
         self._listener.close()
 
     def cut_off(self, seconds: float) -> None:
         """Cut every connection, and let none come about for so long."""
         self._down_until = time.monotonic() + seconds
         for connection in list(self._open):
+            self.cuts += 1
             connection.cut()
 
     def _accept(self) -> None:

@@ -44,6 +44,7 @@ def test_a_url_of_postgres_is_taken_and_hidden(tmp_path: Path, url: str) -> None
         '"postgresql://fedmed:secret@localhost/runs"',
         '"postgresql+asyncpg://fedmed:secret@localhost/runs"',
         '"sqlite:///secret.db"',
+        '"postgresql+psycopg://fedmed:sec@ret@localhost/runs"',
         '"postgresql+psycopg://fedmed:x@localhost:secret/runs"',
         '"postgresql+psycopg://fedmed@localhost/runs?password=secret"',
         '"postgresql+psycopg://fedmed@localhost/runs?sslpassword=secret"',

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from common.ids import RunId, SiteName
+from common.logging import get_logger, log_fault
 from coordinator.app.ports import RunStore, Traffic
 
 
@@ -25,7 +26,9 @@ class TrafficMeter:
         received, sent = self._unwritten.pop(key, [0, 0])
         if received or sent:
             run_id, round_number, site = key
-            await self._store.add_traffic(
-                run_id,
-                Traffic(round_number=round_number, site=site, upload_bytes=received, download_bytes=sent),
-            )
+            traffic = Traffic(round_number=round_number, site=site, upload_bytes=received, download_bytes=sent)
+            try:
+                await self._store.add_traffic(run_id, traffic)
+            except Exception as error:  # whoever was served is not told of it; it is stored the next time
+                log_fault(get_logger("coordinator"), "traffic_not_stored", error)
+                self.count(key, received=received, sent=sent)

@@ -1,4 +1,4 @@
-"""Bounds how many chunks are on their way at once, so that memory does not grow with the number of sites.
+"""Bounds how many chunks are on their way at once, so that many sites at once take little memory.
 
 A chunk exists several times while it moves: in gRPC, as a message, as its content. Only so many move at once; the other
 streams wait for their turn, and gRPC holds their peers back. Whoever is slow gives its turn up and goes on without one,

@@ -13,7 +13,8 @@ import asyncio
 import hashlib
 import os
 import threading
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import OverloadedError, Reason
@@ -115,10 +116,12 @@ class PartialFile:
 
     def __init__(self, path: Path, size_bytes: int, arriving: set[PartialFile]) -> None:
         """Open it; it is in ``arriving`` until it is closed."""
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with _telling_full_disk():
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._writing = threading.Lock()
         self._hash = hashlib.sha256()
         self._size_bytes = size_bytes
+        self._kept_bytes = os.fstat(self._handle).st_size
         self._offset = 0
         self._arriving = arriving
         arriving.add(self)
@@ -136,7 +139,7 @@ class PartialFile:
     @property
     def missing_bytes(self) -> int:
         """What is still to come."""
-        return max(0, self._size_bytes - self._offset)
+        return max(0, self._size_bytes - max(self._offset, self._kept_bytes))
 
     async def append(self, content: bytes) -> None:
         """Write ``content`` at the offset.
@@ -148,7 +151,8 @@ class PartialFile:
 
     async def seal(self) -> Digest:
         """Make what arrived durable and give its digest."""
-        await asyncio.to_thread(os.fsync, self._handle)
+        with _telling_full_disk():
+            await asyncio.to_thread(os.fsync, self._handle)
         return Digest(f"sha256:{self._hash.hexdigest()}")
 
     async def close(self) -> None:
@@ -168,13 +172,12 @@ class PartialFile:
 
     def _append(self, content: bytes) -> None:
         with self._writing:
-            try:
-                self._write(content)
-            except OSError as error:
-                if is_disk_full(error):
+            with _telling_full_disk():
+                try:
+                    self._write(content)
+                except OSError:
                     os.ftruncate(self._handle, self._offset)
-                    raise OverloadedError(Reason.DISK_FULL, "the coordinator's disk is full; try again later") from None
-                raise
+                    raise
             self._hash.update(content)
             self._offset += len(content)
 
@@ -182,6 +185,17 @@ class PartialFile:
         written = 0
         while written < len(content):
             written += os.pwrite(self._handle, content[written:], self._offset + written)
+
+
+@contextmanager
+def _telling_full_disk() -> Iterator[None]:
+    """Make a full disk a refusal that may pass."""
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            raise OverloadedError(Reason.DISK_FULL, "the coordinator's disk is full; try again later") from None
+        raise
 
 
 def _hex(digest: Digest) -> str:

@@ -2,12 +2,13 @@
 
 The lock belongs to a session of its own, which the server ends when nothing is heard on it: so the store becomes free
 however its holder, its machine or the network between ended. That takes it from one that is merely stopped, too, and
-cannot tell it: hence the epoch, a row that whoever takes the store counts up, and that every transaction looks at.
+cannot tell it: hence the epoch, a row that whoever takes the store counts up, and that every transaction writes to.
 """
 
 from __future__ import annotations
 
 import hashlib
+import secrets
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -25,6 +26,8 @@ from coordinator.adapters.storage.tables import WRITER
 
 # The server ends the session with the lock when it has heard nothing for so long, and the lock is free.
 LOCK_IDLE_SECONDS = 20
+# The same while the store is being taken, in which a migration may take its time.
+TAKING_SECONDS = 600
 # How often it hears of us.
 PING_SECONDS = 5.0
 # It undoes a transaction in the middle of which it has heard nothing for so long: whoever takes over waits for that.
@@ -84,6 +87,7 @@ class PostgresDatabase:
             self._check_server(self._session)
             if not _lock(self._session):
                 raise _in_use(f"another coordinator holds {_place(self._url)}; stop it, or use another database")
+            self._session.exec_driver_sql(f"SET idle_session_timeout = '{TAKING_SECONDS}s'")  # nobody pings it yet
             migrate(self._engine)
             with self._engine.begin() as connection:
                 taken = update(WRITER).values(epoch=WRITER.c.epoch + 1).returning(WRITER.c.epoch)
@@ -102,12 +106,12 @@ class PostgresDatabase:
         """
         with self._engine.connect() as connection:
             transaction = connection.begin()
-            transaction_id = self._check_epoch(connection)
+            token = self._claim(connection)
             yield connection
             try:
                 transaction.commit()
             except DBAPIError as error:
-                if not error.connection_invalidated or not self._was_committed(transaction_id):
+                if not error.connection_invalidated or not self._was_committed(token):
                     raise
 
     def stop_waiting(self) -> None:
@@ -173,17 +177,18 @@ class PostgresDatabase:
 
     # The epoch
 
-    def _check_epoch(self, connection: Connection) -> str:
-        """Who takes over waits for this transaction from here on; its id.
+    def _claim(self, connection: Connection) -> str:
+        """Who takes over waits for this transaction from here on; a token that is stored if the transaction is.
 
         Raises:
             UnavailableError: STORE_IN_USE.
         """
-        asked = "SELECT epoch, CAST(pg_current_xact_id() AS text) AS transaction_id FROM writer FOR SHARE"
-        row = connection.execute(text(asked)).one()
-        if not self._compare(row.epoch):
+        token = secrets.token_hex(16)
+        claimed = update(WRITER).where(WRITER.c.epoch == self._epoch).values(last_transaction=token)
+        if connection.execute(claimed).rowcount == 0:
+            self._compare(connection.execute(select(WRITER.c.epoch)).scalar_one())
             raise UnavailableError(Reason.STORE_IN_USE, "another coordinator has taken the store")
-        return str(row.transaction_id)
+        return token
 
     def _compare(self, epoch: int) -> bool:
         """Whether ``epoch`` is still this process's; if it is not, the process is told to end."""
@@ -193,14 +198,16 @@ class PostgresDatabase:
                 self.lost.set_result(_in_use(f"another coordinator has taken {_place(self._url)}: {stored}"))
         return epoch == self._epoch
 
-    def _was_committed(self, transaction_id: str) -> bool:
-        """What became of a transaction whose connection broke during its commit: asked until the server says."""
-        asked = text("SELECT pg_xact_status(CAST(:id AS xid8))").bindparams(id=transaction_id)
+    def _was_committed(self, token: str) -> bool:
+        """What became of a transaction whose connection broke during its commit: asked until the server says.
+
+        By its token and not by its id, which a server that crashed may give again. The row's lock waits for its end.
+        """
+        asked = select(WRITER.c.epoch, WRITER.c.last_transaction).with_for_update(read=True)
         while not self._stopping.is_set():
             with suppress(DBAPIError), self._engine.connect() as connection:
-                status = connection.execute(asked).scalar_one()
-                if status != "in progress":
-                    return bool(status == "committed")
+                row = connection.execute(asked).one()
+                return self._compare(row.epoch) and bool(row.last_transaction == token)
             self._stopping.wait(RETRY_SECONDS)
         return False  # unknown; the process is about to end, and the next one reads what is there
 

@@ -56,6 +56,7 @@ WRITER = Table(
     METADATA,
     Column("key", Integer, primary_key=True, autoincrement=False),  # always 1: there is one row
     Column("epoch", BigInteger, nullable=False),
+    Column("last_transaction", String, nullable=True),
 )
 
 TRAFFIC = Table(

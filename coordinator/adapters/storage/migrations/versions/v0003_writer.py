@@ -14,6 +14,7 @@ def upgrade() -> None:
         "writer",
         sa.Column("key", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("epoch", sa.BigInteger, nullable=False),
+        sa.Column("last_transaction", sa.String, nullable=True),
     )
     op.bulk_insert(writer, [{"key": 1, "epoch": 0}])
 
