@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.shapes import SHAPES, adapter_spec
-from benchmarks.usage import Usage, UsageWatch
+from benchmarks.usage import Usage, UsageWatch, watching
 from common.adapter import WireDtype
 from common.ids import digest_of
 from common.terms import AggregationTerms, BaseModelTerms, GateMetric, GateTerms, LoraTerms, RoundTerms, Terms
@@ -43,8 +43,8 @@ def synthetic_federation(folder: Path, shape: str, lora: LoraTerms, *, sites: in
     prepared = prepare(folder, synthetic_terms(lora, names, rounds), addresses, trainer_of(shape))
     with (
         process_group(folder / "logs") as group,
-        UsageWatch(lambda: group.pid_of("coordinator")) as coordinator,
-        UsageWatch(lambda: group.pid_of(names[0])) as site,
+        watching(UsageWatch(lambda: group.pid_of("coordinator"))) as coordinator,
+        watching(UsageWatch(lambda: group.pid_of(names[0]))) as site,
     ):
         run = run_prepared(prepared, addresses, group, Console(file=sys.stderr, quiet=True))
     parameters = adapter_spec(SHAPES[shape], lora, WireDtype.BF16).parameters

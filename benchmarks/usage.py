@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Protocol, TypeVar
 
 SAMPLE_SECONDS = 0.1
 TREE_SAMPLE_SECONDS = 0.2
@@ -40,34 +39,48 @@ def usage_of(pid: int) -> Usage:
     return Usage(peak_rss_bytes=1024 * int(peak), cpu_seconds=ticks / _TICKS_PER_SECOND)
 
 
+class Watch(Protocol):
+    """Looks at processes, in a thread of its own while it is `watching`."""
+
+    def look(self) -> None:
+        """Look once."""
+
+
+W = TypeVar("W", bound=Watch)
+
+
+@contextmanager
+def watching(watch: W, every_seconds: float = SAMPLE_SECONDS) -> Iterator[W]:
+    """Let ``watch`` look again and again until the block ends."""
+    ended = threading.Event()
+
+    def keep_looking() -> None:
+        while not ended.wait(every_seconds):
+            watch.look()
+
+    thread = threading.Thread(target=keep_looking, daemon=True)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        ended.set()
+        thread.join()
+
+
 class UsageWatch:
     """Keeps the last usage of a process that another thread starts and ends; ``pid`` may not be known at first."""
 
     def __init__(self, pid: Callable[[], int | None]) -> None:
         self.last = Usage()
         self._pid = pid
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> Self:
-        """Begin to look."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop looking."""
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(SAMPLE_SECONDS):
-            pid = self._pid()
-            if pid is not None:
-                with suppress(OSError):
-                    seen = usage_of(pid)
-                    self.last = seen if seen.peak_rss_bytes else self.last  # a zombie has no memory any more
+    def look(self) -> None:
+        """Look once."""
+        pid = self._pid()
+        if pid is not None:
+            with suppress(OSError):
+                seen = usage_of(pid)
+                self.last = seen if seen.peak_rss_bytes else self.last  # a zombie has no memory any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,21 +145,7 @@ class TreeWatch:
         self.samples: dict[str, list[TreeSample]] = {}
         self._roots = roots
         self._members: dict[str, dict[int, int]] = {}  # by name of the tree: process id to start
-        self._ended = threading.Event()
         self._looking = threading.Lock()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Self:
-        """Begin to look."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop looking."""
-        self._ended.set()
-        self._thread.join()
 
     def peak_rss_bytes(self, name: str) -> int:
         """The most that a tree held at once."""
@@ -164,25 +163,25 @@ class TreeWatch:
         """Ids of all processes of all trees that run now."""
         with self._looking:
             processes = all_processes()
-            members = {pid for name in self._roots() for pid in self._look(name, processes)}
+            members = {pid for name in self._roots() for pid in self._members_of(name, processes)}
             return sorted(pid for pid in members if not processes[pid].has_ended)
 
-    def _watch(self) -> None:
-        while not self._ended.wait(TREE_SAMPLE_SECONDS):
-            with self._looking:
-                at, processes = time.time(), all_processes()
-                for name in self._roots():
-                    members = self._look(name, processes).values()
-                    sample = TreeSample(
-                        at=at,
-                        rss_bytes=sum(each.rss_bytes for each in members),
-                        cpu_seconds=sum(each.cpu_seconds for each in members),
-                    )
-                    self.samples.setdefault(name, []).append(sample)
-                whole = TreeSample(at=at, rss_bytes=0, cpu_seconds=machine_cpu_seconds())
-                self.samples.setdefault(MACHINE, []).append(whole)
+    def look(self) -> None:
+        """Take a sample of every tree and of the machine."""
+        with self._looking:
+            at, processes = time.time(), all_processes()
+            for name in self._roots():
+                members = self._members_of(name, processes).values()
+                sample = TreeSample(
+                    at=at,
+                    rss_bytes=sum(each.rss_bytes for each in members),
+                    cpu_seconds=sum(each.cpu_seconds for each in members),
+                )
+                self.samples.setdefault(name, []).append(sample)
+            whole = TreeSample(at=at, rss_bytes=0, cpu_seconds=machine_cpu_seconds())
+            self.samples.setdefault(MACHINE, []).append(whole)
 
-    def _look(self, name: str, processes: Mapping[int, ProcessStat]) -> dict[int, ProcessStat]:
+    def _members_of(self, name: str, processes: Mapping[int, ProcessStat]) -> dict[int, ProcessStat]:
         known = self._members.setdefault(name, {})
         for pid in self._roots()[name]:
             if pid in processes:

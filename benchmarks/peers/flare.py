@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 from benchmarks.peers.processes import PeerProcesses, listens
-from benchmarks.peers.work import AGGREGATING, SITES, Work
+from benchmarks.peers.work import AGGREGATING, SITES, Work, copy_inside
 from demo.federation import free_ports
 
 ADMIN = "admin@bench.org"
@@ -66,7 +65,7 @@ def _write_job(folder: Path, work: Work) -> Path:
     job = folder / "job"
     (job / "app" / "config").mkdir(parents=True)
     (job / "app" / "custom").mkdir()
-    shutil.copy(Path(__file__).parent / "inside" / "flare_app.py", job / "app" / "custom")
+    copy_inside("flare_app.py", job / "app" / "custom")
     arguments = {"num_clients": work.sites, "num_rounds": work.rounds, "persistor_id": ""}
     nothing: dict[str, object] = {"task_data_filters": [], "task_result_filters": [], "components": []}
     workflow = {"id": "rounds", "path": "flare_app.TimedFedAvg", "args": arguments}

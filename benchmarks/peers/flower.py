@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from benchmarks.peers.processes import PeerProcesses, listens
-from benchmarks.peers.work import AGGREGATING, SITES, Work
+from benchmarks.peers.work import AGGREGATING, SITES, Work, copy_inside
 from common.tls import CERTIFICATE_FILE, KEY_FILE, TRUST_BUNDLE_FILE, Role
 from coordinator.adapters.pki.ca import create_ca, issue
 from demo.federation import free_ports
@@ -58,7 +57,7 @@ def _configure(folder: Path, port: int, trust: str) -> None:
     app = folder / "app"
     app.mkdir()
     (app / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
-    shutil.copy(Path(__file__).parent / "inside" / "flower_app.py", app)
+    copy_inside("flower_app.py", app)
     home = folder / "home" / "flwr"
     home.mkdir(parents=True)
     config = f'[superlink]\ndefault = "bench"\n\n[superlink.bench]\naddress = "localhost:{port}"\n'

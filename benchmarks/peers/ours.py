@@ -9,7 +9,7 @@ from rich.console import Console
 
 from benchmarks.federation import prepare, synthetic_terms, trainer_of
 from benchmarks.peers.work import AGGREGATING, SITES, Measured, Span, Work, measured
-from benchmarks.usage import TreeWatch
+from benchmarks.usage import TREE_SAMPLE_SECONDS, TreeWatch, watching
 from common.adapter import WireDtype
 from demo.federation import loopback, run_prepared
 from demo.processes import process_group
@@ -31,7 +31,8 @@ def measure_ours(folder: Path, work: Work, dtype: WireDtype) -> Measured:
         def pids(wanted: list[str]) -> list[int]:
             return [pid for pid in map(group.pid_of, wanted) if pid is not None]
 
-        with TreeWatch(lambda: {AGGREGATING: pids(["coordinator"]), SITES: pids(names)}) as watch:
+        trees = TreeWatch(lambda: {AGGREGATING: pids(["coordinator"]), SITES: pids(names)})
+        with watching(trees, TREE_SAMPLE_SECONDS) as watch:
             run = run_prepared(prepared, addresses, group, Console(file=sys.stderr, quiet=True))
     return measured("fedmedlora", dtype.value, work, [_span(past) for past in run.rounds], watch)
 

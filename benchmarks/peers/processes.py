@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from benchmarks.peers.work import AGGREGATING, SITES
-from benchmarks.usage import TreeWatch
+from benchmarks.usage import TREE_SAMPLE_SECONDS, TreeWatch, watching
 from site_agent.adapters import leash
 
 POLL_SECONDS = 0.2
@@ -153,7 +153,7 @@ class PeerProcesses:
 def peer_processes(folder: Path, environment: dict[str, str], time_limit: float) -> Iterator[PeerProcesses]:
     """A peer's processes, which are killed at the end of the block, whatever happens in it."""
     processes = PeerProcesses(folder, {**os.environ, **environment}, time.monotonic() + time_limit)
-    with processes.watch:
+    with watching(processes.watch, TREE_SAMPLE_SECONDS):
         try:
             yield processes
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,6 +51,12 @@ class Work:
         path = folder / "work.json"
         path.write_text(json.dumps(told), encoding="utf-8")
         return path
+
+
+def copy_inside(app: str, folder: Path) -> None:
+    """Put a peer's code, and what all peers' code shares, into the folder from which the peer loads it."""
+    for name in (app, "peer_work.py"):
+        shutil.copy(Path(__file__).parent / "inside" / name, folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

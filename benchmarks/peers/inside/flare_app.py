@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,30 +14,15 @@ from nvflare.app_common.abstract.fl_model import FLModel
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.workflows.fedavg import FedAvg
-
-
-def _work() -> dict[str, Any]:
-    work: dict[str, Any] = json.loads(Path(os.environ["PEERS_WORK"]).read_text(encoding="utf-8"))
-    return work
-
-
-def _note(event: str, number: float) -> None:
-    with Path(_work()["timeline"]).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"event": event, "at": time.time(), "number": number}) + "\n")
+from peer_work import first_adapter, note
 
 
 class TimedFedAvg(FedAvg):
     """FLARE's own workflow; the number is the one that every site raises by one. Saves no model."""
 
     def load_model(self) -> FLModel:
-        """Begin with A random and B zero, which is how an adapter begins."""
-        generator = np.random.default_rng(7)
-        params = {}
-        for name, shape in _work()["tensors"]:
-            is_a = name.endswith("lora_A.weight")
-            params[name] = generator.standard_normal(shape, np.float32) if is_a else np.zeros(shape, np.float32)
-            params[name].flat[0] = 0.0
-        return FLModel(params=params)
+        """Begin with the first adapter."""
+        return FLModel(params=dict(first_adapter()))
 
     def save_model(self, model: FLModel) -> None:
         """Not part of the work."""
@@ -49,13 +30,13 @@ class TimedFedAvg(FedAvg):
     def event(self, event_type: str) -> None:
         """Note that a round begins."""
         if event_type == AppEventType.ROUND_STARTED:
-            _note("began", self.current_round)
+            note("began", self.current_round)
         super().event(event_type)
 
     def fire_event_with_data(self, event_type: str, fl_ctx: FLContext, key: str, data: Any, **named: Any) -> None:
         """Note that the aggregate is there."""
         if event_type == AppEventType.AFTER_AGGREGATION and key == AppConstants.AGGREGATION_RESULT:
-            _note("aggregated", float(next(iter(data.params.values())).flat[0]))
+            note("aggregated", float(next(iter(data.params.values())).flat[0]))
         super().fire_event_with_data(event_type, fl_ctx, key, data, **named)
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,20 +9,11 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
+from peer_work import first_adapter, note, read_work
 
 # One statement each: Flower looks for these names in the source.
 server = ServerApp()
 client = ClientApp()
-
-
-def _work() -> dict[str, Any]:
-    work: dict[str, Any] = json.loads(Path(os.environ["PEERS_WORK"]).read_text(encoding="utf-8"))
-    return work
-
-
-def _note(event: str, number: float) -> None:
-    with Path(_work()["timeline"]).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"event": event, "at": time.time(), "number": number}) + "\n")
 
 
 class TimedFedAvg(FedAvg):
@@ -34,26 +21,22 @@ class TimedFedAvg(FedAvg):
 
     def configure_train(self, server_round: int, arrays: ArrayRecord, *others: Any, **named: Any) -> Any:
         """Note that the round begins."""
-        _note("began", server_round)
+        note("began", server_round)
         return super().configure_train(server_round, arrays, *others, **named)
 
     def aggregate_train(self, server_round: int, replies: Any) -> Any:
         """Note that the aggregate is there."""
         arrays, metrics = super().aggregate_train(server_round, replies)
-        _note("aggregated", float(next(iter(arrays.values())).numpy().flat[0]) if arrays else float("nan"))
+        note("aggregated", float(next(iter(arrays.values())).numpy().flat[0]) if arrays else float("nan"))
         return arrays, metrics
 
 
 @server.main()
 def run_rounds(grid: Grid, _context: Context) -> None:
-    """Begin with A random and B zero, which is how an adapter begins."""
-    work = _work()
-    generator = np.random.default_rng(7)
+    """Begin with the first adapter."""
+    work = read_work()
     arrays = ArrayRecord()
-    for name, shape in work["tensors"]:
-        is_a = name.endswith("lora_A.weight")
-        values = generator.standard_normal(shape, np.float32) if is_a else np.zeros(shape, np.float32)
-        values.flat[0] = 0.0
+    for name, values in first_adapter():
         arrays[name] = Array(values)
     sites = work["sites"]
     strategy = TimedFedAvg(fraction_evaluate=0.0, min_train_nodes=sites, min_available_nodes=sites)
