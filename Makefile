@@ -44,7 +44,7 @@ test: $(SETUP_STAMP) $(BASE_MODEL)/config.json ## run the tests [ARGS=for-pytest
 
 .PHONY: faults
 faults: $(SETUP_STAMP) ## the fault tests in their long form: every place to die
-	@FEDMED_CRASHES=all python -m pytest -rs tests/faults $(ARGS)
+	@FEDMED_FAULTS=all python -m pytest -rs tests/faults $(ARGS)
 
 .PHONY: soak
 soak: $(SETUP_STAMP) ## kill processes of a federation at random for MINUTES=, and compare what it publishes [SEED=]

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from tests.fakes.crashes import Fuse
-from tests.faults.test_coordinator_crashes import Federation, live, outcome_of, sent_files, undisturbed
+from tests.faults.lives import PlayedAgents, live, outcome_of, sent_files, undisturbed
 
 # Changes of the disk that a life may get to; a run takes some 170.
 SHORTEST, LONGEST = 10, 60
@@ -28,9 +28,9 @@ async def play(minutes: float, seed: int, folder: Path) -> int:
     wanted, _ = await undisturbed(folder / "undisturbed", files)
     ends_at, first, crashes = time.monotonic() + 60 * minutes, seed, 0
     while time.monotonic() < ends_at:
-        root, federation, dies = folder / str(seed), Federation(files=files), random.Random(seed)
+        root, agents, dies = folder / str(seed), PlayedAgents(files=files), random.Random(seed)
         try:
-            while not await live(root, federation, Fuse(dies.randint(SHORTEST, LONGEST))):
+            while not await live(root, agents, Fuse(dies.randint(SHORTEST, LONGEST))):
                 crashes += 1
         except BaseException:
             print(f"seed {seed}: a life ended with an error; its folder is {root}")

@@ -39,7 +39,7 @@ SILENCE_SECONDS = 20.0
 # What is started dies with this process, however that ends.
 LEASHED = (sys.executable, "-S", "-E", leash.__file__, str(os.getpid()))
 # A run that does not come to its end in so long hangs.
-HANG_SECONDS = 1800.0
+HANG_SECONDS = 600.0
 
 
 def make_terms(rounds: int, lora_rank: int = 1) -> Terms:

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.long_form import IS_LONG
 from tests.faults.processes import ROOT, Federation, make_terms
 
 pytestmark = pytest.mark.slow
 
 ROUNDS = 1
 # 0.62 MB; in the long form 9.8 MB, which two sites share the wire for.
-LORA_RANK = 16 if os.environ.get("FEDMED_CRASHES") == "all" else 1
+LORA_RANK = 16 if IS_LONG else 1
 
 
 @pytest.fixture
