@@ -17,6 +17,7 @@ from pathlib import Path
 
 import site_agent
 from common.ids import derived_id
+from common.logging import get_logger
 from site_agent.adapters import leash
 from site_agent.adapters.order_folder import TRAINER_LOG, read_outcome, read_progress, write_order
 from site_agent.app.ports import Order, ProgressRelay, Result, Sleep
@@ -102,6 +103,7 @@ class TrainerProcess:
             outcome = read_outcome(folder)
             if outcome is not None or is_memory or return_code not in _KILLED or not starts_left:
                 break
+            get_logger("site_agent").warning("trainer_killed", count=starts_left)
         return outcome or _crash(folder, return_code, is_memory)
 
     async def _run_once(self, folder: Path, relay: ProgressRelay) -> int:

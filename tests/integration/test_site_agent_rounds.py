@@ -253,14 +253,15 @@ async def test_a_trainer_that_fails_is_a_decline_with_its_reason(
     assert site.trainer_starts == starts
 
 
-async def test_a_trainer_that_somebody_kills_is_started_again(
-    site: FakeSite, identity: Identity, tmp_path: Path
+async def test_a_trainer_that_somebody_kills_is_started_again_and_it_is_told(
+    site: FakeSite, identity: Identity, tmp_path: Path, log: Log
 ) -> None:
     state = CoordinatorState()
     assignment_id = await offer_training(state, tmp_path)
     async with serving(state, identity) as port, site.agent(port, fault="killed_once", oom_kills=lambda: 7):
         await state.until(lambda: assignment_id in state.accepted)
     assert site.trainer_starts == 2
+    assert log.events.count("trainer_killed") == 1
 
 
 async def test_the_trainers_words_stay_in_a_file_of_the_site(
@@ -300,6 +301,7 @@ async def test_an_agent_killed_while_training_starts_the_trainer_again(
         async with site.agent(port, fault="hang_once"):
             await state.until(lambda: assignment_id in state.accepted)
     assert site.trainer_starts == 2
+    assert log.events.count("trainer_killed") == 1
     assert state.download_starts == [0]
 
 
