@@ -154,11 +154,12 @@ class TrainingTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AggregationTerms:
-    """How updates are combined: the strategy by name, and its parameters."""
+    """How updates are combined: the strategy by name, and its parameters; how much of its last move a round repeats."""
 
     strategy: str = "fed_medlora"
     weight_by: WeightBy = WeightBy.LABEL_TOKENS
     wire_dtype: WireDtype = WireDtype.BF16
+    server_momentum: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +250,7 @@ _BOUNDS: tuple[tuple[str, str, float, float], ...] = (
     ("training", "max_length", 16, 131_072),
     ("training", "examples_per_round", 0, 10_000_000),
     ("training", "seed", 0, 2**53),
+    ("aggregation", "server_momentum", 0, 0.99),
     ("admission", "max_num_examples", 1, 2**53),
     ("admission", "max_num_label_tokens", 1, 2**53),
     ("rounds", "count", 1, 10_000),

@@ -14,6 +14,7 @@ from common.ids import SiteName
 from common.terms import Terms
 from common.weights_io import WeightsReader, WeightsWriter
 from coordinator.domain.aggregation import strategy_of
+from coordinator.domain.aggregation.server_momentum import carry_on
 from coordinator.domain.aggregation.strategy import Contribution, Factors
 from coordinator.domain.values import AdapterFile, RosterEntry, Run
 
@@ -24,10 +25,12 @@ def aggregate(
     update_path: Callable[[RosterEntry], Path],
     global_path: Path,
     out: Path,
+    previous_path: Path | None = None,
 ) -> tuple[AdapterFile, tuple[tuple[SiteName, float], ...]]:
     """Write the candidate of ``accepted`` to ``out``; returns its file and each site's weight.
 
-    ``accepted`` is sorted by site, so the outcome does not depend on the order of arrival.
+    ``accepted`` is sorted by site, so the outcome does not depend on the order of arrival. ``previous_path`` is the
+    global adapter of the round before: the terms' server momentum carries its last move on, if it is given.
 
     Raises:
         UpdateRefusedError: a file is not what was admitted.
@@ -38,7 +41,8 @@ def aggregate(
     with ExitStack() as stack:
         updates = [stack.enter_context(WeightsReader(update_path(entry))) for entry in accepted]
         current = stack.enter_context(WeightsReader(global_path))
-        candidate = _combine(run.terms, run.spec, (updates, weights), current, out)
+        previous = None if previous_path is None else stack.enter_context(WeightsReader(previous_path))
+        candidate = _combine(run.terms, run.spec, (updates, weights), (current, previous), out)
     return candidate, tuple((entry.site, weight) for entry, weight in zip(accepted, weights, strict=True))
 
 
@@ -57,19 +61,26 @@ def _combine(
     terms: Terms,
     spec: AdapterSpec,
     weighted: tuple[Sequence[WeightsReader], Sequence[float]],
-    current: WeightsReader,
+    adapters: tuple[WeightsReader, WeightsReader | None],
     out: Path,
 ) -> AdapterFile:
     strategy = strategy_of(terms)
     updates, weights = weighted
+    current, previous = adapters
     with WeightsWriter(out, spec.tensors, spec.dtype) as writer:
         # A module's A and B stand next to each other (`common.adapter.check_spec`): that is how the file is written.
         for module in (name.removesuffix(A_SUFFIX) for name in spec.names[::2]):
-            before = Factors(a=current.tensor(module + A_SUFFIX), b=current.tensor(module + B_SUFFIX))
+            before = _pair(current, module)
             combined = strategy.combine([_factors(update, module, before) for update in updates], weights, before)
+            if previous is not None:
+                combined = carry_on(combined, before, _pair(previous, module), terms.aggregation.server_momentum)
             writer.write(module + A_SUFFIX, combined.a)
             writer.write(module + B_SUFFIX, combined.b)
     return AdapterFile(digest=writer.digest, size_bytes=writer.size_bytes)
+
+
+def _pair(adapter: WeightsReader, module: str) -> Factors:
+    return Factors(a=adapter.tensor(module + A_SUFFIX), b=adapter.tensor(module + B_SUFFIX))
 
 
 def _factors(update: WeightsReader, module: str, before: Factors) -> Factors:

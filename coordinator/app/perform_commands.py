@@ -87,8 +87,15 @@ class CommandPerformer:
             lambda entry: self.blobs.update_path(entry.assignment_id),
             self.blobs.adapter_path(current.global_adapter.digest),
             out,
+            self._moved_from(run, current),
         )
         self.aggregated(self.clock.monotonic() - began)
         out.replace(self.blobs.adapter_path(candidate.digest))
         sync_folder(out.parent)
         return ev.CandidateReady(at=self.clock.now(), round_number=current.number, candidate=candidate, weights=weights)
+
+    def _moved_from(self, run: Run, current: Round) -> Path | None:
+        """The global adapter of the round before, if there is one and its last move counts."""
+        if current.number == 1 or run.terms.aggregation.server_momentum == 0:
+            return None
+        return self.blobs.adapter_path(run.rounds[current.number - 2].global_adapter.digest)

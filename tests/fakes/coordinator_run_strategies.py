@@ -91,7 +91,11 @@ TERMS: st.SearchStrategy[Terms] = st.builds(
         seed=COUNTS,
     ),
     aggregation=st.builds(
-        AggregationTerms, strategy=NAMES, weight_by=st.sampled_from(WeightBy), wire_dtype=st.sampled_from(WireDtype)
+        AggregationTerms,
+        strategy=NAMES,
+        weight_by=st.sampled_from(WeightBy),
+        wire_dtype=st.sampled_from(WireDtype),
+        server_momentum=NUMBERS,
     ),
     admission=st.builds(AdmissionTerms, max_num_examples=COUNTS, max_num_label_tokens=COUNTS),
     rounds=st.builds(

@@ -104,7 +104,12 @@ TERMS = st.builds(
     lora=LORAS,
     task=TASKS,
     training=TRAININGS,
-    aggregation=st.builds(AggregationTerms, weight_by=st.sampled_from(WeightBy), wire_dtype=st.sampled_from(WireDtype)),
+    aggregation=st.builds(
+        AggregationTerms,
+        weight_by=st.sampled_from(WeightBy),
+        wire_dtype=st.sampled_from(WireDtype),
+        server_momentum=floats(0, 0.99),
+    ),
     admission=st.builds(
         AdmissionTerms, max_num_examples=st.integers(1, 2**53), max_num_label_tokens=st.integers(1, 2**53)
     ),

@@ -595,22 +595,26 @@ class AggregationTerms(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     WEIGHT_BY_FIELD_NUMBER: _builtins.int
     WIRE_DTYPE_FIELD_NUMBER: _builtins.int
+    SERVER_MOMENTUM_FIELD_NUMBER: _builtins.int
     strategy: _builtins.str
     """Required. Name of the strategy."""
     weight_by: Global___WeightBy.ValueType
     """Required."""
     wire_dtype: Global___WireDtype.ValueType
     """Required."""
+    server_momentum: _builtins.float
+    """Optional. 0 to 0.99: how much of the global adapter's last move is added to the next one; 0, none."""
     def __init__(
         self,
         *,
         strategy: _builtins.str = ...,
         weight_by: Global___WeightBy.ValueType = ...,
         wire_dtype: Global___WireDtype.ValueType = ...,
+        server_momentum: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["strategy", b"strategy", "weight_by", b"weight_by", "wire_dtype", b"wire_dtype"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["server_momentum", b"server_momentum", "strategy", b"strategy", "weight_by", b"weight_by", "wire_dtype", b"wire_dtype"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
