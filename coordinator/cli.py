@@ -17,9 +17,9 @@ harden_tls()  # before anything imports grpc: TLS 1.3 only
 from common.config import load_toml  # noqa: E402
 from common.errors import FedMedError  # noqa: E402
 from common.logging import configure_logging  # noqa: E402
+from common.malloc import tune_malloc  # noqa: E402
 from common.tls import Role  # noqa: E402
 from coordinator import cli_runs  # noqa: E402
-from coordinator.adapters.malloc import bound_arenas  # noqa: E402
 from coordinator.adapters.pki.ca import create_ca, issue  # noqa: E402
 from coordinator.adapters.rpc.operator_client import connect  # noqa: E402
 from coordinator.config import CoordinatorConfig  # noqa: E402
@@ -93,7 +93,7 @@ def serve(
     standby: Annotated[bool, typer.Option("--standby", help="wait while another coordinator holds the store")] = False,
 ) -> None:
     """Run the coordinator until SIGTERM."""
-    bound_arenas()
+    tune_malloc()
     from coordinator.wiring import serve as run_coordinator
 
     loaded = load_toml(config, CoordinatorConfig)

@@ -37,8 +37,10 @@ def run(config: ConfigFile) -> None:
     import asyncio
 
     from common.logging import configure_logging
+    from common.malloc import tune_malloc
     from site_agent.wiring import run_agent
 
+    tune_malloc()
     loaded = _load(config)
     configure_logging(loaded.log.level)
     asyncio.run(run_agent(loaded))
