@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from demo.notes.generate import Split
 from demo.notes.write import default_site_names, write_corpus
 from demo.options import CORPORA, DemoOptions
+from site_agent.trainer.extraction.passage_files import read_passages
+from site_agent.trainer.extraction.sentences import split_sentences
 
 # Enough for several rounds of the demo; generating more costs only start-up time.
 GENERATED_SIZES = {Split.TRAIN: 200, Split.DEV: 25, Split.TEST: 40}
+# Of a corpus whose passages are shorter than so many sentences, more passages are scored: else chance decides there.
+SENTENCES_PER_PASSAGE = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,3 +44,13 @@ def corpora_of(options: DemoOptions, notes_folder: Path) -> tuple[SiteCorpus, ..
         )
         for site in sites
     )
+
+
+def passages_to_score(test: Path, passages: int) -> int:
+    """How many passages of the file have as many sentences as ``passages`` of SENTENCES_PER_PASSAGE; or ``passages``.
+
+    Raises:
+        InputInvalidError: the file is not one of passages.
+    """
+    lengths = [len(split_sentences(passage.text)) for passage in read_passages([test])]
+    return max(passages, math.ceil(passages * SENTENCES_PER_PASSAGE * len(lengths) / max(1, sum(lengths))))

@@ -20,7 +20,7 @@ class DemoOptions:
     Attributes:
         data: Folder of annotated corpora, or None for generated notes.
         sites: How many sites take part.
-        test_passages: Passages of each site that are scored at the end.
+        test_passages: Passages of each site that are scored at the end; more, where they are short.
         with_three_shot: Whether the base model is scored with three worked examples in its prompt, too.
     """
 
@@ -59,7 +59,9 @@ def parse_options(arguments: list[str]) -> tuple[DemoOptions, PrepareOptions | N
     parser.add_argument("--rounds", type=_count, default=_env("ROUNDS", "3"), help="number of rounds")
     parser.add_argument("--device", default=_env("DEVICE", "auto"), help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--examples", type=_count, default="80", help="sentence-level examples a site and round")
-    parser.add_argument("--test-passages", type=_count, default="25", help="scored passages a site")
+    parser.add_argument(
+        "--test-passages", type=_count, default="25", help="scored passages a site; more, where they are short"
+    )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument(
         "--three-shot",

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from common.terms import Terms
 from demo.chains import Chain, Link, run_chains
-from demo.corpora import SiteCorpus
+from demo.corpora import SiteCorpus, passages_to_score
 from demo.options import DemoOptions
 from demo.orders import RunOrders, write_order
 from demo.processes import ProcessGroup
@@ -101,7 +101,7 @@ class Scorer:
         return [Chain(folder=link.folder, links=[link]) for link in links]
 
     def _evaluation(self, home: Path, model: str, on: SiteCorpus, adapter: Path | None, shots: int = 0) -> Link:
-        order = self._orders.score(on, self.options.test_passages, shots)
+        order = self._orders.score(on, passages_to_score(on.test, self.options.test_passages), shots)
         return write_order(home / f"on-{on.site}", f"{model} on the notes of {on.site}", order, adapter)
 
     @property

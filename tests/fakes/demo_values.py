@@ -1,7 +1,8 @@
-"""Small values of the demo, for tests: its options, results of models, and a run that has ended. Opens nothing."""
+"""Small values of the demo, for tests: its options, results of models, and a run that has ended."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -83,3 +84,16 @@ def make_run(phases: tuple[admin_pb2.Phase.ValueType, ...], *, is_over: bool = T
                 site=site, outcome=admin_pb2.SITE_OUTCOME_ACCEPTED, upload_bytes=30, download_bytes=40, weight=0.5
             )
     return report
+
+
+ASPIRIN = {"id": "T1", "type": "drug", "start": 17, "end": 24, "text": "aspirin"}
+
+
+def write_passages(path: Path, sentences: list[int]) -> Path:
+    """A file of passages with so many sentences each."""
+    with path.open("w", encoding="utf-8") as file:
+        for number, count in enumerate(sentences):
+            text = " ".join(["The patient took aspirin."] * count)
+            record = {"id": f"passage-{number}", "text": text, "entities": [ASPIRIN]}
+            file.write(json.dumps(record) + "\n")
+    return path

@@ -32,7 +32,7 @@ from site_agent.orders import (
     FailureReason,
     TrainResult,
 )
-from tests.fakes.demo_values import SITES, found_of_ten, make_options
+from tests.fakes.demo_values import SITES, found_of_ten, make_options, write_passages
 from tests.fakes.site_values import make_terms, train_assignment
 
 ROUNDS = 3
@@ -89,6 +89,8 @@ def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scorer:
         SiteCorpus(site=site, train=tmp_path / site, dev=tmp_path / f"{site}-dev", test=tmp_path / f"{site}-test")
         for site in SITES
     ]
+    for corpus in corpora:
+        write_passages(corpus.test, [5])
     return Scorer(
         options=make_options(tmp_path, tmp_path / "model", rounds=ROUNDS),
         terms=replace(make_terms(), rounds=RoundTerms(count=ROUNDS, quorum=1, sites=SITES)),
