@@ -42,7 +42,7 @@ LEASHED = (sys.executable, "-S", "-E", leash.__file__, str(os.getpid()))
 HANG_SECONDS = 600.0
 
 
-def make_terms(rounds: int, lora_rank: int = 1) -> Terms:
+def make_terms(rounds: int, lora_rank: int = 1, sites: Sequence[str] = SITES) -> Terms:
     """A small adapter (0.63 MB at rank 1); every site is needed in each round, so that it can end in one way only."""
     digest = digest_of(b"no base model")
     base_model = BaseModelTerms(
@@ -52,7 +52,7 @@ def make_terms(rounds: int, lora_rank: int = 1) -> Terms:
         name="faults",
         base_model=base_model,
         lora=LoraTerms(lora_rank=lora_rank, lora_alpha=2),
-        rounds=RoundTerms(count=rounds, quorum=len(SITES), sites=SITES),
+        rounds=RoundTerms(count=rounds, quorum=len(sites), sites=tuple(sites)),
         gate=GateTerms(metric=GateMetric.LOSS),
     )
 
@@ -94,7 +94,8 @@ class Federation:
     ) -> None:
         self.folder = folder
         trainer = [sys.executable, "-m", "tests.faults.counting_trainer", "smollm2-135m"]
-        addresses = loopback(len(SITES) + 1)
+        self._sites = terms.rounds.sites
+        addresses = loopback(len(self._sites) + 1)
         self._address = addresses.coordinator
         self.proxy = None if link is None else Proxy(int(self._address.rpartition(":")[2]), link)
         if self.proxy is not None:
@@ -166,15 +167,14 @@ class Federation:
         """Start a process, or start it again; an operator does no more than that."""
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'proto'}"}
         command = [*LEASHED, sys.executable, "-m", *self.arguments[name]]
-        if name in SITES:
+        if name in self._sites:
             command = [*self._far, *command]
         with self.logs[name].path.open("ab") as output:
             self.processes[name] = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
 
     def kill(self, name: str) -> None:
         """SIGKILL, and start it again at once."""
-        self.processes[name].kill()
-        self.processes[name].wait()
+        self.kill_for_good(name)
         self.start(name)
 
     def kill_for_good(self, name: str) -> None:
