@@ -22,7 +22,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from common.terms import GateMetric, GateTerms, LoraTerms, RoundTerms, Schedule, TaskTerms, Terms, TrainingTerms
+from common.terms import (
+    AggregationTerms,
+    GateMetric,
+    GateTerms,
+    LoraTerms,
+    RoundTerms,
+    Schedule,
+    TaskTerms,
+    Terms,
+    TrainingTerms,
+)
 from common.tls import Role
 from coordinator.adapters.pki.ca import create_ca, issue
 from demo.corpora import SiteCorpus, corpora_of, site_names
@@ -111,6 +121,8 @@ def demo_terms(options: DemoOptions, sites: Sequence[str]) -> Terms:
             examples_per_round=options.examples_per_round,
             seed=options.seed,
         ),
+        # A site's own manner is a third of a mean of three: carried on over the rounds, it comes to its full size.
+        aggregation=AggregationTerms(server_momentum=0.7),
         rounds=RoundTerms(
             count=options.rounds,
             quorum=max(1, len(sites) - 1),
