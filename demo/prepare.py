@@ -119,6 +119,7 @@ def demo_terms(options: DemoOptions, sites: Sequence[str]) -> Terms:
             batch_size=4,
             max_length=640,
             examples_per_round=options.examples_per_round,
+            entity_share=0.85,
             seed=options.seed,
         ),
         # A site's own manner is a third of a mean of three: carried on over the rounds, it comes to its full size.
