@@ -85,6 +85,7 @@ class Reason(StrEnum):
     TOO_MANY_STREAMS = "TOO_MANY_STREAMS"
     PEER_AWAY = "PEER_AWAY"
     STORE_IN_USE = "STORE_IN_USE"
+    STORE_AWAY = "STORE_AWAY"
     INTERNAL = "INTERNAL"
     # how a round ends early
     QUORUM_IMPOSSIBLE = "QUORUM_IMPOSSIBLE"

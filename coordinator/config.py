@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from common.config import ByteSize, ConfigPath, ListenAddress, LogLevel, Seconds
@@ -52,6 +52,43 @@ class CoordinatorSection(_Section):
     disk_quota: ByteSize = Field(default=0, ge=0)
 
 
+def _endpoint(text: object) -> object:
+    """Check the form of a URL. One that is refused is not shown, since it may hold a key."""
+    try:
+        url = urlsplit(text) if isinstance(text, str) else None
+        is_valid = text == "" or (
+            url is not None
+            and url.scheme in ("http", "https")
+            and bool(url.hostname)
+            and (url.port or 1) > 0
+            and url.geturl().rstrip("/") == f"{url.scheme}://{url.netloc}"
+            and "@" not in url.netloc
+        )
+    except ValueError:  # a port that is no number, brackets that do not match
+        is_valid = False
+    if not is_valid:
+        raise PydanticCustomError("secret_shown", "expected '' (Amazon's) or http[s]://host[:port], without a key")
+    return text
+
+
+class BlobsSection(_Section):
+    """The S3 bucket in which updates and adapters are kept; none: they are kept in the state folder.
+
+    Keys are not in the file: they come from where AWS's own tools look for them.
+    """
+
+    bucket: str = Field(default="", pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$")
+    prefix: str = Field(default="", pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,62}/){0,8}$")
+    endpoint: Annotated[str, BeforeValidator(_endpoint)] = ""
+    region: str = Field(default="", pattern=r"^[a-z0-9-]{0,63}$")
+
+    @model_validator(mode="after")
+    def _names_a_bucket(self) -> Self:
+        if not self.bucket and (self.prefix or self.endpoint or self.region):
+            raise ValueError("expected a bucket beside prefix, endpoint and region")
+        return self
+
+
 class IdentitySection(_Section):
     """The folder with key.pem, certificate.pem and trust_bundle.pem."""
 
@@ -74,6 +111,7 @@ class CoordinatorConfig(_Section):
     """The whole file."""
 
     coordinator: CoordinatorSection
+    blobs: BlobsSection = BlobsSection()
     identity: IdentitySection
     metrics: MetricsSection = MetricsSection()
     log: LogSection = LogSection()

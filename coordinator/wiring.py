@@ -6,14 +6,14 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
 from cryptography import x509
 
 from common.clock import SystemClock
-from common.errors import NotNowError, Reason, UnavailableError
+from common.errors import InputInvalidError, NotNowError, Reason, UnavailableError
 from common.logging import get_logger
 from common.tls import Identity, caller_from_certificate, load_identity
 from coordinator.adapters.metrics import CoordinatorMetrics, Snapshot, serve_metrics
@@ -32,11 +32,16 @@ from coordinator.app.answers import Answers
 from coordinator.app.counted_time import CountedTime
 from coordinator.app.perform_commands import CommandPerformer
 from coordinator.app.poll import Poll
+from coordinator.app.ports import BlobStore
 from coordinator.app.presence import Presence
-from coordinator.app.recovery import recover
+from coordinator.app.recovery import needed_adapters, recover
+from coordinator.app.restore_registry import lost_versions, restore
 from coordinator.app.round_driver import RoundDriver
 from coordinator.app.update_intake import UpdateIntake
-from coordinator.config import CoordinatorConfig, CoordinatorSection
+from coordinator.config import BlobsSection, CoordinatorConfig, CoordinatorSection
+
+if TYPE_CHECKING:
+    from coordinator.adapters.storage.bucket import Bucket
 
 # How long open rpcs may take to finish after SIGTERM; polls answer at once.
 SHUTDOWN_GRACE_SECONDS = 2.0
@@ -54,21 +59,58 @@ def serve(config: CoordinatorConfig, *, standby: bool = False) -> None:
             the beginning or since this one was away for too long.
     """
     identity = load_identity(config.identity.folder)
-    with _held(config.coordinator, standby=standby) as database:
+    with _held(config, standby=standby) as (database, bucket):
         # The loop's end waits for its threads: whatever they still write, they write before the store is let go.
-        asyncio.run(_serve(config, identity, database))
+        asyncio.run(_serve(config, identity, database, bucket))
         if database.lost.done():
             get_logger("coordinator").error("store_lost", reason=database.lost.result().reason)
             raise database.lost.result()
 
 
 @contextmanager
-def _held(section: CoordinatorSection, *, standby: bool) -> Iterator[Database]:
-    """The folder is held before the database, so that who waits for the second has no rival for the first."""
+def _held(config: CoordinatorConfig, *, standby: bool) -> Iterator[tuple[Database, Bucket | None]]:
+    """The folder is held before the database, so that who waits for the second has no rival for the first.
+
+    The bucket comes last: what is swept in it was there before this coordinator's first transaction.
+    """
+    section = config.coordinator
     url = section.database.get_secret_value()
     with ExitStack() as stack:
         _enter(stack, lambda: exclusive(section.state_folder), standby=standby)
-        yield _enter(stack, lambda: held(url), standby=standby) if url else SqliteDatabase(section.state_folder)
+        database = _enter(stack, lambda: held(url), standby=standby) if url else SqliteDatabase(section.state_folder)
+        bucket = _enter(stack, lambda: _opened(config.blobs), standby=standby) if config.blobs.bucket else None
+        yield database, bucket
+
+
+def _opened(section: BlobsSection) -> AbstractContextManager[Bucket]:
+    """The bucket; botocore is loaded where there is one alone, since it takes 28 MB."""
+    try:
+        from coordinator.adapters.storage import bucket
+    except ModuleNotFoundError as error:
+        if error.name != "botocore":
+            raise
+        needed = "blobs: a bucket needs the library botocore: pip install '.[coordinator,s3]'"
+        raise InputInvalidError(Reason.CONFIG_INVALID, needed) from None
+    return bucket.opened(bucket.BucketPlace(**section.model_dump()))
+
+
+@asynccontextmanager
+async def _blobs(
+    config: CoordinatorSection, bucket: Bucket | None, store: SqlRunStore, driver: RoundDriver
+) -> AsyncIterator[BlobStore]:
+    room = DiskRoom(reserve_bytes=config.disk_reserve, quota_bytes=config.disk_quota)
+    folder = BlobFolder(config.state_folder, room)
+    if bucket is None:
+        yield folder
+        return
+    from coordinator.adapters.storage.bucket_blobs import BucketBlobs
+
+    await asyncio.to_thread(bucket.claim, await store.store_id())
+    blobs = BucketBlobs(folder, bucket, lambda: needed_adapters(driver.runs))
+    try:
+        yield blobs
+    finally:
+        await blobs.close()
 
 
 def _enter(stack: ExitStack, hold: Callable[[], AbstractContextManager[T]], *, standby: bool) -> T:
@@ -87,64 +129,72 @@ def _enter(stack: ExitStack, hold: Callable[[], AbstractContextManager[T]], *, s
         time.sleep(STANDBY_SECONDS)
 
 
-async def _serve(config: CoordinatorConfig, identity: Identity, database: Database) -> None:
-    state, clock, log = config.coordinator.state_folder, SystemClock(), get_logger("coordinator")
-    consortium = caller_from_certificate(identity.certificate_pem).consortium
-    metrics = CoordinatorMetrics()
-    room = DiskRoom(reserve_bytes=config.coordinator.disk_reserve, quota_bytes=config.coordinator.disk_quota)
-    store, blobs = SqlRunStore(database), BlobFolder(state, room)
-
+async def _serve(config: CoordinatorConfig, identity: Identity, database: Database, bucket: Bucket | None) -> None:
+    clock, metrics, store = SystemClock(), CoordinatorMetrics(), SqlRunStore(database)
     presence = Presence(clock.monotonic, linger_seconds=config.coordinator.poll_hold)
-    driver = RoundDriver(store, presence, Story(log, metrics), clock, CountedTime(clock))
-    answers = Answers(driver, clock)
-    meter = TrafficMeter(store)
-    performer = CommandPerformer(
-        driver=driver,
-        store=store,
-        blobs=blobs,
-        clock=clock,
-        registry=state / "registry",
-        log=log,
-        aggregated=metrics.aggregated,
-    )
+    driver = RoundDriver(store, presence, Story(get_logger("coordinator"), metrics), clock, CountedTime(clock))
+    state, log = config.coordinator.state_folder, get_logger("coordinator")
+    consortium = caller_from_certificate(identity.certificate_pem).consortium
+    async with _blobs(config.coordinator, bucket, store, driver) as blobs:
+        answers = Answers(driver, clock)
+        meter = TrafficMeter(store)
+        performer = CommandPerformer(
+            driver=driver,
+            store=store,
+            blobs=blobs,
+            clock=clock,
+            registry=state / "registry",
+            log=log,
+            aggregated=metrics.aggregated,
+        )
 
-    swept = await recover(driver, store, blobs)
-    presence.know(site.name for site in await store.known_sites())
-    rounds = RoundUseCases(
-        driver=driver,
-        poll=Poll(driver, presence, store, clock, config.coordinator.poll_hold),
-        intake=UpdateIntake(driver, blobs, clock),
-        answers=answers,
-        blobs=blobs,
-        meter=meter,
-        stream_progress_seconds=config.coordinator.stream_progress_deadline,
-    )
-    admin = AdminUseCases(driver=driver, answers=answers, presence=presence, store=store, clock=clock)
-    servicers = Servicers(rounds=RoundServicer(rounds), admin=AdminServicer(admin), registry=RegistryServicer(driver))
-    guard = GuardInterceptor(consortium, metrics, log, config.coordinator.stream_progress_deadline)
-    expires_at = x509.load_pem_x509_certificate(identity.certificate_pem).not_valid_after_utc.timestamp()
-    metrics.show(lambda: Snapshot(runs=driver.runs, presence=presence.snapshot(), certificate_expires_at=expires_at))
-    stop_metrics = serve_metrics(config.metrics.listen, metrics)
-    running = await start_server(config.coordinator.listen, identity, guard, servicers)
-    log.info("coordinator_started", listen_address=config.coordinator.listen, count=len(driver.runs), blobs=swept)
-    try:
-        await _until_stopped(driver, performer, database)
-    finally:
-        driver.stop()
-        await running.server.stop(SHUTDOWN_GRACE_SECONDS)
-        stop_metrics()
-        await store.close()
-        log.info("coordinator_stopped")
+        swept = await recover(driver, store, blobs)
+        presence.know(site.name for site in await store.known_sites())
+        rounds = RoundUseCases(
+            driver=driver,
+            poll=Poll(driver, presence, store, clock, config.coordinator.poll_hold),
+            intake=UpdateIntake(driver, blobs, clock),
+            answers=answers,
+            blobs=blobs,
+            meter=meter,
+            stream_progress_seconds=config.coordinator.stream_progress_deadline,
+        )
+        admin = AdminUseCases(driver=driver, answers=answers, presence=presence, store=store, clock=clock)
+        servicers = Servicers(
+            rounds=RoundServicer(rounds), admin=AdminServicer(admin), registry=RegistryServicer(driver)
+        )
+        guard = GuardInterceptor(consortium, metrics, log, config.coordinator.stream_progress_deadline)
+        expires_at = x509.load_pem_x509_certificate(identity.certificate_pem).not_valid_after_utc.timestamp()
+        metrics.show(
+            lambda: Snapshot(runs=driver.runs, presence=presence.snapshot(), certificate_expires_at=expires_at)
+        )
+        stop_metrics = serve_metrics(config.metrics.listen, metrics)
+        running = await start_server(config.coordinator.listen, identity, guard, servicers)
+        log.info("coordinator_started", listen_address=config.coordinator.listen, count=len(driver.runs), blobs=swept)
+        try:
+            lost = lost_versions(performer.registry, driver.runs, await store.pending_commands())
+            works = [
+                driver.watch(),
+                driver.perform_commands(performer.perform),
+                restore(lost, blobs, performer.registry, log),
+            ]
+            await _until_stopped(works, database)
+        finally:
+            driver.stop()
+            await running.server.stop(SHUTDOWN_GRACE_SECONDS)
+            stop_metrics()
+            await store.close()
+            log.info("coordinator_stopped")
 
 
-async def _until_stopped(driver: RoundDriver, performer: CommandPerformer, database: Database) -> None:
+async def _until_stopped(works: Sequence[Coroutine[None, None, None]], database: Database) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     asyncio.wrap_future(database.lost).add_done_callback(lambda _: stopped.set())
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(driver.watch()), group.create_task(driver.perform_commands(performer.perform))]
+        tasks = [group.create_task(work) for work in works]
         await stopped.wait()
         for task in tasks:
             task.cancel()

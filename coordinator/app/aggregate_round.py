@@ -5,7 +5,7 @@ It reads and writes files by position and decides nothing: the strategy weighs a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,15 +22,16 @@ from coordinator.domain.values import AdapterFile, RosterEntry, Run
 def aggregate(
     run: Run,
     accepted: Sequence[RosterEntry],
-    update_path: Callable[[RosterEntry], Path],
+    update_paths: Sequence[Path],
     global_path: Path,
     out: Path,
     previous_path: Path | None = None,
 ) -> tuple[AdapterFile, tuple[tuple[SiteName, float], ...]]:
     """Write the candidate of ``accepted`` to ``out``; returns its file and each site's weight.
 
-    ``accepted`` is sorted by site, so the outcome does not depend on the order of arrival. ``previous_path`` is the
-    global adapter of the round before: the terms' server momentum carries its last move on, if it is given.
+    ``accepted`` is sorted by site, so the outcome does not depend on the order of arrival; ``update_paths`` are the
+    files of their updates, in the same order. ``previous_path`` is the global adapter of the round before: the terms'
+    server momentum carries its last move on, if it is given.
 
     Raises:
         UpdateRefusedError: a file is not what was admitted.
@@ -39,7 +40,7 @@ def aggregate(
     assert run.spec is not None, "a round has an adapter specification"
     weights = strategy_of(run.terms).weigh(run.terms.aggregation, _contributions(accepted))
     with ExitStack() as stack:
-        updates = [stack.enter_context(WeightsReader(update_path(entry))) for entry in accepted]
+        updates = [stack.enter_context(WeightsReader(path)) for path in update_paths]
         current = stack.enter_context(WeightsReader(global_path))
         previous = None if previous_path is None else stack.enter_context(WeightsReader(previous_path))
         candidate = _combine(run.terms, run.spec, (updates, weights), (current, previous), out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
@@ -11,8 +12,7 @@ from typing import assert_never
 from structlog.typing import FilteringBoundLogger
 
 from common.clock import Clock
-from common.errors import Reason
-from common.files import sync_folder
+from common.errors import FedMedError, Reason
 from common.ids import AssignmentId
 from common.logging import log_fault
 from common.tls import Role
@@ -23,7 +23,7 @@ from coordinator.app.round_driver import RoundDriver
 from coordinator.domain import events as ev
 from coordinator.domain.cohort import initialise_assignment_id
 from coordinator.domain.commands import Command, CommandKind
-from coordinator.domain.values import Phase, Round, Run
+from coordinator.domain.values import AdapterFile, Phase, Round, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +53,8 @@ class CommandPerformer:
 
     async def _publish(self, run: Run, closed: Round) -> None:
         assert closed.candidate is not None, "what is published has a candidate"
-        weights = self.blobs.adapter_path(closed.candidate.digest)
-        await asyncio.to_thread(publish, self.registry, run, closed, weights)
+        async with self.blobs.adapter(closed.candidate.digest) as weights:
+            await asyncio.to_thread(publish, self.registry, run, closed, weights)
         await self.driver.post(run.run_id, ev.Published(at=self.clock.now(), round_number=closed.number))
 
     async def _assignments_of(self, run: Run, round_number: int) -> list[AssignmentId]:
@@ -68,34 +68,44 @@ class CommandPerformer:
             return  # performed before a restart: its outcome is stored
         event: ev.CandidateReady | ev.AggregationFailed
         try:
-            event = await asyncio.to_thread(self._combine, run, current)
-        except (OSError, MemoryError):  # it may pass, and the updates are still there: the driver tries again
-            raise
-        except Exception as error:  # the updates or this code: left pending, it would fail every start
+            event = await self._combine(run, current)
+        except Exception as error:
+            if _may_pass(error):  # the updates are still there: the driver tries again
+                raise
+            # The updates or this code: left pending, it would fail every start.
             log_fault(self.log, "aggregation_failed", error, run_name=run.terms.name, round_number=current.number)
             event = ev.AggregationFailed(
                 at=self.clock.now(), round_number=current.number, reason=Reason.AGGREGATION_FAILED
             )
         await self.driver.post(run.run_id, event)
 
-    def _combine(self, run: Run, current: Round) -> ev.CandidateReady:
-        out = self.blobs.adapter_path(current.global_adapter.digest).with_name(f"{run.run_id}-{current.number}.draft")
-        began = self.clock.monotonic()
-        candidate, weights = aggregate(
-            run,
-            current.accepted,
-            lambda entry: self.blobs.update_path(entry.assignment_id),
-            self.blobs.adapter_path(current.global_adapter.digest),
-            out,
-            self._moved_from(run, current),
-        )
-        self.aggregated(self.clock.monotonic() - began)
-        out.replace(self.blobs.adapter_path(candidate.digest))
-        sync_folder(out.parent)
+    async def _combine(self, run: Run, current: Round) -> ev.CandidateReady:
+        draft = self.blobs.draft_path(f"{run.run_id}-{current.number}")
+        accepted = [(entry, entry.update.file.digest) for entry in current.accepted if entry.update is not None]
+        async with AsyncExitStack() as files:
+            updates = [
+                await files.enter_async_context(self.blobs.update(entry.assignment_id, digest))
+                for entry, digest in accepted
+            ]
+            before = await files.enter_async_context(self.blobs.adapter(current.global_adapter.digest))
+            previous = _moved_from(run, current)
+            earlier = previous and await files.enter_async_context(self.blobs.adapter(previous.digest))
+            began = self.clock.monotonic()
+            candidate, weights = await asyncio.to_thread(
+                aggregate, run, current.accepted, updates, before, draft, earlier
+            )
+            self.aggregated(self.clock.monotonic() - began)
+        await self.blobs.keep_candidate(draft, candidate.digest)
         return ev.CandidateReady(at=self.clock.now(), round_number=current.number, candidate=candidate, weights=weights)
 
-    def _moved_from(self, run: Run, current: Round) -> Path | None:
-        """The global adapter of the round before, if there is one and its last move counts."""
-        if current.number == 1 or run.terms.aggregation.server_momentum == 0:
-            return None
-        return self.blobs.adapter_path(run.rounds[current.number - 2].global_adapter.digest)
+
+def _moved_from(run: Run, current: Round) -> AdapterFile | None:
+    """The global adapter of the round before, if there is one and its last move counts."""
+    if current.number == 1 or run.terms.aggregation.server_momentum == 0:
+        return None
+    return run.rounds[current.number - 2].global_adapter
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same work may succeed later: a disk, memory or a store that is away, and no fault of the updates."""
+    return isinstance(error, OSError | MemoryError) or (isinstance(error, FedMedError) and error.retryable)

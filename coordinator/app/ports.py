@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -111,22 +112,52 @@ class BlobStore(Protocol):
         """Where an upload arrives."""
 
     async def keep_update(self, assignment_id: AssignmentId, digest: Digest) -> None:
-        """A sealed upload becomes an update."""
+        """A sealed upload becomes an update, and is not lost from then on.
+
+        Raises:
+            UnavailableError: STORE_AWAY; the upload stays, to be kept later.
+        """
 
     async def keep_adapter(self, assignment_id: AssignmentId, digest: Digest) -> None:
-        """A sealed upload becomes an adapter."""
+        """A sealed upload becomes an adapter; raises as ``keep_update``."""
 
-    def update_path(self, assignment_id: AssignmentId) -> Path:
-        """Where an accepted update lies."""
+    def draft_path(self, name: str) -> Path:
+        """Where a candidate is written; a file that a crash leaves there is overwritten, or swept at the next start."""
 
-    def adapter_path(self, digest: Digest) -> Path:
-        """Where an adapter lies."""
+    async def keep_candidate(self, draft: Path, digest: Digest) -> None:
+        """A candidate that is written becomes an adapter; raises as ``keep_update``, and the draft stays then."""
+
+    def update(self, assignment_id: AssignmentId, digest: Digest) -> AbstractAsyncContextManager[Path]:
+        """A file with the accepted update, to read in the block.
+
+        Raises:
+            FileNotFoundError: it is gone.
+            UnavailableError: STORE_AWAY.
+            OverloadedError: DISK_FULL, no room to bring it here.
+            TransferBrokenError: DIGEST_DIFFERS, what came is something else.
+        """
+
+    def adapter(self, digest: Digest) -> AbstractAsyncContextManager[Path]:
+        """A file with the adapter, to read in the block; raises as ``update``."""
+
+    async def forget_upload(self, assignment_id: AssignmentId) -> None:
+        """Remove what has arrived of an assignment's upload and was not kept; what is gone is no error."""
 
     async def delete_updates(self, assignment_ids: Sequence[AssignmentId]) -> None:
-        """Remove updates and partial uploads of these assignments; those that are gone are no error."""
+        """Remove updates and partial uploads of these assignments; those that are gone are no error.
 
-    async def sweep(self, live: Set[AssignmentId], accepted: Set[AssignmentId], adapters: Set[Digest]) -> int:
-        """Keep uploads of ``live``, updates of ``accepted`` and ``adapters`` alone; returns how many files went."""
+        Raises:
+            UnavailableError: STORE_AWAY; some may be gone.
+        """
+
+    async def sweep(
+        self, live: Set[AssignmentId], accepted: Mapping[AssignmentId, Digest], adapters: Set[Digest]
+    ) -> int:
+        """Keep uploads of ``live``, updates of ``accepted`` and ``adapters`` alone; returns how many files went.
+
+        Raises:
+            UnavailableError: STORE_AWAY; some may be gone.
+        """
 
 
 class RunObserver(Protocol):

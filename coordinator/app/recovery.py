@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from common.ids import AssignmentId, Digest
 from common.tls import Role
 from coordinator.app.ports import BlobStore, RunStore, named
@@ -15,7 +17,8 @@ async def recover(driver: RoundDriver, store: RunStore, blobs: BlobStore) -> int
     await driver.load()
     rounds = [run.current for run in driver.runs if run.current is not None]
     live = {entry.assignment_id for current in rounds for entry in current.awaited}
-    accepted = {entry.assignment_id for current in rounds for entry in current.accepted}
+    entries = [entry for current in rounds for entry in current.accepted]
+    accepted = {entry.assignment_id: entry.update.file.digest for entry in entries if entry.update is not None}
     adapters = {digest for run in driver.runs for digest in _adapters(run)}
     return await blobs.sweep(live | await _initialising(driver.runs, store), accepted, adapters)
 
@@ -28,4 +31,11 @@ async def _initialising(runs: tuple[Run, ...], store: RunStore) -> set[Assignmen
 
 def _adapters(run: Run) -> set[Digest]:
     files = [run.first_adapter, *(past.candidate for past in run.rounds)]
+    return {file.digest for file in files if file is not None}
+
+
+def needed_adapters(runs: Sequence[Run]) -> set[Digest]:
+    """What agents of open runs may ask for, and what their rounds are made from."""
+    rounds = [run.current for run in runs if run.state.is_open and run.current is not None]
+    files = [file for current in rounds for file in (current.global_adapter, current.candidate)]
     return {file.digest for file in files if file is not None}

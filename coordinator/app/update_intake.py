@@ -95,6 +95,7 @@ class UpdateIntake:
         Raises:
             UpdateRefusedError: it was read, or its claim was, and it is refused; nothing of it stays.
             TransferBrokenError: bytes were lost; what arrived stays, to go on from.
+            UnavailableError: STORE_AWAY, it cannot be kept now; what arrived stays, to go on from.
             NotNowError, NotAllowedError, NotFoundError, OverloadedError, InputInvalidError: nothing was read.
         """
         if self._is_accepted(caller, claim.assignment_id, claim.digest):
@@ -106,7 +107,7 @@ class UpdateIntake:
         try:
             return await self._take(assignment, caller, claim, chunks)
         except UpdateRefusedError as refusal:
-            await self._blobs.delete_updates([claim.assignment_id])
+            await self._blobs.forget_upload(claim.assignment_id)
             refused = ev.AnswerRefused(
                 at=self._clock.now(), assignment_id=claim.assignment_id, by=caller.name, reason=refusal.reason
             )
@@ -157,7 +158,7 @@ class UpdateIntake:
         finally:
             await partial.close()
         if digest != claim.digest:
-            await self._blobs.delete_updates([claim.assignment_id])
+            await self._blobs.forget_upload(claim.assignment_id)
             raise TransferBrokenError(Reason.DIGEST_DIFFERS, f"file: expected {claim.digest}, got {digest}")
 
     def _live(self, caller: Caller, assignment_id: AssignmentId) -> Assignment:

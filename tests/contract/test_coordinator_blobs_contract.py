@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,17 +18,39 @@ from common.ids import AssignmentId, Digest, digest_of
 from coordinator.adapters.storage.blob_folder import BlobFolder, PartialFile
 from coordinator.adapters.storage.disk_room import DiskRoom
 from coordinator.app.ports import BlobStore
+from tests.fakes.coordinator_bucket import bucket_blobs
+from tests.seaweed import SeaweedServer
 
-OpenBlobs = Callable[[Path], BlobStore]
-IMPLEMENTATIONS: list[OpenBlobs] = [BlobFolder]
-ONE, TWO, THREE = (AssignmentId(digit * 32) for digit in "123")
+ONE, TWO, THREE, FOUR = (AssignmentId(digit * 32) for digit in "1234")
 CONTENT = bytes(range(256)) * 10
 
 
-@pytest.fixture(params=IMPLEMENTATIONS, ids=lambda opened: opened.__name__)
-def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
-    opened: BlobStore = request.param(tmp_path)
-    return opened
+@pytest.fixture(params=["folder", "bucket"])
+async def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BlobStore]:
+    if request.param == "folder":
+        yield BlobFolder(tmp_path)
+        return
+    server: SeaweedServer = request.getfixturevalue("seaweed")
+    async with bucket_blobs(server, tmp_path) as opened:
+        yield opened
+
+
+async def the_update(blobs: BlobStore, assignment_id: AssignmentId, content: bytes = CONTENT) -> bytes | None:
+    """What is read of an update; None when it is gone."""
+    try:
+        async with blobs.update(assignment_id, digest_of(content)) as path:
+            return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+async def the_adapter(blobs: BlobStore, content: bytes = CONTENT) -> bytes | None:
+    """What is read of an adapter; None when it is gone."""
+    try:
+        async with blobs.adapter(digest_of(content)) as path:
+            return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 async def arrive(blobs: BlobStore, assignment_id: AssignmentId, content: bytes, digest: Digest | None = None) -> Digest:
@@ -82,10 +104,22 @@ async def test_uploads_of_two_assignments_lie_side_by_side(blobs: BlobStore) -> 
 
 
 @pytest.mark.parametrize("digest", ["sha256:../../../etc/passwd", "sha256:" + "A" * 64, "", "md5:" + "0" * 64])
-def test_a_digest_that_is_none_reaches_no_path(blobs: BlobStore, digest: str) -> None:
-    for path_of in (lambda d: blobs.partial_path(ONE, d), blobs.adapter_path):
-        with pytest.raises(InputInvalidError):
-            path_of(Digest(digest))
+async def test_a_digest_that_is_none_reaches_no_path(blobs: BlobStore, digest: str) -> None:
+    with pytest.raises(InputInvalidError):
+        blobs.partial_path(ONE, Digest(digest))
+    with pytest.raises(InputInvalidError):
+        async with blobs.adapter(Digest(digest)):
+            pass
+
+
+async def test_what_has_arrived_is_forgotten_and_what_is_kept_is_not(blobs: BlobStore) -> None:
+    await arrive(blobs, ONE, CONTENT)
+    await arrive(blobs, TWO, CONTENT)
+    await blobs.keep_update(TWO, digest_of(CONTENT))
+    for assignment_id in (ONE, TWO, THREE):
+        await blobs.forget_upload(assignment_id)
+    assert await blobs.kept_bytes(ONE, digest_of(CONTENT)) == 0
+    assert await the_update(blobs, TWO) == CONTENT
 
 
 # Updates and adapters
@@ -94,76 +128,101 @@ def test_a_digest_that_is_none_reaches_no_path(blobs: BlobStore, digest: str) ->
 async def test_a_sealed_upload_becomes_the_update(blobs: BlobStore) -> None:
     await arrive(blobs, ONE, CONTENT)
     await blobs.keep_update(ONE, digest_of(CONTENT))
-    assert blobs.update_path(ONE).read_bytes() == CONTENT
+    assert await the_update(blobs, ONE) == CONTENT
     assert await blobs.kept_bytes(ONE, digest_of(CONTENT)) == 0
 
 
 async def test_a_sealed_upload_becomes_an_adapter(blobs: BlobStore) -> None:
     await arrive(blobs, ONE, CONTENT)
     await blobs.keep_adapter(ONE, digest_of(CONTENT))
-    assert blobs.adapter_path(digest_of(CONTENT)).read_bytes() == CONTENT
+    assert await the_adapter(blobs) == CONTENT
+
+
+async def test_a_candidate_that_is_written_becomes_an_adapter(blobs: BlobStore) -> None:
+    draft = blobs.draft_path("run-1")
+    draft.write_bytes(CONTENT)
+    await blobs.keep_candidate(draft, digest_of(CONTENT))
+    assert await the_adapter(blobs) == CONTENT
+    assert not draft.exists()
+
+
+async def test_what_was_never_kept_is_not_there(blobs: BlobStore) -> None:
+    assert (await the_update(blobs, ONE), await the_adapter(blobs)) == (None, None)
 
 
 async def test_the_same_adapter_from_two_runs_is_one_file(blobs: BlobStore) -> None:
     for assignment_id in (ONE, TWO):
         await arrive(blobs, assignment_id, CONTENT)
         await blobs.keep_adapter(assignment_id, digest_of(CONTENT))
-    assert blobs.adapter_path(digest_of(CONTENT)).read_bytes() == CONTENT
+    assert await the_adapter(blobs) == CONTENT
+
+
+async def test_an_adapter_is_read_by_many_at_once(blobs: BlobStore) -> None:
+    await arrive(blobs, ONE, CONTENT)
+    await blobs.keep_adapter(ONE, digest_of(CONTENT))
+    async with asyncio.TaskGroup() as group:
+        readers = [group.create_task(the_adapter(blobs)) for _ in range(20)]
+    assert {reader.result() for reader in readers} == {CONTENT}
 
 
 async def test_deleting_takes_updates_and_uploads_of_those_assignments_alone(blobs: BlobStore) -> None:
-    await arrive(blobs, ONE, CONTENT)
-    await blobs.keep_update(ONE, digest_of(CONTENT))
+    for assignment_id in (ONE, FOUR):
+        await arrive(blobs, assignment_id, CONTENT)
+        await blobs.keep_update(assignment_id, digest_of(CONTENT))
     await arrive(blobs, TWO, CONTENT)
     await arrive(blobs, THREE, CONTENT)
     await blobs.delete_updates([ONE, TWO])
-    assert not blobs.update_path(ONE).exists()
+    assert await the_update(blobs, ONE) is None
     assert await blobs.kept_bytes(TWO, digest_of(CONTENT)) == 0
     assert await blobs.kept_bytes(THREE, digest_of(CONTENT)) == len(CONTENT)
+    assert await the_update(blobs, FOUR) == CONTENT
 
 
 async def test_deleting_what_is_gone_is_no_error(blobs: BlobStore) -> None:
     await blobs.delete_updates([ONE])
     await blobs.delete_updates([])
-    assert not blobs.update_path(ONE).exists()
+    assert await the_update(blobs, ONE) is None
 
 
 # Sweeping
 
 
 async def test_sweeping_keeps_live_uploads_accepted_updates_and_adapters_of_runs(blobs: BlobStore) -> None:
+    adapter = b"adapter" * 100
     await arrive(blobs, ONE, CONTENT)
     await arrive(blobs, TWO, CONTENT)
     await blobs.keep_update(TWO, digest_of(CONTENT))
-    await arrive(blobs, THREE, b"adapter" * 100)
-    await blobs.keep_adapter(THREE, digest_of(b"adapter" * 100))
-    assert await blobs.sweep(live={ONE}, accepted={TWO}, adapters={digest_of(b"adapter" * 100)}) == 0
+    await arrive(blobs, THREE, adapter)
+    await blobs.keep_adapter(THREE, digest_of(adapter))
+    assert await blobs.sweep({ONE}, {TWO: digest_of(CONTENT)}, {digest_of(adapter)}) == 0
     assert await blobs.kept_bytes(ONE, digest_of(CONTENT)) == len(CONTENT)
-    assert blobs.update_path(TWO).exists()
-    assert blobs.adapter_path(digest_of(b"adapter" * 100)).exists()
+    assert await the_update(blobs, TWO) == CONTENT
+    assert await the_adapter(blobs, adapter) == adapter
 
 
 async def test_sweeping_removes_dead_uploads_and_updates_that_were_never_accepted(blobs: BlobStore) -> None:
     await arrive(blobs, ONE, CONTENT)
     await arrive(blobs, TWO, CONTENT)
     await blobs.keep_update(TWO, digest_of(CONTENT))
-    assert await blobs.sweep(live={TWO}, accepted={ONE}, adapters=set()) == 2
+    assert await blobs.sweep({TWO}, {ONE: digest_of(CONTENT)}, set()) >= 2
     assert await blobs.kept_bytes(ONE, digest_of(CONTENT)) == 0
-    assert not blobs.update_path(TWO).exists()
+    assert await the_update(blobs, TWO) is None
 
 
 async def test_sweeping_removes_half_written_candidates(blobs: BlobStore) -> None:
-    beside = blobs.adapter_path(digest_of(b""))
-    for name in ("run-1.draft", ".run-1.draft.0123.partial"):
-        beside.with_name(name).write_bytes(b"half")
-    assert await blobs.sweep(set(), set(), set()) == 2
+    draft = blobs.draft_path("run-1")
+    beside = draft.with_name(".run-1.draft.0123.partial")
+    for half in (draft, beside):
+        half.write_bytes(b"half")
+    assert await blobs.sweep(set(), {}, set()) == 2
+    assert not draft.exists() and not beside.exists()
 
 
 async def test_sweeping_removes_adapters_of_no_run(blobs: BlobStore) -> None:
     await arrive(blobs, ONE, CONTENT)
     await blobs.keep_adapter(ONE, digest_of(CONTENT))
-    assert await blobs.sweep(set(), set(), {digest_of(b"another")}) == 1
-    assert not blobs.adapter_path(digest_of(CONTENT)).exists()
+    assert await blobs.sweep(set(), {}, {digest_of(b"another")}) >= 1
+    assert await the_adapter(blobs) is None
 
 
 # Files on a disk

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -163,23 +164,23 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         self, digest: Digest, offset: int, key: TrafficKey | None
     ) -> AsyncGenerator[rounds_pb2.DownloadAdapterResponse, None]:
         try:
-            handle = os.open(self._use.blobs.adapter_path(digest), os.O_RDONLY | os.O_CLOEXEC)
+            async with self._use.blobs.adapter(digest) as path:
+                with _opened(path) as handle:
+                    size_bytes = os.fstat(handle).st_size
+                    if offset > size_bytes:
+                        raise InputInvalidError(
+                            Reason.FIELD_INVALID, f"offset: expected at most {size_bytes}, got {offset}"
+                        )
+                    ref = types_pb2.AdapterRef(digest=digest, size_bytes=size_bytes)
+                    header = rounds_pb2.DownloadAdapterResponse(header=rounds_pb2.DownloadHeader(adapter=ref))
+                    self._count(key, sent=header.ByteSize())
+                    yield header
+                    for start, length in chunk_ranges(size_bytes, offset):
+                        async with self._use.turns.turn():
+                            self._count(key, sent=chunk_message_bytes(start, length))
+                            yield await asyncio.to_thread(_part, handle, start, length)
         except FileNotFoundError:
             raise NotFoundError(Reason.ADAPTER_UNKNOWN, f"digest: no adapter is {digest}") from None
-        try:
-            size_bytes = os.fstat(handle).st_size
-            if offset > size_bytes:
-                raise InputInvalidError(Reason.FIELD_INVALID, f"offset: expected at most {size_bytes}, got {offset}")
-            ref = types_pb2.AdapterRef(digest=digest, size_bytes=size_bytes)
-            header = rounds_pb2.DownloadAdapterResponse(header=rounds_pb2.DownloadHeader(adapter=ref))
-            self._count(key, sent=header.ByteSize())
-            yield header
-            for start, length in chunk_ranges(size_bytes, offset):
-                async with self._use.turns.turn():
-                    self._count(key, sent=chunk_message_bytes(start, length))
-                    yield await asyncio.to_thread(_part, handle, start, length)
-        finally:
-            os.close(handle)
 
     def _count(self, key: TrafficKey | None, *, received: int = 0, sent: int = 0) -> None:
         if key is not None:
@@ -198,6 +199,15 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
 
 def _key(assignment: Assignment, caller: Caller) -> TrafficKey:
     return assignment.run.run_id, assignment.round_number, caller.name
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _part(handle: int, start: int, length: int) -> rounds_pb2.DownloadAdapterResponse:

@@ -5,6 +5,7 @@ Names are made of assignment ids and digests (hex), never of anything a peer may
     updates/<assignment id>.<digest hex>.part    an upload that arrives
     updates/<assignment id>.safetensors          an accepted update
     adapters/<digest hex>.safetensors            an adapter of some run, for ever
+    adapters/<name>.draft                        a candidate that is being written
 """
 
 from __future__ import annotations
@@ -13,14 +14,13 @@ import asyncio
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from common.errors import OverloadedError, Reason
-from common.files import is_disk_full, sync_folder
+from common.files import sync_folder
 from common.ids import AssignmentId, Digest, check_digest
-from coordinator.adapters.storage.disk_room import DiskRoom
+from coordinator.adapters.storage.disk_room import DiskRoom, telling_full_disk
 
 _READ_BYTES = 1 << 20
 
@@ -51,9 +51,7 @@ class BlobFolder:
         """
         wanted = self.partial_path(assignment_id, digest)
         await asyncio.to_thread(self._delete_other_partials, assignment_id, wanted)
-        missing = size_bytes - await self.kept_bytes(assignment_id, digest)
-        coming = max(missing, 0) + sum(each.missing_bytes for each in self._arriving)
-        self._room.check((self._updates, self._adapters), coming)
+        self.check_room(max(0, size_bytes - await self.kept_bytes(assignment_id, digest)))
         partial = PartialFile(wanted, size_bytes, self._arriving)
         try:
             await partial.hash_kept()
@@ -62,9 +60,18 @@ class BlobFolder:
             raise
         return partial
 
+    def check_room(self, size_bytes: int) -> None:
+        """Whether ``size_bytes`` can come beside the uploads that are under way.
+
+        Raises:
+            OverloadedError: DISK_FULL.
+        """
+        coming = size_bytes + sum(each.missing_bytes for each in tuple(self._arriving))
+        self._room.check((self._updates, self._adapters), coming)
+
     def partial_path(self, assignment_id: AssignmentId, digest: Digest) -> Path:
         """Where an upload arrives."""
-        return self._updates / f"{assignment_id}.{_hex(digest)}.part"
+        return self._updates / f"{assignment_id}.{hex_of(digest)}.part"
 
     async def keep_update(self, assignment_id: AssignmentId, digest: Digest) -> None:
         """A sealed upload becomes an update."""
@@ -74,23 +81,52 @@ class BlobFolder:
         """A sealed upload becomes an adapter."""
         await asyncio.to_thread(_move, self.partial_path(assignment_id, digest), self.adapter_path(digest))
 
+    def draft_path(self, name: str) -> Path:
+        """Where a candidate is written."""
+        return self._adapters / f"{name}.draft"
+
+    async def keep_candidate(self, draft: Path, digest: Digest) -> None:
+        """A candidate that is written becomes an adapter."""
+        await asyncio.to_thread(_move, draft, self.adapter_path(digest))
+
+    @asynccontextmanager
+    async def update(self, assignment_id: AssignmentId, _digest: Digest) -> AsyncIterator[Path]:
+        """An accepted update, to read."""
+        yield _found(self.update_path(assignment_id))
+
+    @asynccontextmanager
+    async def adapter(self, digest: Digest) -> AsyncIterator[Path]:
+        """An adapter, to read."""
+        yield _found(self.adapter_path(digest))
+
     def update_path(self, assignment_id: AssignmentId) -> Path:
         """Where an accepted update lies."""
         return self._updates / f"{assignment_id}.safetensors"
 
     def adapter_path(self, digest: Digest) -> Path:
         """Where an adapter lies."""
-        return self._adapters / f"{_hex(digest)}.safetensors"
+        return self._adapters / f"{hex_of(digest)}.safetensors"
+
+    def adapters(self) -> set[Digest]:
+        """Every adapter that lies there."""
+        return {Digest(f"sha256:{path.stem}") for path in self._adapters.glob("*.safetensors")}
+
+    async def forget_upload(self, assignment_id: AssignmentId) -> None:
+        """Remove what arrives of that assignment."""
+        await asyncio.to_thread(self._delete_other_partials, assignment_id, None)
 
     async def delete_updates(self, assignment_ids: Sequence[AssignmentId]) -> None:
         """Remove updates and partial uploads of these assignments."""
         await asyncio.to_thread(self._delete, frozenset(assignment_ids))
 
-    async def sweep(self, live: Set[AssignmentId], accepted: Set[AssignmentId], adapters: Set[Digest]) -> int:
+    async def sweep(
+        self, live: Set[AssignmentId], accepted: Mapping[AssignmentId, Digest], adapters: Set[Digest]
+    ) -> int:
         """Remove drafts, adapters of no run, and files of no open assignment; what was never accepted is sent again."""
-        return await asyncio.to_thread(self._sweep, live, accepted, {self.adapter_path(each).name for each in adapters})
+        names = {self.adapter_path(each).name for each in adapters}
+        return await asyncio.to_thread(self._sweep, live, accepted.keys(), names)
 
-    def _delete_other_partials(self, assignment_id: AssignmentId, wanted: Path) -> None:
+    def _delete_other_partials(self, assignment_id: AssignmentId, wanted: Path | None) -> None:
         """Keep one file an assignment, so that a site cannot fill the disk with beginnings."""
         for other in set(self._updates.glob(f"{assignment_id}.*.part")) - {wanted}:
             other.unlink(missing_ok=True)
@@ -116,7 +152,7 @@ class PartialFile:
 
     def __init__(self, path: Path, size_bytes: int, arriving: set[PartialFile]) -> None:
         """Open it; it is in ``arriving`` until it is closed."""
-        with _telling_full_disk():
+        with telling_full_disk():
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._writing = threading.Lock()
         self._hash = hashlib.sha256()
@@ -151,7 +187,7 @@ class PartialFile:
 
     async def seal(self) -> Digest:
         """Make what arrived durable and give its digest."""
-        with _telling_full_disk():
+        with telling_full_disk():
             await asyncio.to_thread(os.fsync, self._handle)
         return Digest(f"sha256:{self._hash.hexdigest()}")
 
@@ -172,7 +208,7 @@ class PartialFile:
 
     def _append(self, content: bytes) -> None:
         with self._writing:
-            with _telling_full_disk():
+            with telling_full_disk():
                 try:
                     self._write(content)
                 except OSError:
@@ -187,18 +223,8 @@ class PartialFile:
             written += os.pwrite(self._handle, content[written:], self._offset + written)
 
 
-@contextmanager
-def _telling_full_disk() -> Iterator[None]:
-    """Make a full disk a refusal that may pass."""
-    try:
-        yield
-    except OSError as error:
-        if is_disk_full(error):
-            raise OverloadedError(Reason.DISK_FULL, "the coordinator's disk is full; try again later") from None
-        raise
-
-
-def _hex(digest: Digest) -> str:
+def hex_of(digest: Digest) -> str:
+    """The digest as it stands in names."""
     return check_digest(digest, "digest").removeprefix("sha256:")
 
 
@@ -206,3 +232,13 @@ def _move(source: Path, target: Path) -> None:
     """Rename, and make the rename durable."""
     source.replace(target)
     sync_folder(target.parent)
+
+
+def _found(path: Path) -> Path:
+    """The path of a file that is there.
+
+    Raises:
+        FileNotFoundError: it is not.
+    """
+    path.stat()
+    return path

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import OverloadedError, Reason
+from common.files import is_disk_full
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,21 @@ class DiskRoom:
                 Reason.DISK_FULL,
                 f"the coordinator's quota: expected at most {self.quota_bytes} bytes, got {taken + missing_bytes}",
             )
+
+
+@contextmanager
+def telling_full_disk() -> Iterator[None]:
+    """Make a full disk a refusal that may pass.
+
+    Raises:
+        OverloadedError: DISK_FULL.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            raise OverloadedError(Reason.DISK_FULL, "the coordinator's disk is full; try again later") from None
+        raise
 
 
 def _size(path: Path) -> int:

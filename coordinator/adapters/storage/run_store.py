@@ -14,7 +14,7 @@ from common.ids import RunId, SiteName
 from common.tls import Role
 from coordinator.adapters.storage.codec import decode_round, decode_run, encode_round, encode_run
 from coordinator.adapters.storage.engine import Database
-from coordinator.adapters.storage.tables import CLOCK, COMMANDS, ROUNDS, RUNS, SITES, TRAFFIC
+from coordinator.adapters.storage.tables import CLOCK, COMMANDS, ROUNDS, RUNS, SITES, STORE, TRAFFIC
 from coordinator.app.ports import KnownSite, Traffic
 from coordinator.domain.commands import Command, CommandKind
 from coordinator.domain.values import Round, Run
@@ -72,6 +72,10 @@ class SqlRunStore:
     async def traffic(self, run_id: RunId) -> tuple[Traffic, ...]:
         """All bytes counted for a run, by round and site."""
         return await self._transact(lambda connection: _traffic(connection, run_id))
+
+    async def store_id(self) -> str:
+        """The store's own name, 32 hex digits, the same for ever."""
+        return await self._transact(lambda connection: str(connection.execute(select(STORE.c.store_id)).scalar_one()))
 
     async def close(self) -> None:
         """Finish what is under way and give back the database."""

@@ -59,6 +59,13 @@ WRITER = Table(
     Column("last_transaction", String, nullable=True),
 )
 
+STORE = Table(
+    "store",
+    METADATA,
+    Column("key", Integer, primary_key=True, autoincrement=False),  # always 1: there is one row
+    Column("store_id", String(32), nullable=False),
+)
+
 TRAFFIC = Table(
     "traffic",
     METADATA,

@@ -126,6 +126,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """Another process holds the store."""
     REASON_INTERNAL: _Reason.ValueType  # 104
     """A fault of the receiver; its log holds the cause under the error id."""
+    REASON_STORE_AWAY: _Reason.ValueType  # 105
+    """What keeps the receiver's files cannot be reached now."""
     REASON_QUORUM_IMPOSSIBLE: _Reason.ValueType  # 120
     """So many sites declined or were refused that the quorum is out of reach."""
     REASON_QUORUM_NOT_REACHED: _Reason.ValueType  # 121
@@ -248,6 +250,8 @@ REASON_STORE_IN_USE: Reason.ValueType  # 103
 """Another process holds the store."""
 REASON_INTERNAL: Reason.ValueType  # 104
 """A fault of the receiver; its log holds the cause under the error id."""
+REASON_STORE_AWAY: Reason.ValueType  # 105
+"""What keeps the receiver's files cannot be reached now."""
 REASON_QUORUM_IMPOSSIBLE: Reason.ValueType  # 120
 """So many sites declined or were refused that the quorum is out of reach."""
 REASON_QUORUM_NOT_REACHED: Reason.ValueType  # 121
