@@ -69,6 +69,7 @@ class SeaweedServer:
     folder: Path
     ports: dict[str, tuple[int, int]] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    _client: Any = None
 
     @property
     def endpoint(self) -> str:
@@ -107,14 +108,16 @@ class SeaweedServer:
 
     def client(self) -> Any:
         """What an administrator of the server uses."""
-        return botocore.session.Session().create_client(
-            "s3",
-            endpoint_url=self.endpoint,
-            region_name="us-east-1",
-            aws_access_key_id=KEY_ID,
-            aws_secret_access_key=SECRET,
-            config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
-        )
+        if self._client is None:
+            self._client = botocore.session.Session().create_client(
+                "s3",
+                endpoint_url=self.endpoint,
+                region_name="us-east-1",
+                aws_access_key_id=KEY_ID,
+                aws_secret_access_key=SECRET,
+                config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
+            )
+        return self._client
 
     def bucket(self, folder: Path) -> str:
         """The name of the bucket that belongs to ``folder``; made at the first call."""

@@ -192,19 +192,19 @@ def test_only_demo_benchmarks_and_command_lines_print() -> None:
 # What is installed, and what is loaded
 
 
-def declared(extra: str | None) -> set[str]:
-    """Names of the distributions that the project, or one of its extras, asks for."""
+def declared(*extras: str) -> set[str]:
+    """Names of the distributions that the project, and some of its extras, ask for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    requirements = project["dependencies"] + (project["optional-dependencies"][extra] if extra else [])
+    requirements = sum((project["optional-dependencies"][extra] for extra in extras), project["dependencies"])
     return {re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-") for requirement in requirements}
 
 
-def undeclared_imports(top: str, extra: str | None) -> list[str]:
+def undeclared_imports(top: str, *extras: str) -> list[str]:
     """Third-party imports of ``top`` that no declared dependency brings."""
     known = {*PACKAGES, "fedmedlora", *sys.stdlib_module_names}
     brought_by = packages_distributions()
     wanted = {name for _, tree in sources(top) for name in imported(tree)} - known
-    available = declared(extra)
+    available = declared(*extras)
 
     def is_declared(name: str) -> bool:
         return bool({each.lower().replace("_", "-") for each in (name, *brought_by.get(name, ()))} & available)
@@ -212,9 +212,10 @@ def undeclared_imports(top: str, extra: str | None) -> list[str]:
     return sorted(name for name in wanted if not is_declared(PART_OF.get(name, name)))
 
 
-@pytest.mark.parametrize(("top", "extra"), [("common", None), ("coordinator", "coordinator"), ("site_agent", "site")])
-def test_everything_that_is_imported_is_a_declared_dependency(top: str, extra: str | None) -> None:
-    assert undeclared_imports(top, extra) == []
+@pytest.mark.parametrize("names", ["common", "coordinator coordinator s3", "site_agent site"])
+def test_everything_that_is_imported_is_a_declared_dependency(names: str) -> None:
+    top, *extras = names.split()
+    assert undeclared_imports(top, *extras) == []
 
 
 def test_a_coordinator_is_installed_without_any_training_library() -> None:
@@ -235,6 +236,9 @@ def test_the_coordinator_process_loads_no_training_library_and_nothing_of_a_site
 
     assert "grpc" in loaded
     assert loaded & {*TRAINING_LIBRARIES, "site_agent"} == set()
+    assert loaded & {"botocore", "psycopg"} == set(), (
+        "what an extra brings is loaded when the configuration asks for it"
+    )
 
 
 def test_the_agent_process_loads_no_training_library_and_nothing_of_the_coordinator() -> None:

@@ -49,7 +49,7 @@ async def serving(
         poll=world.poll,
         intake=world.intake,
         answers=world.answers,
-        blobs=world.blobs,
+        blobs=world.kept,
         meter=TrafficMeter(world.store),
         stream_progress_seconds=stream_progress_seconds,
     )

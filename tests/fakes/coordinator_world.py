@@ -21,6 +21,8 @@ from common.ids import AssignmentId, Digest, SiteName
 from common.terms import Terms
 from common.tls import Caller, Role
 from coordinator.adapters.storage.blob_folder import BlobFolder
+from coordinator.adapters.storage.bucket import Bucket
+from coordinator.adapters.storage.bucket_blobs import BucketBlobs
 from coordinator.adapters.storage.engine import Database, SqliteDatabase
 from coordinator.adapters.storage.run_store import SqlRunStore
 from coordinator.app.answers import Answers
@@ -28,8 +30,9 @@ from coordinator.app.counted_time import CountedTime
 from coordinator.app.create_run import create
 from coordinator.app.perform_commands import CommandPerformer
 from coordinator.app.poll import Poll
+from coordinator.app.ports import BlobStore
 from coordinator.app.presence import Presence
-from coordinator.app.recovery import recover
+from coordinator.app.recovery import needed_adapters, recover
 from coordinator.app.round_driver import RoundDriver
 from coordinator.app.update_intake import ReceivedChunk, UpdateIntake, UploadClaim
 from coordinator.domain import assignments
@@ -84,12 +87,13 @@ class RecordingObserver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """One life of a coordinator over the state in ``root``."""
+    """One life of a coordinator over the state in ``root``: ``blobs`` is its folder, ``kept`` its store of files."""
 
     root: Path
     clock: FakeClock
     store: SqlRunStore
     blobs: BlobFolder
+    kept: BlobStore
     presence: Presence
     observer: RecordingObserver
     driver: RoundDriver
@@ -220,15 +224,17 @@ async def coordinator(
     clock: FakeClock | None = None,
     longest_gap_seconds: float = math.inf,
     database: Database | None = None,
+    bucket: Bucket | None = None,
 ) -> AsyncIterator[World]:
     """Start a coordinator over the state in ``root``, whatever an earlier life left there; stopping stores nothing.
 
-    Its runs are kept in ``database``, or else in ``root`` too.
+    Its runs are kept in ``database``, or else in ``root`` too; so are its files in ``bucket``.
     """
     clock = clock or FakeClock()
-    blobs, store = BlobFolder(root), SqlRunStore(database or SqliteDatabase(root))
+    folder, store = BlobFolder(root), SqlRunStore(database or SqliteDatabase(root))
     presence, observer = Presence(clock.monotonic, LINGER_SECONDS), RecordingObserver()
     driver = RoundDriver(store, presence, observer, clock, CountedTime(clock, longest_gap_seconds))
+    blobs = folder if bucket is None else BucketBlobs(folder, bucket, lambda: needed_adapters(driver.runs))
     performer = CommandPerformer(
         driver=driver,
         store=store,
@@ -243,7 +249,8 @@ async def coordinator(
             root=root,
             clock=clock,
             store=store,
-            blobs=blobs,
+            blobs=folder,
+            kept=blobs,
             presence=presence,
             observer=observer,
             driver=driver,
@@ -255,6 +262,8 @@ async def coordinator(
         )
     finally:
         await store.close()
+        if isinstance(blobs, BucketBlobs):
+            await blobs.close()
 
 
 def site_caller(name: SiteName) -> Caller:

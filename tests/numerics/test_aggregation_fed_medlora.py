@@ -63,11 +63,11 @@ def combine(folder: Path, run: Run, sites: list[Site]) -> Combined:
     assert run.spec is not None
     start = folder / "global.safetensors"
     write_weights(start, random_weights(run.spec, seed=99), run.spec.dtype)
-    paths = [folder / f"{number}.safetensors" for number in range(len(sites))]
+    paths = paths_of(folder, sites)
     for path, site in zip(paths, sites, strict=True):
         write_weights(path, site.weights, run.spec.dtype)
     out = folder / "candidate.safetensors"
-    candidate, weights = aggregate(run, roster_of(sites), lambda entry: folder / file_name(entry), start, out)
+    candidate, weights = aggregate(run, roster_of(sites), paths, start, out)
     content = out.read_bytes()
     assert candidate == AdapterFile(digest=digest_bytes(content), size_bytes=len(content))
     return Combined(
@@ -89,8 +89,8 @@ def roster_of(sites: list[Site]) -> list[RosterEntry]:
     ]
 
 
-def file_name(entry: RosterEntry) -> str:
-    return f"{entry.site}.safetensors"
+def paths_of(folder: Path, sites: list[Site]) -> list[Path]:
+    return [folder / f"{number}.safetensors" for number in range(len(sites))]
 
 
 def oracle(uploads: list[bytes], counts: list[int]) -> dict[str, NDArray[np.float64]]:
@@ -216,7 +216,7 @@ def test_a_file_that_changed_after_its_admission_gives_no_candidate(tmp_path: Pa
     (tmp_path / "1.safetensors").write_bytes(combined.uploads[1][:-3])
     out = tmp_path / "again.safetensors"
     with pytest.raises(UpdateRefusedError) as refused:
-        aggregate(run, roster_of(sites), lambda e: tmp_path / file_name(e), tmp_path / "global.safetensors", out)
+        aggregate(run, roster_of(sites), paths_of(tmp_path, sites), tmp_path / "global.safetensors", out)
     assert refused.value.reason is Reason.UPDATE_TRUNCATED
     assert not out.exists()
 
@@ -228,7 +228,7 @@ def test_aggregating_holds_a_module_at_a_time(tmp_path: Path) -> None:
     combine(tmp_path, run, sites)
     tracemalloc.start()
     try:
-        aggregate(run, roster_of(sites), lambda entry: tmp_path / file_name(entry), start, out)
+        aggregate(run, roster_of(sites), paths_of(tmp_path, sites), start, out)
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
