@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,7 +82,7 @@ class Federation:
     """A coordinator, sites and an evaluator as processes on loopback.
 
     Agents dial over ``link``, if there is one; sites over the wire (`tests/faults/wire.py`), if they are in a namespace
-    of their own at its far end. ``settings`` are more of the coordinator's.
+    of their own at its far end. ``settings`` are more of the coordinator's, each ``key`` or ``section.key``.
     """
 
     def __init__(
@@ -106,8 +107,7 @@ class Federation:
         self._far = ("ip", "netns", "exec", far_namespace) if far_namespace else ()
         self.prepared: Prepared = prepare(folder, terms, addresses, trainer)
         config = self.prepared.coordinator_config
-        lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
-        config.write_text(config.read_text().replace("[coordinator]\n", f"[coordinator]\n{lines}"))
+        config.write_text(_with_settings(config.read_text(), settings))
         self.arguments: Mapping[str, Sequence[str]] = {
             COORDINATOR: ("coordinator", "serve", "--config", str(self.prepared.coordinator_config)),
             **{
@@ -176,6 +176,12 @@ class Federation:
         """SIGKILL, and start it again at once."""
         self.kill_for_good(name)
         self.start(name)
+
+    def lose_disk(self) -> None:
+        """SIGKILL the coordinator, and start it again on a machine that has nothing of what it kept."""
+        self.kill_for_good(COORDINATOR)
+        shutil.rmtree(self.prepared.state)
+        self.start(COORDINATOR)
 
     def kill_for_good(self, name: str) -> None:
         """SIGKILL; it is not missed."""
@@ -248,6 +254,15 @@ class Federation:
                 again += [assignment_id] * (what == "began" and assignment_id in ended)
                 ended |= {assignment_id} if what == "ended" else set()
         return again
+
+
+def _with_settings(config: str, settings: Mapping[str, str]) -> str:
+    for name, value in settings.items():
+        section, _, key = name.rpartition(".")
+        heading = f"[{section or 'coordinator'}]\n"
+        config = config if heading in config else f"{config}\n{heading}"
+        config = config.replace(heading, f"{heading}{key} = {json.dumps(value)}\n")
+    return config
 
 
 def is_step(step: Step, process: str, line: Mapping[str, Any]) -> bool:

@@ -1,0 +1,91 @@
+"""A federation whose files are in an S3 bucket: the coordinator's disk lost, the server away. Real processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import Reason
+from tests.fakes.coordinator_bucket import place
+from tests.faults.processes import SITES, Federation, is_step, make_terms
+from tests.faults.steps import COORDINATOR, Step
+from tests.postgres import PostgresServer
+from tests.running import wait_until
+from tests.seaweed import SECRET, SeaweedServer
+
+pytestmark = pytest.mark.slow
+
+ROUNDS = 3
+# For a registry that is being published again.
+RESTORE_SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the run publishes from a local folder, when nothing happens."""
+    with Federation(tmp_path_factory.mktemp("undisturbed"), make_terms(ROUNDS)) as federation:
+        return federation.run()
+
+
+def settings(server: SeaweedServer, folder: Path) -> dict[str, str]:
+    """What the coordinator is told of the bucket that belongs to ``folder``."""
+    where = place(server, folder)
+    return {"blobs.bucket": where.bucket, "blobs.prefix": where.prefix, "blobs.endpoint": where.endpoint}
+
+
+def follow(federation: Federation, happenings: Sequence[tuple[Step, Callable[[], object]]]) -> None:
+    """Create the run and follow it to its end; each thing happens once, at its step."""
+    federation.create_run()
+    waiting = list(happenings)
+    for process, line in federation.follow():
+        for step, happens in list(waiting):
+            if is_step(step, process, line):
+                waiting.remove((step, happens))
+                happens()
+    assert waiting == [], "everything has happened"
+
+
+def at(event: str, process: str = COORDINATOR, **fields: Any) -> Step:
+    return Step(process=process, event=event, fields=fields)
+
+
+def test_a_coordinator_that_loses_its_disk_goes_on_from_the_bucket(
+    undisturbed: dict[str, str], seaweed: SeaweedServer, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    kept = {"database": postgres.url(tmp_path), **settings(seaweed, tmp_path)}
+    with Federation(tmp_path / "federation", make_terms(ROUNDS), settings=kept) as federation:
+        follow(
+            federation,
+            [
+                (at("site_outcome", site=SITES[0], outcome="accepted", round_number=1), federation.lose_disk),
+                (at("round_phase", phase="aggregating", round_number=2), federation.lose_disk),
+                (at("round_phase", phase="evaluating", round_number=3), federation.lose_disk),
+            ],
+        )
+        assert federation.done_twice() == []
+        wait_until(lambda: federation.published() == undisturbed, RESTORE_SECONDS)
+        assert SECRET not in federation.logs[COORDINATOR].path.read_text()
+    stored = seaweed.keys(seaweed.bucket(tmp_path))
+    assert len([key for key in stored if "/adapters/" in key]) == 1 + ROUNDS
+    assert [key for key in stored if "/updates/" in key] == []
+
+
+def test_a_server_that_is_away_holds_a_round_up_and_ends_none(
+    undisturbed: dict[str, str], seaweed: SeaweedServer, tmp_path: Path
+) -> None:
+    with Federation(tmp_path / "federation", make_terms(ROUNDS), settings=settings(seaweed, tmp_path)) as federation:
+        follow(
+            federation,
+            [
+                (at("round_phase", phase="training", round_number=2), seaweed.stop),
+                (at("upload_interrupted", SITES[0], reason=Reason.STORE_AWAY), seaweed.start),
+                (at("round_phase", phase="aggregating", round_number=3), seaweed.stop),
+                (at("command_failed"), seaweed.start),
+            ],
+        )
+        assert {"bucket_away", "bucket_back"} <= federation.events(COORDINATOR)
+        assert federation.published() == undisturbed
+        assert federation.done_twice() == []
