@@ -77,7 +77,7 @@ class SeaweedServer:
         return f"http://127.0.0.1:{self.ports['s3'][0]}"
 
     def start(self) -> None:
-        """Start it, and wait until it lists its buckets."""
+        """Start it, and wait until it takes and gives files."""
         ports = [
             f"-{name}.port{suffix}={number}"
             for name, numbers in self.ports.items()
@@ -100,11 +100,18 @@ class SeaweedServer:
     def _answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.folder / "log").read_text()
+        client, ready = self.client(), "ready"
         try:
-            self.client().list_buckets()
+            if ready not in self._buckets():
+                client.create_bucket(Bucket=ready)
+            client.put_object(Bucket=ready, Key="file", Body=b"content")
+            client.get_object(Bucket=ready, Key="file")
         except (BotoCoreError, ClientError):
             return False
         return True
+
+    def _buckets(self) -> set[str]:
+        return {each["Name"] for each in self.client().list_buckets()["Buckets"]}
 
     def client(self) -> Any:
         """What an administrator of the server uses."""
@@ -122,7 +129,7 @@ class SeaweedServer:
     def bucket(self, folder: Path) -> str:
         """The name of the bucket that belongs to ``folder``; made at the first call."""
         name = "t" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-        if name not in {each["Name"] for each in self.client().list_buckets()["Buckets"]}:
+        if name not in self._buckets():
             self.client().create_bucket(Bucket=name)
         return name
 

@@ -1,4 +1,4 @@
-"""The coordinator's configuration: which databases it takes, and that none of their passwords is shown."""
+"""The coordinator's configuration: which databases and buckets it takes, and that no password is shown."""
 
 from __future__ import annotations
 
@@ -60,3 +60,47 @@ def test_anything_else_is_refused_and_not_shown(tmp_path: Path, value: str) -> N
     assert refused.value.reason is Reason.CONFIG_INVALID
     assert "coordinator.database: expected" in refused.value.message
     assert "secret" not in str(refused.value)
+
+
+def load_blobs(folder: Path, lines: str) -> CoordinatorConfig:
+    return load(folder, f"[blobs]\n{lines}")
+
+
+def test_without_a_bucket_files_are_kept_in_the_state_folder(tmp_path: Path) -> None:
+    assert load(tmp_path, "").blobs.bucket == load_blobs(tmp_path, 'bucket = ""').blobs.bucket == ""
+
+
+def test_a_bucket_is_taken_with_where_it_is(tmp_path: Path) -> None:
+    assert load_blobs(tmp_path, 'bucket = "fedmed-blobs"').blobs.endpoint == ""
+    lines = 'bucket = "fedmed-blobs"\nprefix = "trials/one/"\nendpoint = "https://s3.example.org:9000"\nregion = "eu-1"'
+    loaded = load_blobs(tmp_path, lines).blobs
+    assert (loaded.prefix, loaded.endpoint, loaded.region) == ("trials/one/", "https://s3.example.org:9000", "eu-1")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('bucket = "Fedmed"', "blobs.bucket: "),
+        ('bucket = "a/b"', "blobs.bucket: "),
+        ('prefix = "one/"', "blobs: expected a bucket beside prefix, endpoint and region"),
+        ('bucket = "blobs"\nprefix = "one"', "blobs.prefix: "),
+        ('bucket = "blobs"\nprefix = "/one/"', "blobs.prefix: "),
+        ('bucket = "blobs"\nprefix = "../one/"', "blobs.prefix: "),
+        ('bucket = "blobs"\nregion = "eu 1"', "blobs.region: "),
+        ('bucket = "blobs"\nsecret_key = "secret"', "blobs.secret_key: unknown key"),
+        ('bucket = "blobs"\nendpoint = "https://key:secret@s3.example.org"', "blobs.endpoint: expected "),
+        ('bucket = "blobs"\nendpoint = "https://s3.example.org/?key=secret"', "blobs.endpoint: expected "),
+        ('bucket = "blobs"\nendpoint = "https://s3.example.org/secret"', "blobs.endpoint: expected "),
+        ('bucket = "blobs"\nendpoint = "https://s3.example.org:secret"', "blobs.endpoint: expected "),
+        ('bucket = "blobs"\nendpoint = "https://[secret"', "blobs.endpoint: expected "),
+        ('bucket = "blobs"\nendpoint = "s3.example.org"', "blobs.endpoint: expected "),
+        ('bucket = "blobs"\nendpoint = "ftp://s3.example.org"', "blobs.endpoint: expected "),
+        ('bucket = "blobs"\nendpoint = "https://"', "blobs.endpoint: expected "),
+    ],
+)
+def test_a_bucket_that_is_none_is_refused(tmp_path: Path, line: str, expected: str) -> None:
+    with pytest.raises(InputInvalidError) as refused:
+        load_blobs(tmp_path, line)
+    assert refused.value.reason is Reason.CONFIG_INVALID
+    assert expected in refused.value.message
+    assert "secret" not in refused.value.message.replace("secret_key", "")
