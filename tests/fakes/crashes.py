@@ -1,8 +1,9 @@
 """A process that dies at a chosen change of the disk: that change, and every one after it, does not happen.
 
-Changes are the system calls that write, sync, rename or remove, and each transaction of the store. An upload's write
-that is the fatal one is torn in half. What a `finally` would tidy up stays: a killed process does nothing any more.
-Not played: a power cut that loses what was written and not synced.
+Changes are the system calls that write, sync, rename or remove, each transaction of the store, and what is asked of a
+bucket (which may have been done when the answer is lost). An upload's write that is the fatal one is torn in half. What
+a `finally` would tidy up stays: a killed process does nothing any more. Not played: a power cut that loses what was
+written and not synced.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.adapters.storage.bucket import Bucket
 from coordinator.adapters.storage.run_store import SqlRunStore
 
 _CHANGES = ("chmod", "fsync", "ftruncate", "link", "mkdir", "rename", "replace", "rmdir", "symlink", "unlink")
@@ -51,12 +53,22 @@ class Fuse:
             patch.setattr(os, "open", self._guarded_open(os.open))
             patch.setattr(os, "pwrite", self._torn(os.pwrite))
             patch.setattr(SqlRunStore, "_in_transaction", self._guarded(SqlRunStore._in_transaction))
+            for name in ("put", "fetch", "delete"):
+                patch.setattr(Bucket, name, self._guarded_around(getattr(Bucket, name)))
             yield
 
     def _guarded(self, change: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(*args: Any, **options: Any) -> Any:
             self.burn()
             return change(*args, **options)
+
+        return guarded
+
+    def _guarded_around(self, asks: Callable[..., None]) -> Callable[..., None]:
+        def guarded(*args: Any) -> None:
+            self.burn()
+            asks(*args)
+            self.burn()
 
         return guarded
 

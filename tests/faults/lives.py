@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common.ids import AssignmentId, Digest
 from common.tls import Caller
+from coordinator.adapters.storage.bucket import Bucket
 from coordinator.app.create_run import create
 from coordinator.app.update_intake import UploadClaim
 from coordinator.domain import assignments
@@ -117,11 +118,11 @@ async def outcome_of(root: Path) -> Outcome:
         return Outcome(rounds=rounds, published=published, updates=world.update_files())
 
 
-async def live(root: Path, agents: PlayedAgents, fuse: Fuse) -> bool:
+async def live(root: Path, agents: PlayedAgents, fuse: Fuse, bucket: Bucket | None = None) -> bool:
     """One life of a coordinator; whether it came to the end of the run."""
     with fuse.burning():
         try:
-            async with coordinator(root) as world:
+            async with coordinator(root, bucket=bucket) as world:
                 await agents.go_on(world, fuse)
         except Killed:
             return False

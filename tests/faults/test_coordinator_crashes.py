@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.fakes.coordinator_bucket import opened_bucket
 from tests.fakes.crashes import Fuse
 from tests.faults.lives import PlayedAgents, live, outcome_of, sent_files, undisturbed
 from tests.faults.long_form import IS_LONG
+from tests.seaweed import SeaweedServer
 
 # So many places to die are drawn from all of them; the long form takes every one.
 DRAWN = 40
+DRAWN_WITH_BUCKET = 12
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +24,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return sent_files(tmp_path_factory.mktemp("sent"))
 
 
-def drawn(count: int, seed: int) -> list[int]:
+def drawn(count: int, seed: int, drawn: int = DRAWN) -> list[int]:
     everything = range(1, count + 1)
     if IS_LONG:
         return list(everything)
-    return sorted(random.Random(seed).sample(everything, min(DRAWN, count)))
+    return sorted(random.Random(seed).sample(everything, min(drawn, count)))
 
 
 async def test_a_coordinator_that_dies_once_anywhere_ends_as_if_it_had_not(
@@ -52,3 +56,24 @@ async def test_a_coordinator_that_dies_again_and_again_ends_as_if_it_had_not(
             lives += 1
         assert lives > 1
         assert await outcome_of(root) == wanted, f"seed {seed}, {lives} lives"
+
+
+async def test_a_coordinator_on_a_bucket_that_dies_once_anywhere_and_loses_its_files_ends_as_if_it_had_not(
+    files: dict[str, bytes], seaweed: SeaweedServer, tmp_path: Path
+) -> None:
+    async def lived(root: Path, agents: PlayedAgents, fuse: Fuse) -> bool:
+        return await live(root, agents, fuse, opened_bucket(seaweed, root))
+
+    wanted, _ = await undisturbed(tmp_path / "folder", files)
+    counting, whole = Fuse(), tmp_path / "undisturbed"
+    assert await lived(whole, PlayedAgents(files=files), counting)
+    assert await outcome_of(whole) == wanted
+    for place in drawn(counting.count, seed=3, drawn=DRAWN_WITH_BUCKET):
+        root, agents = tmp_path / f"dies-at-{place}", PlayedAgents(files=files)
+        assert not await lived(root, agents, Fuse(place)), f"change {place} of {counting.count} was never reached"
+        for folder in ("updates", "adapters"):
+            shutil.rmtree(root / folder, ignore_errors=True)
+        assert await lived(root, agents, Fuse()), f"killed at change {place} of {counting.count}"
+        assert await outcome_of(root) == wanted, f"killed at change {place} of {counting.count}"
+        stored = seaweed.keys(seaweed.bucket(root))
+        assert [key for key in stored if "/updates/" in key] == [], f"killed at change {place} of {counting.count}"
