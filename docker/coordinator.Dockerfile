@@ -33,7 +33,7 @@ RUN --mount=from=pip,source=/opt/pip,target=/opt/pip \
     --mount=type=bind,source=docker/requirements.py,target=/build/requirements.py \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/run/secrets/ca \
-    python3 /build/requirements.py coordinator postgres < /build/pyproject.toml > /tmp/requirements.txt \
+    python3 /build/requirements.py coordinator postgres s3 < /build/pyproject.toml > /tmp/requirements.txt \
     && /opt/pip/bin/pip --python /opt/fedmedlora install --no-cache-dir \
         --requirement /tmp/requirements.txt --constraint /build/constraints.txt \
     && rm /tmp/requirements.txt

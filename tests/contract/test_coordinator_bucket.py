@@ -21,6 +21,7 @@ from common.errors import (
     UpdateRefusedError,
 )
 from common.ids import AssignmentId, digest_of
+from coordinator.adapters.storage.blob_folder import BlobFolder
 from coordinator.adapters.storage.bucket import MAX_FILE_BYTES, Bucket, BucketPlace, opened
 from coordinator.adapters.storage.bucket_blobs import BucketBlobs
 from coordinator.adapters.storage.disk_room import DiskRoom
@@ -140,6 +141,23 @@ async def test_many_readers_of_one_file_bring_it_here_once(
         for _ in range(20):
             group.create_task(the_adapter(elsewhere, CONTENT))
     assert len(fetched) == 1
+
+
+async def test_what_a_folder_held_before_it_had_a_bucket_is_put_there_at_a_start(
+    seaweed: SeaweedServer, tmp_path: Path
+) -> None:
+    alone = BlobFolder(tmp_path / "spool")
+    for assignment_id, content in ((ONE, CONTENT), (TWO, OTHER)):
+        partial = await alone.open_partial(assignment_id, digest_of(content), len(content))
+        await partial.append(content)
+        await partial.close()
+    await alone.keep_update(ONE, digest_of(CONTENT))
+    await alone.keep_adapter(TWO, digest_of(OTHER))
+    async with bucket_blobs(seaweed, tmp_path) as blobs:
+        assert await blobs.sweep(set(), {ONE: digest_of(CONTENT)}, {digest_of(OTHER)}) == 0
+    async with bucket_blobs(seaweed, tmp_path, spool="elsewhere") as elsewhere:
+        assert await the_update(elsewhere, ONE, CONTENT) == CONTENT
+        assert await the_adapter(elsewhere, OTHER) == OTHER
 
 
 # The folder is a cache

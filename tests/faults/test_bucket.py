@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from common.errors import Reason
 from tests.fakes.coordinator_bucket import place
 from tests.faults.processes import SITES, Federation, is_step, make_terms
+from tests.faults.standby import Coordinator
 from tests.faults.steps import COORDINATOR, Step
 from tests.postgres import PostgresServer
 from tests.running import wait_until
@@ -88,4 +91,30 @@ def test_a_server_that_is_away_holds_a_round_up_and_ends_none(
         )
         assert {"bucket_away", "bucket_back"} <= federation.events(COORDINATOR)
         assert federation.published() == undisturbed
+        assert federation.done_twice() == []
+
+
+def test_one_that_waits_on_another_machine_takes_a_round_over(
+    undisturbed: dict[str, str], seaweed: SeaweedServer, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    kept = {"database": postgres.url(tmp_path), **settings(seaweed, tmp_path)}
+    with Federation(tmp_path / "federation", make_terms(ROUNDS), settings=kept) as federation, ExitStack() as stack:
+        config = federation.prepared.coordinator_config
+        other = config.with_name("other.toml")
+        other.write_text(config.read_text().replace('state_folder = "state"', 'state_folder = "other"'))
+        waiting = Coordinator(other, tmp_path / "other.log")
+        stack.callback(waiting.end)
+        federation.logs["other"] = waiting.log
+        follow(
+            federation,
+            [
+                (
+                    at("site_outcome", site=SITES[0], outcome="accepted", round_number=2),
+                    lambda: federation.kill_for_good(COORDINATOR),
+                )
+            ],
+        )
+        federation.prepared = replace(federation.prepared, state=config.with_name("other"))
+        wait_until(lambda: federation.published() == undisturbed, RESTORE_SECONDS)
+        wait_until(lambda: "version_restored" in federation.events("other"), RESTORE_SECONDS)
         assert federation.done_twice() == []

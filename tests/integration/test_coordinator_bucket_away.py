@@ -74,13 +74,13 @@ async def test_a_round_whose_candidate_cannot_be_kept_waits_and_loses_nothing(
         async with running(world.driver.perform_commands(world.performer.perform)):
             while len(world.observer.failures) < 2:
                 await world.store.counted_until()  # the question itself lets others go on
-            assert world.round.phase is Phase.AGGREGATING
+            assert [past.phase for past in world.run.rounds] == [Phase.AGGREGATING]
             seaweed.start()
             await until(world, lambda run: run.rounds[0].phase is not Phase.AGGREGATING)
     finally:
         if seaweed.process is None:
             seaweed.start()
-    assert world.round.phase is Phase.EVALUATING
+    assert [past.phase for past in world.run.rounds] == [Phase.EVALUATING]
     reasons = {getattr(error, "reason", None) for _, error in world.observer.failures}
     assert reasons == {Reason.STORE_AWAY}
 

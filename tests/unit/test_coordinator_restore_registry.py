@@ -39,7 +39,7 @@ async def restored(world: World) -> list[str]:
     """Publish again what is lost; what the log is told."""
     log = CapturingLogger()
     lost = lost_versions(world.registry, world.driver.runs, await world.store.pending_commands())
-    await restore(lost, world.kept, world.registry, log)  # type: ignore[arg-type]
+    await restore(lost, world.kept, world.registry, log)
     return [call.args[0] for call in log.calls]
 
 

@@ -123,11 +123,13 @@ class BucketBlobs:
         """Remove what `BlobFolder.sweep` does, in the folder and in the bucket, where other names are left alone.
 
         In the bucket only what was there when it was opened: one that is stopped in the middle of this, for so long
-        that another coordinator takes over, then finds files that it does not know.
+        that another coordinator takes over, then finds files that it does not know. What is wanted and lies in the
+        folder alone, which had no bucket in an earlier life, is put.
         """
         swept = await self._spool.sweep(live, accepted, adapters)
+        swept += await self._in_thread(partial(self._sweep, accepted, adapters))
         self._drop(self._spool.adapters())
-        return swept + await self._in_thread(partial(self._sweep, accepted, adapters))
+        return swept
 
     async def close(self) -> None:
         """End what is under way."""
@@ -161,13 +163,16 @@ class BucketBlobs:
                 self._bucket.delete(each.name)
 
     def _sweep(self, accepted: Mapping[AssignmentId, Digest], adapters: Set[Digest]) -> int:
-        wanted = {_update_name(*each) for each in accepted.items()} | {_adapter_name(each) for each in adapters}
-        orphans = [
-            each.name
-            for folder in ("updates/", "adapters/")
-            for each in self._bucket.stored(folder)
-            if _OWN_NAME.fullmatch(each.name) and each.name not in wanted and each.put_at < self._bucket.opened_at
-        ]
+        folders = ("updates/", "adapters/")
+        stored = {each.name: each.put_at for folder in folders for each in self._bucket.stored(folder)}
+        wanted = {_update_name(*each): (self._spool.update_path(each[0]), each[1]) for each in accepted.items()}
+        wanted |= {_adapter_name(each): (self._spool.adapter_path(each), each) for each in adapters}
+        for name in wanted.keys() - stored.keys():
+            path, digest = wanted[name]
+            if _holds(path, digest):
+                self._bucket.put(path, name, digest)
+        own = {name: put_at for name, put_at in stored.items() if _OWN_NAME.fullmatch(name)}
+        orphans = [name for name in own.keys() - wanted.keys() if own[name] < self._bucket.opened_at]
         for name in orphans:
             self._bucket.delete(name)
         return len(orphans)
