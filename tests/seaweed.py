@@ -133,9 +133,10 @@ class SeaweedServer:
             self.client().create_bucket(Bucket=name)
         return name
 
-    def keys(self, bucket: str) -> list[str]:
-        """Everything that lies in a bucket."""
-        return sorted(each["Key"] for each in self.client().list_objects_v2(Bucket=bucket).get("Contents", ()))
+    def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        """Everything that lies in a bucket and begins with ``prefix``."""
+        found = self.client().list_objects_v2(Bucket=bucket, Prefix=prefix)
+        return sorted(each["Key"] for each in found.get("Contents", ()))
 
 
 @contextmanager
@@ -144,6 +145,8 @@ def running_seaweed(program: str) -> Iterator[SeaweedServer]:
     folder = Path(tempfile.mkdtemp(prefix="fedmed-seaweed-"))
     try:
         (folder / "identities.json").write_text(json.dumps({"identities": _identities()}))
+        # One volume a bucket, over seven: there are as many as the disk has room for.
+        (folder / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n")
         server = SeaweedServer(program, folder, {name: (free_port(), free_port()) for name in _SERVICES})
         try:
             server.start()

@@ -24,9 +24,9 @@ def place(server: SeaweedServer, folder: Path, prefix: str = PREFIX) -> BucketPl
     return BucketPlace(bucket=server.bucket(folder), prefix=prefix, endpoint=server.endpoint)
 
 
-def opened_bucket(server: SeaweedServer, folder: Path) -> Bucket:
+def opened_bucket(server: SeaweedServer, folder: Path, prefix: str = PREFIX) -> Bucket:
     """That bucket, as if it had been opened after everything that the test does."""
-    bucket = Bucket(place(server, folder))
+    bucket = Bucket(place(server, folder, prefix))
     bucket.opened_at = LATER
     return bucket
 

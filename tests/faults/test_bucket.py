@@ -13,10 +13,10 @@ import pytest
 from common.errors import Reason
 from tests.fakes.coordinator_bucket import place
 from tests.faults.processes import SITES, Federation, is_step, make_terms
-from tests.faults.standby import Coordinator
+from tests.faults.standby import Coordinator, write_config
 from tests.faults.steps import COORDINATOR, Step
 from tests.postgres import PostgresServer
-from tests.running import wait_until
+from tests.running import make_consortium, wait_until
 from tests.seaweed import SECRET, SeaweedServer
 
 pytestmark = pytest.mark.slow
@@ -118,3 +118,19 @@ def test_one_that_waits_on_another_machine_takes_a_round_over(
         wait_until(lambda: federation.published() == undisturbed, RESTORE_SECONDS)
         wait_until(lambda: "version_restored" in federation.events("other"), RESTORE_SECONDS)
         assert federation.done_twice() == []
+
+
+def test_one_that_may_wait_waits_for_a_server_that_is_away_at_its_start(seaweed: SeaweedServer, tmp_path: Path) -> None:
+    config = write_config(make_consortium(tmp_path), tmp_path / "state")
+    lines = "".join(f"{name.partition('.')[2]} = {value!r}\n" for name, value in settings(seaweed, tmp_path).items())
+    config.write_text(f"{config.read_text()}[blobs]\n{lines}")
+    with ExitStack() as stack:
+        seaweed.stop()
+        try:
+            coordinator = Coordinator(config, tmp_path / "coordinator.log")
+            stack.callback(coordinator.end)
+            coordinator.wait_for("coordinator_waits")
+            assert coordinator.log.lines[-1]["reason"] == Reason.STORE_AWAY
+        finally:
+            seaweed.start()
+        coordinator.wait_for("coordinator_started")
