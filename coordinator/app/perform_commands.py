@@ -88,11 +88,12 @@ class CommandPerformer:
                 for entry, digest in accepted
             ]
             before = await files.enter_async_context(self.blobs.adapter(current.global_adapter.digest))
-            previous = _moved_from(run, current)
-            earlier = previous and await files.enter_async_context(self.blobs.adapter(previous.digest))
+            previous = None
+            if (moved_from := _moved_from(run, current)) is not None:
+                previous = await files.enter_async_context(self.blobs.adapter(moved_from.digest))
             began = self.clock.monotonic()
             candidate, weights = await asyncio.to_thread(
-                aggregate, run, current.accepted, updates, before, draft, earlier
+                aggregate, run, current.accepted, updates, before, draft, previous
             )
             self.aggregated(self.clock.monotonic() - began)
         await self.blobs.keep_candidate(draft, candidate.digest)

@@ -35,7 +35,8 @@ def _adapters(run: Run) -> set[Digest]:
 
 
 def needed_adapters(runs: Sequence[Run]) -> set[Digest]:
-    """What agents of open runs may ask for, and what their rounds are made from."""
-    rounds = [run.current for run in runs if run.state.is_open and run.current is not None]
-    files = [file for current in rounds for file in (current.global_adapter, current.candidate)]
+    """What agents of open runs may ask for, and what their rounds are made from: the global adapters' moves, too."""
+    open_runs = [run for run in runs if run.state.is_open and run.current is not None]
+    latest = [past for run in open_runs for past in run.rounds[-2:]]
+    files = [file for past in latest for file in (past.global_adapter, past.candidate)]
     return {file.digest for file in files if file is not None}

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from common.errors import FedMedError
+from common.terms import GateMetric, GateTerms
 from common.tls import Role
 from coordinator.app.create_run import create
+from coordinator.app.recovery import needed_adapters
 from coordinator.app.update_intake import UploadClaim
 from coordinator.domain import assignments
 from coordinator.domain.values import Phase, SiteOutcome
@@ -150,3 +152,18 @@ async def test_an_update_of_an_earlier_life_is_trained_from_the_same_adapter(tmp
         content = world.honest_bytes(1)
         await world.intake.receive(site_caller(ANNA), trained_claim(wanted, content, base), chunks_of(content))
         assert world.round.roster[0].outcome is SiteOutcome.ACCEPTED
+
+
+async def test_needed_are_the_adapters_of_an_open_runs_last_two_rounds_and_none_of_one_that_has_ended(
+    tmp_path: Path,
+) -> None:
+    async with coordinator(tmp_path) as world:
+        assert needed_adapters(world.driver.runs) == set()
+        await world.training(make_terms(gate=GateTerms(metric=GateMetric.NONE)))
+        assert needed_adapters(world.driver.runs) == {world.base()}
+        await world.answer(*SITES)
+        await world.perform_pending()
+        first, second = world.run.rounds
+        assert needed_adapters(world.driver.runs) == {first.global_adapter.digest, second.global_adapter.digest}
+        await world.abort()
+        assert needed_adapters(world.driver.runs) == set()
