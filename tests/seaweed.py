@@ -78,6 +78,7 @@ class SeaweedServer:
 
     def start(self) -> None:
         """Start it, and wait until it takes and gives files."""
+        assert self.process is None, "it runs"
         ports = [
             f"-{name}.port{suffix}={number}"
             for name, numbers in self.ports.items()

@@ -40,14 +40,12 @@ def settings(server: SeaweedServer, folder: Path) -> dict[str, str]:
 
 
 def follow(federation: Federation, happenings: Sequence[tuple[Step, Callable[[], object]]]) -> None:
-    """Create the run and follow it to its end; each thing happens once, at its step."""
+    """Create the run and follow it to its end; each thing happens at its step, after the one before."""
     federation.create_run()
     waiting = list(happenings)
     for process, line in federation.follow():
-        for step, happens in list(waiting):
-            if is_step(step, process, line):
-                waiting.remove((step, happens))
-                happens()
+        if waiting and is_step(waiting[0][0], process, line):
+            waiting.pop(0)[1]()
     assert waiting == [], "everything has happened"
 
 
