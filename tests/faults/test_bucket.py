@@ -97,6 +97,7 @@ def test_one_that_waits_on_another_machine_takes_a_round_over(
 ) -> None:
     kept = {"database": postgres.url(tmp_path), **settings(seaweed, tmp_path)}
     with Federation(tmp_path / "federation", make_terms(ROUNDS), settings=kept) as federation, ExitStack() as stack:
+        federation.create_run()  # the first one has the store now
         config = federation.prepared.coordinator_config
         other = config.with_name("other.toml")
         other.write_text(config.read_text().replace('state_folder = "state"', 'state_folder = "other"'))
