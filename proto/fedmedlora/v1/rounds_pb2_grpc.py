@@ -102,8 +102,9 @@ class RoundServiceServicer:
 
     def DownloadAdapter(self, request, context):
         """Streams an adapter file: a header first, then chunks from the offset asked for.
-        Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID, and
-        with STREAM_TOO_SLOW when the caller reads nothing for the coordinator's stream_progress_deadline.
+        Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID,
+        DISK_FULL or STORE_AWAY when the coordinator cannot read the file now, and with STREAM_TOO_SLOW when the caller
+        reads nothing for the coordinator's stream_progress_deadline.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,8 +124,8 @@ class RoundServiceServicer:
         Callers: site, evaluator. Idempotent by (assignment, digest): sent again, it gets the same answer.
         Refuses with HEADER_EXPECTED, CHUNK_EXPECTED, CHUNK_TOO_LARGE, FIELD_MISSING, FIELD_INVALID, DIGEST_INVALID,
         ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, OFFSET_DIFFERS,
-        DIGEST_DIFFERS, STREAM_ENDED_EARLY, STREAM_TOO_SLOW, DISK_FULL, SPEC_INVALID and every reason that begins with
-        UPDATE_. A second upload of one assignment at the same time is refused with TOO_MANY_STREAMS.
+        DIGEST_DIFFERS, STREAM_ENDED_EARLY, STREAM_TOO_SLOW, DISK_FULL, STORE_AWAY, SPEC_INVALID and every reason that
+        begins with UPDATE_. A second upload of one assignment at the same time is refused with TOO_MANY_STREAMS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,8 +50,9 @@ class RoundServiceStub:
     """
     DownloadAdapter: _grpc.UnaryStreamMultiCallable[_rounds_pb2.DownloadAdapterRequest, _rounds_pb2.DownloadAdapterResponse]
     """Streams an adapter file: a header first, then chunks from the offset asked for.
-    Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID, and
-    with STREAM_TOO_SLOW when the caller reads nothing for the coordinator's stream_progress_deadline.
+    Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID,
+    DISK_FULL or STORE_AWAY when the coordinator cannot read the file now, and with STREAM_TOO_SLOW when the caller
+    reads nothing for the coordinator's stream_progress_deadline.
     """
     GetUploadOffset: _grpc.UnaryUnaryMultiCallable[_rounds_pb2.GetUploadOffsetRequest, _rounds_pb2.GetUploadOffsetResponse]
     """How many bytes of an upload have arrived and are kept, so that it resumes there.
@@ -63,8 +64,8 @@ class RoundServiceStub:
     Callers: site, evaluator. Idempotent by (assignment, digest): sent again, it gets the same answer.
     Refuses with HEADER_EXPECTED, CHUNK_EXPECTED, CHUNK_TOO_LARGE, FIELD_MISSING, FIELD_INVALID, DIGEST_INVALID,
     ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, OFFSET_DIFFERS,
-    DIGEST_DIFFERS, STREAM_ENDED_EARLY, STREAM_TOO_SLOW, DISK_FULL, SPEC_INVALID and every reason that begins with
-    UPDATE_. A second upload of one assignment at the same time is refused with TOO_MANY_STREAMS.
+    DIGEST_DIFFERS, STREAM_ENDED_EARLY, STREAM_TOO_SLOW, DISK_FULL, STORE_AWAY, SPEC_INVALID and every reason that
+    begins with UPDATE_. A second upload of one assignment at the same time is refused with TOO_MANY_STREAMS.
     """
     ReportProgress: _grpc.UnaryUnaryMultiCallable[_rounds_pb2.ReportProgressRequest, _rounds_pb2.ReportProgressResponse]
     """Tells how far the trainer is. Lost reports cost nothing.
@@ -99,8 +100,9 @@ class RoundServiceAsyncStub(RoundServiceStub):
     """
     DownloadAdapter: _aio.UnaryStreamMultiCallable[_rounds_pb2.DownloadAdapterRequest, _rounds_pb2.DownloadAdapterResponse]  # type: ignore[assignment]
     """Streams an adapter file: a header first, then chunks from the offset asked for.
-    Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID, and
-    with STREAM_TOO_SLOW when the caller reads nothing for the coordinator's stream_progress_deadline.
+    Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID,
+    DISK_FULL or STORE_AWAY when the coordinator cannot read the file now, and with STREAM_TOO_SLOW when the caller
+    reads nothing for the coordinator's stream_progress_deadline.
     """
     GetUploadOffset: _aio.UnaryUnaryMultiCallable[_rounds_pb2.GetUploadOffsetRequest, _rounds_pb2.GetUploadOffsetResponse]  # type: ignore[assignment]
     """How many bytes of an upload have arrived and are kept, so that it resumes there.
@@ -112,8 +114,8 @@ class RoundServiceAsyncStub(RoundServiceStub):
     Callers: site, evaluator. Idempotent by (assignment, digest): sent again, it gets the same answer.
     Refuses with HEADER_EXPECTED, CHUNK_EXPECTED, CHUNK_TOO_LARGE, FIELD_MISSING, FIELD_INVALID, DIGEST_INVALID,
     ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, OFFSET_DIFFERS,
-    DIGEST_DIFFERS, STREAM_ENDED_EARLY, STREAM_TOO_SLOW, DISK_FULL, SPEC_INVALID and every reason that begins with
-    UPDATE_. A second upload of one assignment at the same time is refused with TOO_MANY_STREAMS.
+    DIGEST_DIFFERS, STREAM_ENDED_EARLY, STREAM_TOO_SLOW, DISK_FULL, STORE_AWAY, SPEC_INVALID and every reason that
+    begins with UPDATE_. A second upload of one assignment at the same time is refused with TOO_MANY_STREAMS.
     """
     ReportProgress: _aio.UnaryUnaryMultiCallable[_rounds_pb2.ReportProgressRequest, _rounds_pb2.ReportProgressResponse]  # type: ignore[assignment]
     """Tells how far the trainer is. Lost reports cost nothing.
@@ -163,8 +165,9 @@ class RoundServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_rounds_pb2.DownloadAdapterResponse], _abc.AsyncIterator[_rounds_pb2.DownloadAdapterResponse]]:
         """Streams an adapter file: a header first, then chunks from the offset asked for.
-        Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID, and
-        with STREAM_TOO_SLOW when the caller reads nothing for the coordinator's stream_progress_deadline.
+        Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID,
+        DISK_FULL or STORE_AWAY when the coordinator cannot read the file now, and with STREAM_TOO_SLOW when the caller
+        reads nothing for the coordinator's stream_progress_deadline.
         """
 
     @_abc_1.abstractmethod
@@ -188,8 +191,8 @@ class RoundServiceServicer(metaclass=_abc_1.ABCMeta):
         Callers: site, evaluator. Idempotent by (assignment, digest): sent again, it gets the same answer.
         Refuses with HEADER_EXPECTED, CHUNK_EXPECTED, CHUNK_TOO_LARGE, FIELD_MISSING, FIELD_INVALID, DIGEST_INVALID,
         ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, OFFSET_DIFFERS,
-        DIGEST_DIFFERS, STREAM_ENDED_EARLY, STREAM_TOO_SLOW, DISK_FULL, SPEC_INVALID and every reason that begins with
-        UPDATE_. A second upload of one assignment at the same time is refused with TOO_MANY_STREAMS.
+        DIGEST_DIFFERS, STREAM_ENDED_EARLY, STREAM_TOO_SLOW, DISK_FULL, STORE_AWAY, SPEC_INVALID and every reason that
+        begins with UPDATE_. A second upload of one assignment at the same time is refused with TOO_MANY_STREAMS.
         """
 
     @_abc_1.abstractmethod
