@@ -65,6 +65,19 @@ def is_disk_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make ``folder``, and what is missing above it, durably; one that is there stays.
+
+    Each name is durable before anything is made below it: what a killed process had made and not synced is synced by
+    the next one.
+    """
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(mode, exist_ok=True)
+    with suppress(PermissionError):  # whoever may not read the folder above did not make this one
+        sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in ``folder`` durable: a renamed file survives a power cut only after this (POSIX fsync)."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

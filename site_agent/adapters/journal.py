@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from common.files import write_whole
+from common.files import make_folder, write_whole
 from common.ids import AssignmentId
 from site_agent.adapters.order_folder import TRAINER_LOG
 from site_agent.app.ports import Entry
@@ -29,12 +29,12 @@ class FileJournal:
 
     def __init__(self, state_dir: Path) -> None:
         self._root = state_dir.resolve() / "assignments"
-        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self._root, 0o700)
 
     def save(self, entry: Entry) -> None:
         """Store ``entry``; see the port."""
         folder = self.folder(entry.assignment.assignment_id)
-        folder.mkdir(exist_ok=True, mode=0o700)
+        make_folder(folder, 0o700)
         write_whole(folder / ENTRY_FILE, _ENTRY.dump_json(entry))
         if not entry.state.stage.is_open:
             _lighten(folder)

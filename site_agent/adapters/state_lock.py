@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import NotNowError, Reason
+from common.files import make_folder
 
 
 @contextmanager
@@ -17,7 +18,7 @@ def exclusive(state_folder: Path) -> Iterator[None]:
     Raises:
         NotNowError: STORE_IN_USE, another agent holds it.
     """
-    state_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(state_folder, 0o700)
     with (state_folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

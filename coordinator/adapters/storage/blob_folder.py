@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from common.files import sync_folder
+from common.files import make_folder, sync_folder
 from common.ids import AssignmentId, Digest, check_digest
 from coordinator.adapters.storage.disk_room import DiskRoom, telling_full_disk
 
@@ -34,7 +34,7 @@ class BlobFolder:
         self._room = room or DiskRoom()
         self._arriving: set[PartialFile] = set()
         for folder in (self._updates, self._adapters):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(folder, 0o700)
 
     async def kept_bytes(self, assignment_id: AssignmentId, digest: Digest) -> int:
         """How much of that upload has arrived."""

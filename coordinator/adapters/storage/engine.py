@@ -16,6 +16,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event
 
 from common.errors import NotNowError, Reason
+from common.files import make_folder
 
 DATABASE_FILE = "coordinator.db"
 LOCK_FILE = "coordinator.lock"
@@ -68,7 +69,7 @@ def exclusive(state_folder: Path) -> Iterator[None]:
     Raises:
         NotNowError: STORE_IN_USE, when another coordinator holds it.
     """
-    state_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(state_folder, 0o700)
     handle = os.open(state_folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
