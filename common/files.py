@@ -78,9 +78,18 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
         sync_folder(folder.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Make the content and the permissions of a file durable; its name is its folder's."""
+    _sync(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in ``folder`` durable: a renamed file survives a power cut only after this (POSIX fsync)."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -12,7 +12,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from common.files import sync_folder
+from common.files import sync_file, sync_folder
 from common.peft_folder import CONFIG_FILE, LINEAGE_FILE, WEIGHTS_FILE, peft_config
 from coordinator.domain.values import Phase, Round, Run
 
@@ -53,33 +53,20 @@ def publish(registry: Path, run: Run, closed: Round, weights: Path) -> Path:
 
 def _fill(folder: Path, run: Run, closed: Round, weights: Path) -> None:
     assert run.spec is not None, "a published adapter has a specification"
-    _write(folder / CONFIG_FILE, _json(peft_config(run.spec, run.terms)))
-    _write(folder / LINEAGE_FILE, _json(lineage(run, closed)))
-    _write(folder / CARD_FILE, model_card(run, closed).encode())
+    (folder / CONFIG_FILE).write_bytes(_json(peft_config(run.spec, run.terms)))
+    (folder / LINEAGE_FILE).write_bytes(_json(lineage(run, closed)))
+    (folder / CARD_FILE).write_bytes(model_card(run, closed).encode())
     try:
         os.link(weights, folder / WEIGHTS_FILE)
     except OSError:  # another file system, or one without hard links
-        _copy(weights, folder / WEIGHTS_FILE)
+        shutil.copyfile(weights, folder / WEIGHTS_FILE)
     for path in folder.iterdir():
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~_WRITABLE)
+        sync_file(path)
 
 
 def _json(document: object) -> bytes:
     return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as content, target.open("wb") as file:
-        shutil.copyfileobj(content, file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _point(link: Path, target: str) -> None:
