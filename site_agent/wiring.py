@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -55,7 +56,7 @@ async def run_agent(config: SiteConfig) -> None:
                 observer=metrics,
                 policy=policy,
                 local=_local_settings(config),
-                patience=Patience(),
+                patience=Patience(jitter=random.random),
             )
             try:
                 await AgentLoop(parts).run()
@@ -86,7 +87,9 @@ async def fetch_served(config: SiteConfig, run: str, out: Path, say: Callable[[s
         say(f"{error.reason}: {error.message}; trying again in {wait_seconds:.0f} s")
 
     async with open_channel(config.coordinator.address, who.identity, config.coordinator.server_name) as channel:
-        return await fetch_served_adapter(RegistryClient(channel, who.expires_at), run, out, Patience(), say_failure)
+        return await fetch_served_adapter(
+            RegistryClient(channel, who.expires_at), run, out, Patience(jitter=random.random), say_failure
+        )
 
 
 def _policy(config: SiteConfig, role: Role) -> SitePolicy:

@@ -44,6 +44,21 @@ NOUNS = frozenset({"process_group"})
 TRAINING_LIBRARIES = frozenset({"accelerate", "bitsandbytes", "peft", "safetensors", "torch", "transformers"})
 # Each can run code that came in a file.
 CODE_FROM_FILES = frozenset({"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"})
+# What comes out otherwise each time.
+UNREPEATABLE = frozenset(
+    {
+        "concurrent",
+        "multiprocessing",
+        "random",
+        "secrets",
+        "socket",
+        "subprocess",
+        "tempfile",
+        "threading",
+        "time",
+        "uuid",
+    }
+)
 # Modules that are documented as part of a dependency's own interface, and come with it.
 PART_OF = {"huggingface_hub": "transformers", "pydantic_core": "pydantic", "tokenizers": "transformers"}
 
@@ -187,6 +202,17 @@ def test_only_demo_benchmarks_and_command_lines_print() -> None:
     }
 
     assert {path for path in prints - command_lines if not Path(path).name.startswith("cli")} == set()
+
+
+# What happens can be played again: a simulation stands in for the clock, the event loop, chance and the system's calls
+
+
+def test_domain_and_use_cases_ask_for_no_time_chance_or_thread_but_through_ports_and_the_event_loop() -> None:
+    inner = [f"{service}/{layer}" for service in ("coordinator", "site_agent") for layer in ("app", "domain")]
+    imports = [path for path, tree in sources(*inner) if UNREPEATABLE & set(imported(tree))]
+    asked = [where for where, _, name in calls(*inner) if re.search(r"\bdate(time)?\.(now|utcnow|today)$", name)]
+
+    assert imports + asked == []
 
 
 # What is installed, and what is loaded

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,7 +21,7 @@ class Patience:
     base_seconds: float = 1.0
     cap_seconds: float = 30.0
     sleep: Sleep = asyncio.sleep
-    jitter: Callable[[], float] = random.random
+    jitter: Callable[[], float]
 
     def wait_seconds(self, attempt: int) -> float:
         """How long to wait after failed attempt number ``attempt``, counted from 0."""

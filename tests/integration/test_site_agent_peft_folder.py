@@ -76,7 +76,9 @@ def test_peft_loads_what_was_fetched(tmp_path: Path) -> None:
     out = tmp_path / "adapter"
     out.mkdir()
     registry = OneFileRegistry(known=known, content=sent.read_bytes())
-    asyncio.run(fetch_served_adapter(registry, "trial", out, Patience(), lambda error, attempt, wait: None))
+    asyncio.run(
+        fetch_served_adapter(registry, "trial", out, Patience(jitter=lambda: 0.0), lambda error, attempt, wait: None)
+    )
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_folder), out)
     loaded = get_peft_model_state_dict(model)
     with WeightsReader(sent) as reader:
