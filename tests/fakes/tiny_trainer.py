@@ -57,22 +57,25 @@ def main() -> None:
     print("the trainer's own words")
     if fault in _FAULTS:
         _FAULTS[fault](folder)
-    result = _perform(folder)
+    result = perform(folder)
     if fault == "nan":
         _spoil(folder / UPDATE_FILE)
     write_whole(folder / RESULT_FILE, RESULT.dump_json(result))
 
 
-def _perform(folder: Path) -> InitialiseResult | TrainResult | EvaluateResult:
+def perform(
+    folder: Path, step: float = STEP, num_label_tokens: int = NUM_LABEL_TOKENS
+) -> InitialiseResult | TrainResult | EvaluateResult:
+    """Do the order in ``folder``, all but write its result: train by ``step``, on so many tokens."""
     order = ORDER.validate_json((folder / ORDER_FILE).read_bytes())
     match order:
         case InitialiseOrder():
             return InitialiseResult(spec=_initialise(order, folder))
         case TrainOrder():
-            _train(order, folder)
+            _train(order, folder, step)
             return TrainResult(
                 num_examples=NUM_EXAMPLES,
-                num_label_tokens=NUM_LABEL_TOKENS,
+                num_label_tokens=num_label_tokens,
                 mean_loss=1.25,
                 steps=2,
                 seconds=0.1,
@@ -110,10 +113,10 @@ def _initialise(order: InitialiseOrder, folder: Path) -> AdapterSpec:
     )
 
 
-def _train(order: TrainOrder, folder: Path) -> None:
-    """The update holds the uploaded factors, each number of a trained one raised by STEP."""
+def _train(order: TrainOrder, folder: Path, step: float) -> None:
+    """The update holds the uploaded factors, each number of a trained one raised by ``step``."""
     with WeightsReader(folder / ADAPTER_FILE) as reader:
-        weights = {slot.name: reader.tensor(slot.name) + np.float32(STEP) for slot in reader.layout.tensors}
+        weights = {slot.name: reader.tensor(slot.name) + np.float32(step) for slot in reader.layout.tensors}
     wanted = {
         "a_and_b": weights,
         "a_only": {name: value for name, value in weights.items() if name.endswith(A_SUFFIX)},
