@@ -22,7 +22,7 @@ from tests.simulation.federation import NAMES, Federation, Outcome, simulate
 from tests.simulation.machines import Death
 from tests.simulation.plan import OneDeath
 
-RUNS = 300 if IS_LONG else 12
+RUNS = 300 if IS_LONG else 10
 # So many places to die are drawn for each machine and each way to die; the long form takes every one.
 DRAWN = 2
 # A run draws some forty crashes: a fault that none of these finds would not be found.
