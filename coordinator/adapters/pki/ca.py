@@ -28,7 +28,7 @@ from cryptography.x509.oid import NameOID
 
 from common.clock import Clock, SystemClock
 from common.errors import InputInvalidError, Reason
-from common.files import read_private, write_whole
+from common.files import make_folder, read_private, write_whole
 from common.ids import SiteName, check_name
 from common.tls import CERTIFICATE_FILE, KEY_FILE, TRUST_BUNDLE_FILE, Caller, Role
 from coordinator.adapters.pki.certificates import (
@@ -69,7 +69,7 @@ def create_ca(ca_folder: Path, consortium: str, lifetime: timedelta = CA_LIFETIM
     """
     check_name(consortium, "consortium")
     _check_absent(ca_folder, (CA_KEY_FILE, CA_CERTIFICATE_FILE))
-    ca_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(ca_folder, 0o700)
     key = ec.generate_private_key(CURVE())
     certificate = ca_certificate(key, consortium, validity(SystemClock().now(), lifetime))
     write_whole(ca_folder / CA_KEY_FILE, _key_pem(key), _PRIVATE)
@@ -131,7 +131,7 @@ def issue(
     caller = Caller(name=SiteName(check_name(name, "name")), role=role, consortium=ca.consortium)
     key = ec.generate_private_key(CURVE())
     certificate = sign_public_key(ca, key.public_key(), Subject(caller=caller, hosts=tuple(hosts)), lifetime)
-    out_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(out_folder, 0o700)
     write_whole(out_folder / TRUST_BUNDLE_FILE, ca.certificate.public_bytes(Encoding.PEM))
     write_whole(out_folder / KEY_FILE, _key_pem(key), _PRIVATE)
     write_whole(out_folder / CERTIFICATE_FILE, certificate.public_bytes(Encoding.PEM))
