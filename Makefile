@@ -51,8 +51,8 @@ soak: $(SETUP_STAMP) ## kill processes of a federation at random for MINUTES=, a
 	@python -m tests.faults.soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
 
 .PHONY: crashes
-crashes: $(SETUP_STAMP) ## let a coordinator die at random places of its disk for MINUTES=, in one process [SEED=]
-	@python -m tests.faults.crash_soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
+crashes: $(SETUP_STAMP) ## simulate federations whose machines die at random for MINUTES=, in one process [SEED= CRASHES=]
+	@python -m tests.faults.crash_soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1) --crashes $(or $(CRASHES),inf)
 
 .PHONY: check
 check: $(SETUP_STAMP) ## format, lint, types, imports, proto, generated code, shipped configuration
