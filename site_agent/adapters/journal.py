@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from common.files import make_folder, write_whole
+from common.files import make_folder, sync_folder, write_whole
 from common.ids import AssignmentId
 from site_agent.adapters.order_folder import TRAINER_LOG
 from site_agent.app.ports import Entry
@@ -45,9 +45,10 @@ class FileJournal:
         return _read(self.folder(assignment_id))
 
     def open_entries(self) -> list[Entry]:
-        """What is still to be done, oldest first; what an earlier life had no time to remove is removed."""
+        """What is still to be done, oldest first; what an earlier life had no time to sync or to remove is."""
         entries = []
         for folder in self._folders():
+            sync_folder(folder)  # nothing may be built on a name that a power cut can still take back
             entry = _read(folder)
             if entry is None:  # of no assignment
                 shutil.rmtree(folder)

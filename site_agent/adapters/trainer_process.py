@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import site_agent
+from common.files import sync_folder
 from common.ids import derived_id
 from common.logging import get_logger
 from site_agent.adapters import leash
@@ -100,6 +101,7 @@ class TrainerProcess:
             kills_before = self._oom_kills()
             return_code = await self._run_once(folder, relay)
             is_memory = return_code == -signal.SIGKILL and self._oom_kills() > kills_before
+            sync_folder(folder)  # a child that was killed may have named its result and not synced that
             outcome = read_outcome(folder)
             if outcome is not None or is_memory or return_code not in _KILLED or not starts_left:
                 break

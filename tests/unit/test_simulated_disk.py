@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from pydantic import TypeAdapter
 
 from common.files import make_folder, sync_folder, write_whole
+from site_agent.adapters.journal import ENTRY_FILE, FileJournal
+from site_agent.app.ports import Entry
+from site_agent.domain.assignment_machine import AssignmentState, Stage
 from tests.fakes.crashes import Killed
+from tests.fakes.site_scene import assignment_of
 from tests.simulation.disk import Disk
 from tests.simulation.machines import Machine
 from tests.simulation.system_calls import SystemCalls
@@ -157,3 +162,19 @@ def test_files_elsewhere_are_the_systems(machine: FakeMachine, tmp_path: Path) -
 
     assert (tmp_path / "file").read_bytes() == b"content"
     assert machine.life.changes == []
+
+
+def test_an_agent_builds_on_no_end_that_a_power_cut_can_take_back(machine: FakeMachine) -> None:
+    assignment = assignment_of()
+    journal = FileJournal(HOME)
+    journal.save(Entry(assignment=assignment, state=AssignmentState()))
+    ended = TypeAdapter(Entry).dump_json(Entry(assignment=assignment, state=AssignmentState(stage=Stage.DONE)))
+    write_whole(HOME / "ended", ended)
+    (HOME / "ended").rename(journal.folder(assignment.assignment_id) / ENTRY_FILE)  # killed before it was synced
+
+    assert FileJournal(HOME).open_entries() == []
+    machine.lose_power()
+
+    entry = journal.find(assignment.assignment_id)
+    assert entry is not None
+    assert entry.state.stage is Stage.DONE
