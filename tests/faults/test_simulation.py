@@ -15,14 +15,13 @@ import pytest
 from common import files
 from coordinator.adapters.storage import blob_folder
 from site_agent.adapters import journal
-from site_agent.app import download
 from tests.faults.long_form import IS_LONG
 from tests.simulation.expected import terms_of
 from tests.simulation.federation import NAMES, Federation, Outcome, simulate
 from tests.simulation.machines import Death
 from tests.simulation.plan import OneDeath
 
-RUNS = 300 if IS_LONG else 10
+RUNS = 300 if IS_LONG else 6
 # So many places to die are drawn for each machine and each way to die; the long form takes every one.
 DRAWN = 2
 # A run draws some forty crashes: a fault that none of these finds would not be found.
@@ -93,7 +92,6 @@ def made_only(folder: Path, mode: int) -> None:
         (blob_folder, "make_folder", made_only),
         (files, "sync_folder", nothing),
         (journal, "_lighten", nothing),
-        (download, "sync_folder", nothing),
     ],
     ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", ""),
 )
