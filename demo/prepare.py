@@ -113,13 +113,12 @@ def demo_terms(options: DemoOptions, sites: Sequence[str]) -> Terms:
         task=TaskTerms(entity_types=ENTITY_TYPES if options.data is None else CORPORA_TYPES, max_new_tokens=96),
         training=TrainingTerms(
             learning_rate=1.5e-4,
-            lora_plus_ratio=16.0,
+            lora_plus_ratio=8.0,
             schedule=Schedule.LINEAR,
             warmup_ratio=0.05,
             batch_size=4,
             max_length=640,
             examples_per_round=options.examples_per_round,
-            entity_share=0.85,
             seed=options.seed,
         ),
         # A site's own manner is a third of a mean of three: carried on over the rounds, it comes to its full size.
