@@ -47,7 +47,7 @@ faults: $(SETUP_STAMP) ## the fault tests in their long form: every place to die
 	@FEDMED_FAULTS=all python -m pytest -rs tests/faults $(ARGS)
 
 .PHONY: soak
-soak: $(SETUP_STAMP) ## kill processes of a federation at random for MINUTES=, and compare what it publishes [SEED=]
+soak: $(SETUP_STAMP) ## kill processes and cut links of a federation at random for MINUTES=, and compare what it publishes [SEED=]
 	@python -m tests.faults.soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
 
 .PHONY: crashes

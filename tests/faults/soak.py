@@ -1,7 +1,8 @@
-"""Kills processes of real federations at random for as long as asked, and compares what they publish. ``make soak``.
+"""Kills processes and cuts links of real federations at random, and compares what they publish. ``make soak``.
 
-A campaign is one run: at random moments, one of its processes gets SIGKILL and is started again at once. Its seed is
-printed first; which instruction a kill falls on is for the machine to say: a seed repeats choices, not instants.
+A campaign is one run: at random moments, one of its processes gets SIGKILL and is started again at once, or every
+connection between agents and coordinator is cut. Its seed is printed first; which instruction a fault falls on is for
+the machine to say: a seed repeats choices, not instants.
 """
 
 from __future__ import annotations
@@ -22,38 +23,44 @@ from common.tls import harden_tls
 harden_tls()  # before anything imports grpc: TLS 1.3 only
 
 from tests.faults.processes import Federation, make_terms  # noqa: E402
+from tests.faults.proxy import Link  # noqa: E402
 
 ROUNDS = 8
-# Between two kills on average: a process needs about as long to start, so that most of them die at work.
+# Between two faults on average: a process needs about as long to start, so that most of them die at work.
 MEAN_SECONDS = 2.0
+# Beside the names of processes: what is cut. As often as two of them are killed.
+LINKS = "links"
 
 
-class RandomKills:
-    """Kills a random process of ``federation`` at random moments, drawn from ``seed``."""
+class RandomFaults:
+    """Kills a random process of ``federation``, or cuts its links, at random moments, drawn from ``seed``."""
 
     def __init__(self, federation: Federation, seed: int) -> None:
-        self.kills: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self._federation = federation
         self._random = random.Random(seed)
-        self._names = sorted(federation.arguments)
+        self._targets = [*sorted(federation.arguments), LINKS, LINKS]
         self._next_at = time.monotonic() + self._random.expovariate(1 / MEAN_SECONDS)
 
     def __call__(self) -> None:
-        """Kill, if it is time."""
+        """Do it, if it is time."""
         if time.monotonic() < self._next_at:
             return
-        name = self._random.choice(self._names)
-        self._federation.kill(name)
-        self.kills[name] += 1
+        target = self._random.choice(self._targets)
+        if target != LINKS:
+            self._federation.kill(target)
+        elif self._federation.proxy is not None:
+            self._federation.proxy.cut_off(seconds=0.0)
+        self.counts[target] += 1
         self._next_at = time.monotonic() + self._random.expovariate(1 / MEAN_SECONDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Campaign:
-    """One run with random kills: how many of whom, and what differs from the undisturbed one."""
+    """One run with random faults: how many of what, and what differs from the undisturbed one."""
 
     seed: int
-    kills: dict[str, int]
+    faults: dict[str, int]
     versions: int
     differing: list[str]
     done_twice: list[str]
@@ -68,12 +75,12 @@ class Campaign:
 def campaign(folder: Path, seed: int, wanted: dict[str, str]) -> Campaign:
     """Run one."""
     began = time.monotonic()
-    with Federation(folder, make_terms(ROUNDS)) as federation:
-        kills = RandomKills(federation, seed)
-        published = federation.run(kills)
+    with Federation(folder, make_terms(ROUNDS), Link()) as federation:
+        faults = RandomFaults(federation, seed)
+        published = federation.run(faults)
         return Campaign(
             seed=seed,
-            kills=dict(kills.kills),
+            faults=dict(faults.counts),
             versions=len(published),
             differing=sorted(version for version in wanted if published.get(version) != wanted[version]),
             done_twice=federation.done_twice(),
@@ -91,7 +98,7 @@ def main() -> int:
     home = Path(tempfile.mkdtemp(prefix="soak-"))
     with Federation(home / "undisturbed", make_terms(ROUNDS)) as federation:
         wanted = federation.run()
-    kills: Counter[str] = Counter()
+    faults: Counter[str] = Counter()
     bad, seed = [], given.seed
     while time.monotonic() < ends_at:
         print(json.dumps({"seed": seed}), flush=True)
@@ -103,7 +110,7 @@ def main() -> int:
             bad.append(seed)
         else:
             print(json.dumps(asdict(result)), flush=True)
-            kills.update(result.kills)
+            faults.update(result.faults)
             if result.is_bad:
                 bad.append(seed)
             else:
@@ -112,7 +119,7 @@ def main() -> int:
     if not bad:
         shutil.rmtree(home)
     campaigns = seed - given.seed
-    print(json.dumps({"campaigns": campaigns, "kills": dict(kills), "all": kills.total(), "bad_seeds": bad}))
+    print(json.dumps({"campaigns": campaigns, "faults": dict(faults), "all": faults.total(), "bad_seeds": bad}))
     return int(bool(bad))
 
 
