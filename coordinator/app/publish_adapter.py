@@ -17,6 +17,7 @@ from common.peft_folder import CONFIG_FILE, LINEAGE_FILE, WEIGHTS_FILE, peft_con
 from coordinator.domain.values import Phase, Round, Run
 
 CARD_FILE = "README.md"
+SERVED = "served"
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -30,10 +31,18 @@ def version_name(version: int) -> str:
     return f"v{version:04d}"
 
 
+def is_published(registry: Path, run: Run, closed: Round) -> bool:
+    """Whether ``publish`` would change nothing."""
+    folder = version_folder(registry, run, closed.number)
+    is_last = closed.number == _last_promoted(run)
+    return folder.exists() and (not is_last or _served_version(folder.parent) >= closed.number)
+
+
 def publish(registry: Path, run: Run, closed: Round, weights: Path) -> Path:
     """Write the folder of ``closed``'s candidate, whose file is ``weights``; returns the folder.
 
-    Done twice it changes nothing. ``served`` beside the versions points at the last promoted one.
+    Done twice it changes nothing. ``served`` beside the versions points at the last promoted one; a version that is
+    published late, by a ``run`` as it once was, does not turn it back.
     """
     folder = version_folder(registry, run, closed.number)
     if not folder.exists():
@@ -44,8 +53,8 @@ def publish(registry: Path, run: Run, closed: Round, weights: Path) -> Path:
         sync_folder(draft)
         draft.rename(folder)
         sync_folder(folder.parent)
-    if closed.number == max((past.number for past in run.rounds if past.phase is Phase.COMMITTED), default=0):
-        _point(folder.parent / "served", folder.name)
+    if closed.number == _last_promoted(run) and closed.number > _served_version(folder.parent):
+        _point(folder.parent / SERVED, folder.name)
     for changed in (folder.parent, registry, registry.parent):
         sync_folder(changed)
     return folder
@@ -69,8 +78,20 @@ def _json(document: object) -> bytes:
     return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
 
 
+def _last_promoted(run: Run) -> int:
+    return max((past.number for past in run.rounds if past.phase is Phase.COMMITTED), default=0)
+
+
+def _served_version(folder: Path) -> int:
+    """The number of the version that ``served`` in the run's folder points at; 0 when there is none."""
+    try:
+        return int((folder / SERVED).readlink().name.removeprefix("v"))
+    except FileNotFoundError:
+        return 0
+
+
 def _point(link: Path, target: str) -> None:
-    draft = link.with_name(".served.draft")
+    draft = link.with_name(f".{link.name}.{target}.draft")
     draft.unlink(missing_ok=True)
     draft.symlink_to(target)
     draft.replace(link)

@@ -13,7 +13,7 @@ from common.errors import FedMedError
 from common.logging import log_fault
 from common.retry import backoff
 from coordinator.app.ports import BlobStore
-from coordinator.app.publish_adapter import publish, version_folder
+from coordinator.app.publish_adapter import is_published, publish
 from coordinator.domain.commands import Command, CommandKind
 from coordinator.domain.values import Phase, Round, Run
 
@@ -22,12 +22,15 @@ RETRY_CAP_SECONDS = 60.0
 
 
 def lost_versions(registry: Path, runs: Sequence[Run], pending: Sequence[Command]) -> list[tuple[Run, Round]]:
-    """Rounds whose version was published and is not in ``registry``; what ``pending`` publishes is still to come."""
+    """Rounds whose version is not in ``registry`` as ``publish`` leaves it, but for those that ``pending`` publishes.
+
+    A coordinator that died while it published one again has left ``served`` behind.
+    """
     coming = {(each.run_id, each.round_number) for each in pending if each.kind is CommandKind.PUBLISH}
     return [
         (run, closed)
         for run, closed in _published(runs)
-        if (run.run_id, closed.number) not in coming and not version_folder(registry, run, closed.number).exists()
+        if (run.run_id, closed.number) not in coming and not is_published(registry, run, closed)
     ]
 
 

@@ -71,3 +71,21 @@ async def test_a_version_whose_adapter_is_gone_is_told_of_and_keeps_no_other_fro
     world.blobs.adapter_path(first.digest).unlink()
     assert await restored(world) == ["version_not_restored", "version_restored"]
     assert [path.parent.name for path in world.registry.rglob("README.md")] == ["v0002"]
+
+
+async def test_a_coordinator_that_died_before_it_pointed_at_the_version_does_so_at_its_next_start(world: World) -> None:
+    await world.perform_pending()
+    link = world.registry / "trial" / "served"
+    link.unlink()
+    assert await restored(world) == ["version_restored"]
+    assert link.resolve().name == "v0002"
+    assert await restored(world) == []
+
+
+async def test_a_version_that_comes_back_late_does_not_turn_the_served_one_back(world: World) -> None:
+    shutil.rmtree(world.registry)
+    lost = lost_versions(world.registry, world.driver.runs, await world.store.pending_commands())
+    await world.perform_pending()  # the second version is published before the first one has come back
+    await restore(lost, world.kept, world.registry, CapturingLogger())
+    assert (world.registry / "trial" / "served").resolve().name == "v0002"
+    assert sorted(path.name for path in (world.registry / "trial").iterdir()) == ["served", "v0001", "v0002"]
