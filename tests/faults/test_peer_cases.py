@@ -91,7 +91,9 @@ def test_where_two_of_three_are_required_no_round_is_made_of_one_update(tmp_path
         assert federation.published() == {}
 
 
-def test_a_server_that_is_killed_in_every_round_loses_none_of_them(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+def test_a_coordinator_that_is_killed_in_every_round_loses_none_of_them(
+    tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
     with Federation(tmp_path, make_terms(ROUNDS, sites=SITES)) as federation:
         federation.create_run()
         killed = set()

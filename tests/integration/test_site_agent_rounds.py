@@ -6,7 +6,6 @@ import contextlib
 import io
 import itertools
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,10 +23,9 @@ from common.rpc_errors import reason_to_proto
 from common.tls import Identity, Role, load_identity
 from common.weights_io import WeightsReader, write_weights
 from fedmedlora.v1 import rounds_pb2
-from site_agent.adapters.trainer_process import MAX_STARTS, TrainerProcess, trainer_environment
-from site_agent.orders import BaseModelSource, InitialiseOrder, InitialiseResult, Progress
+from site_agent.adapters.trainer_process import MAX_STARTS
 from tests.fakes.coordinator import CoordinatorState, file_ref, make_offer, serving, train_work
-from tests.fakes.site import FakeSite, has_ended, trainer_command, until, wait_for_file
+from tests.fakes.site import FakeSite, has_ended, until, wait_for_file
 from tests.fakes.site_values import make_spec, make_terms
 from tests.fakes.tiny_trainer import GRANDCHILD_FILE, NUM_EXAMPLES, NUM_LABEL_TOKENS, NUM_LEFT_OUT, PID_FILE, STEP
 from tests.running import Consortium, free_port, make_consortium
@@ -88,10 +86,6 @@ async def offer_training(state: CoordinatorState, tmp_path: Path, width: int = 6
     spec, content = make_adapter(tmp_path, width)
     state.files[digest_of(content)] = content
     return await state.offer(make_offer(number, make_terms(), train=train_work(spec, content)))
-
-
-async def relay_nothing(progress: Progress) -> None:
-    """Nobody asks how far the trainer is."""
 
 
 async def test_a_train_assignment_brings_an_update_with_its_counts(
@@ -368,22 +362,6 @@ async def test_an_assignment_of_a_newer_version_is_declined(site: FakeSite, iden
         assignment_id = await state.offer(offer)
         await state.until(lambda: assignment_id in state.declined)
     assert state.declined[assignment_id] == reason_to_proto(Reason.SETTINGS_UNSUPPORTED)
-
-
-async def test_an_order_that_was_done_is_not_done_again(tmp_path: Path) -> None:
-    order = InitialiseOrder(
-        base_model=BaseModelSource(location="/models/tiny", expected=make_terms().base_model),
-        lora=make_terms().lora,
-        seed=0,
-        wire_dtype="bf16",
-    )
-    folder = tmp_path / "assignments" / "one"
-    folder.mkdir(parents=True)
-    trainer = TrainerProcess(trainer_environment(os.environ, threads=1), command=trainer_command())
-    outcomes = [await trainer.perform(folder, order, relay_nothing) for _ in range(2)]
-    assert isinstance(outcomes[0], InitialiseResult)
-    assert outcomes[1] == outcomes[0]
-    assert (tmp_path / "trainer_starts").read_text() == "one\n"
 
 
 async def test_what_is_heavy_is_removed_when_an_assignment_ends(
