@@ -65,7 +65,9 @@ def train(
 ) -> TrainingOutcome:
     """Change the adapter's trainable factors, from where ``checkpoint`` left off if it is of this course.
 
-    ``adapted`` is ``loaded.model`` with its adapter attached; only parameters with ``requires_grad`` change.
+    ``adapted`` is ``loaded.model`` with its adapter attached; only parameters with ``requires_grad`` change. Every label
+    token counts the same in a round. With the mean of each step alone those of short answers would count for more: as
+    examples of about one length go together, steps of next to nothing but empty answers taught to answer nothing.
 
     Raises:
         InputInvalidError: LOSS_NOT_FINITE.
@@ -82,6 +84,7 @@ def train(
     factors = {name: one for name, one in adapter_parameters(adapted).items() if one.requires_grad}
     optimizer = AdamW(_parameter_groups(factors, terms), weight_decay=terms.weight_decay)
     rates = [group["lr"] for group in optimizer.param_groups]
+    mean_labels = sum(one.num_label_tokens for _, group in steps for one in group) / len(steps)
     adapted, optimizer = accelerator.prepare(adapted, optimizer)
     adapted.train()
     tally = Tally() if checkpoint is None else checkpoint.restore(factors, optimizer)
@@ -95,7 +98,7 @@ def train(
         batch = collate(group, loaded.device, share_prefix=share_prefix)
         with autocast(loaded):
             loss = label_losses(loaded, batch).mean()
-        accelerator.backward(loss)
+        accelerator.backward(loss * (len(batch.targets) / mean_labels))
         accelerator.clip_grad_norm_(list(factors.values()), terms.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
