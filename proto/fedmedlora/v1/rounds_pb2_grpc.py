@@ -103,8 +103,8 @@ class RoundServiceServicer:
     def DownloadAdapter(self, request, context):
         """Streams an adapter file: a header first, then chunks from the offset asked for.
         Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID,
-        DISK_FULL or STORE_AWAY when the coordinator cannot read the file now, and with STREAM_TOO_SLOW when the caller
-        reads nothing for the coordinator's stream_progress_deadline.
+        DISK_FULL, STORE_AWAY or DIGEST_DIFFERS when the coordinator cannot read the file now, whole, and with
+        STREAM_TOO_SLOW when the caller reads nothing for the coordinator's stream_progress_deadline.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -51,8 +51,8 @@ class RoundServiceStub:
     DownloadAdapter: _grpc.UnaryStreamMultiCallable[_rounds_pb2.DownloadAdapterRequest, _rounds_pb2.DownloadAdapterResponse]
     """Streams an adapter file: a header first, then chunks from the offset asked for.
     Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID,
-    DISK_FULL or STORE_AWAY when the coordinator cannot read the file now, and with STREAM_TOO_SLOW when the caller
-    reads nothing for the coordinator's stream_progress_deadline.
+    DISK_FULL, STORE_AWAY or DIGEST_DIFFERS when the coordinator cannot read the file now, whole, and with
+    STREAM_TOO_SLOW when the caller reads nothing for the coordinator's stream_progress_deadline.
     """
     GetUploadOffset: _grpc.UnaryUnaryMultiCallable[_rounds_pb2.GetUploadOffsetRequest, _rounds_pb2.GetUploadOffsetResponse]
     """How many bytes of an upload have arrived and are kept, so that it resumes there.
@@ -101,8 +101,8 @@ class RoundServiceAsyncStub(RoundServiceStub):
     DownloadAdapter: _aio.UnaryStreamMultiCallable[_rounds_pb2.DownloadAdapterRequest, _rounds_pb2.DownloadAdapterResponse]  # type: ignore[assignment]
     """Streams an adapter file: a header first, then chunks from the offset asked for.
     Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID,
-    DISK_FULL or STORE_AWAY when the coordinator cannot read the file now, and with STREAM_TOO_SLOW when the caller
-    reads nothing for the coordinator's stream_progress_deadline.
+    DISK_FULL, STORE_AWAY or DIGEST_DIFFERS when the coordinator cannot read the file now, whole, and with
+    STREAM_TOO_SLOW when the caller reads nothing for the coordinator's stream_progress_deadline.
     """
     GetUploadOffset: _aio.UnaryUnaryMultiCallable[_rounds_pb2.GetUploadOffsetRequest, _rounds_pb2.GetUploadOffsetResponse]  # type: ignore[assignment]
     """How many bytes of an upload have arrived and are kept, so that it resumes there.
@@ -166,8 +166,8 @@ class RoundServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_rounds_pb2.DownloadAdapterResponse], _abc.AsyncIterator[_rounds_pb2.DownloadAdapterResponse]]:
         """Streams an adapter file: a header first, then chunks from the offset asked for.
         Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID,
-        DISK_FULL or STORE_AWAY when the coordinator cannot read the file now, and with STREAM_TOO_SLOW when the caller
-        reads nothing for the coordinator's stream_progress_deadline.
+        DISK_FULL, STORE_AWAY or DIGEST_DIFFERS when the coordinator cannot read the file now, whole, and with
+        STREAM_TOO_SLOW when the caller reads nothing for the coordinator's stream_progress_deadline.
         """
 
     @_abc_1.abstractmethod
