@@ -59,8 +59,13 @@ UNREPEATABLE = frozenset(
         "uuid",
     }
 )
-# Modules that are documented as part of a dependency's own interface, and come with it.
-PART_OF = {"huggingface_hub": "transformers", "pydantic_core": "pydantic", "tokenizers": "transformers"}
+# Modules that come with a dependency, and are documented as part of its own interface, or are what its calls raise.
+PART_OF = {
+    "huggingface_hub": "transformers",
+    "pydantic_core": "pydantic",
+    "tokenizers": "transformers",
+    "urllib3": "botocore",
+}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import io
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,11 +26,20 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
     CredentialRetrievalError,
+    EndpointConnectionError,
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
+    ProxyConnectionError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+    SSLError,
 )
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
 from common.errors import InputInvalidError, Reason, TransferBrokenError, UnavailableError
 from common.files import replacing
@@ -47,7 +57,22 @@ ATTEMPTS = 2
 CONNECTIONS = 4
 _READ_BYTES = 2**20
 _MARK, _PROBE = "store", "probe"
-_NOT_FOUND = frozenset({"NoSuchKey", "404"})
+# The one word for a file that is not there. A bare 404 may be a proxy's, which knows of no file.
+_ABSENT = "NoSuchKey"
+_FAILURES = (BotoCoreError, ResponseParserError, HTTPError)
+_NO_CONNECTION = (
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    ProxyConnectionError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
+_PASSING_STATUS = frozenset({408, 429})
+# Those that may come with a status of another meaning.
+_PASSING_CODES = frozenset(
+    {"OperationAborted", "RequestLimitExceeded", "RequestTimeout", "SlowDown", "Throttling", "ThrottlingException"}
+)
 _WORD = re.compile(r"[A-Za-z0-9.]{1,60}")
 
 
@@ -116,9 +141,9 @@ class Bucket:
             answer = self._client.head_object(Bucket=self._place.bucket, Key=key)
             self._client.list_objects_v2(Bucket=self._place.bucket, Prefix=key)
             self._client.delete_object(Bucket=self._place.bucket, Key=key)
-        except (BotoCoreError, ClientError) as error:
+            self.opened_at = answer["LastModified"]
+        except (*_FAILURES, ClientError, KeyError) as error:
             raise _invalid(self._place, error) from None
-        self.opened_at = answer["LastModified"]
 
     def claim(self, store_id: str) -> None:
         """Mark the files as those of the store ``store_id``.
@@ -130,16 +155,17 @@ class Bucket:
         key = self._key(_MARK)
         with self._asking():
             try:
-                found = self._client.get_object(Bucket=self._place.bucket, Key=key)["Body"].read(64).decode()
+                answer = self._client.get_object(Bucket=self._place.bucket, Key=key)
+                found = answer["Body"].read(64).decode(errors="replace")
             except ClientError as error:
-                if _code(error) not in _NOT_FOUND:
+                if _code(error) != _ABSENT:
                     raise
                 self._client.put_object(Bucket=self._place.bucket, Key=key, Body=store_id.encode())
                 return
         if found != store_id:
             raise InputInvalidError(
                 Reason.CONFIG_INVALID,
-                f"blobs: {self._place} belongs to another database: expected {store_id} in {key}, got {found[:32]!r}; "
+                f"blobs: {self._place} belongs to another database: expected {store_id} in {key}, got another; "
                 "give each coordinator's database a prefix of its own",
             )
 
@@ -165,7 +191,12 @@ class Bucket:
         """
         running = hashlib.sha256()
         with self._asking():
-            answer = self._client.get_object(Bucket=self._place.bucket, Key=self._key(name))
+            try:
+                answer = self._client.get_object(Bucket=self._place.bucket, Key=self._key(name))
+            except ClientError as error:
+                if _code(error) != _ABSENT:
+                    raise
+                raise FileNotFoundError(errno.ENOENT, "not in the bucket") from None
             check_room(answer["ContentLength"])
             with telling_full_disk(), replacing(target, mode=0o600) as file:
                 for piece in answer["Body"].iter_chunks(_READ_BYTES):
@@ -212,14 +243,13 @@ class Bucket:
     @contextmanager
     def _asking(self) -> Iterator[None]:
         """Tell what a call meets in the project's own errors, and the log when the bucket goes away or comes back."""
+        self._check_not_stopping()
         try:
             yield
         except ClientError as error:
-            if _code(error) in _NOT_FOUND:
-                raise FileNotFoundError(errno.ENOENT, "not in the bucket") from None
             self._note(is_away=True, reason=_code(error))
             raise _away() from None
-        except BotoCoreError as error:
+        except _FAILURES as error:  # of a body that is being read, botocore lets some of urllib3's own through
             self._note(is_away=True, reason=type(error).__name__)
             raise _away() from None
         self._note(is_away=False, reason="")
@@ -283,12 +313,23 @@ def _invalid(place: BucketPlace, error: Exception) -> InputInvalidError | Unavai
     if isinstance(error, no_credentials):
         expected = "credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, in AWS's own files, or of the machine"
         return InputInvalidError(Reason.CONFIG_INVALID, f"blobs: {place}: expected {expected}, got none")
+    got = type(error).__name__
     if not isinstance(error, ClientError):
-        got = type(error).__name__
+        is_away = isinstance(error, _NO_CONNECTION) or _is_cut_off(error)
+        expected = "settings and certificates that work, and S3"
+    else:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        is_away = status >= 500 or status in _PASSING_STATUS or _code(error) in _PASSING_CODES
+        expected = "a bucket in which objects may be put, read, listed and deleted"
+        got = f"{_code(error)} ({status}) to {error.operation_name}"
+    if is_away:
         return UnavailableError(Reason.STORE_AWAY, f"blobs: {place}: expected an answer, got {got}")
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    got = f"{_code(error)} ({status}) to {error.operation_name}"
-    if status >= 500 or status == 429:
-        return UnavailableError(Reason.STORE_AWAY, f"blobs: {place}: expected an answer, got {got}")
-    expected = "a bucket in which objects may be put, read, listed and deleted"
     return InputInvalidError(Reason.CONFIG_INVALID, f"blobs: {place}: expected {expected}, got {got}")
+
+
+def _is_cut_off(error: Exception) -> bool:
+    """Whether a TLS connection ended before it stood, as at a balancer that has nobody behind it."""
+    cause: BaseException | None = error.kwargs.get("error") if isinstance(error, SSLError) else None
+    while cause is not None and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
