@@ -60,7 +60,8 @@ def serve(config: CoordinatorConfig, *, standby: bool = False) -> None:
     """
     identity = load_identity(config.identity.folder)
     with _held(config, standby=standby) as (database, bucket):
-        # The loop's end waits for its threads: whatever they still write, they write before the store is let go.
+        # The loop's end waits for its threads: whatever they still write, they write before the store is let go. It
+        # does not wait for a bucket that says nothing: see `BucketBlobs.close`.
         asyncio.run(_serve(config, identity, database, bucket))
         if database.lost.done():
             get_logger("coordinator").error("store_lost", reason=database.lost.result().reason)

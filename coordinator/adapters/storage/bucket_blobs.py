@@ -16,7 +16,6 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -27,8 +26,12 @@ from common.ids import AssignmentId, Digest
 from common.weights_io import file_digest
 from coordinator.adapters.storage.blob_folder import BlobFolder, PartialFile, hex_of
 from coordinator.adapters.storage.bucket import CONNECTIONS, MAX_FILE_BYTES, Bucket
+from coordinator.adapters.storage.leavable_threads import LeavableThreads
 
 T = TypeVar("T")
+
+# For what is under way at the end of the process: enough for a bucket that answers.
+END_SECONDS = 2.0
 
 _OWN_NAME = re.compile(r"(updates/[0-9a-f]{32}\.|adapters/)[0-9a-f]{64}\.safetensors")
 
@@ -47,7 +50,7 @@ class BucketBlobs:
         self._bucket = bucket
         self._needed = needed
         # Of its own: a bucket that is slow must not hold up the threads that write what arrives.
-        self._threads = ThreadPoolExecutor(max_workers=CONNECTIONS, thread_name_prefix="bucket")
+        self._threads = LeavableThreads(CONNECTIONS, "bucket")
         self._under_way: dict[tuple[str, str], asyncio.Future[None]] = {}
         self._verified: dict[AssignmentId, Digest] = {}
         self._readers: Counter[Digest] = Counter()
@@ -114,7 +117,12 @@ class BucketBlobs:
         await self._spool.delete_updates(assignment_ids)
         for each in assignment_ids:
             self._verified.pop(each, None)
-        await self._in_thread(partial(self._delete_updates, frozenset(assignment_ids)))
+        ended = frozenset(assignment_ids)
+        # None begins any more, without its file in the folder; one that has begun would end after the look.
+        under_way = [put for (kind, name), put in self._under_way.items() if kind == "put" and _is_of(ended, name)]
+        if under_way:
+            await asyncio.wait(under_way)
+        await self._in_thread(partial(self._delete_updates, ended))
         self._drop(self._spool.adapters())
 
     async def sweep(
@@ -132,9 +140,14 @@ class BucketBlobs:
         return swept
 
     async def close(self) -> None:
-        """End what is under way."""
+        """End what is under way, or leave it behind when the bucket says nothing.
+
+        It does no harm: it puts, and fetches, whole files under the names of their content.
+        """
         self._bucket.stop()
-        await asyncio.to_thread(partial(self._threads.shutdown, cancel_futures=True))
+        await asyncio.to_thread(self._threads.close, END_SECONDS)
+        for each in list(self._under_way.values()):
+            each.cancel()
 
     async def _put(self, path: Path, name: str, digest: Digest) -> None:
         await self._once(("put", name), partial(self._bucket.put, path, name, digest))
@@ -159,7 +172,7 @@ class BucketBlobs:
 
     def _delete_updates(self, assignment_ids: Set[AssignmentId]) -> None:
         for each in list(self._bucket.stored("updates/")):
-            if _OWN_NAME.fullmatch(each.name) and _assignment_of(each.name) in assignment_ids:
+            if _OWN_NAME.fullmatch(each.name) and _is_of(assignment_ids, each.name):
                 self._bucket.delete(each.name)
 
     def _sweep(self, accepted: Mapping[AssignmentId, Digest], adapters: Set[Digest]) -> int:
@@ -192,8 +205,9 @@ def _adapter_name(digest: Digest) -> str:
     return f"adapters/{hex_of(digest)}.safetensors"
 
 
-def _assignment_of(update_name: str) -> str:
-    return update_name.removeprefix("updates/").partition(".")[0]
+def _is_of(assignment_ids: Set[AssignmentId], name: str) -> bool:
+    folder, _, file = name.partition("/")
+    return folder == "updates" and file.partition(".")[0] in assignment_ids
 
 
 def _holds(path: Path, digest: Digest) -> bool:
