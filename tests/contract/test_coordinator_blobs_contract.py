@@ -18,7 +18,7 @@ from common.ids import AssignmentId, Digest, digest_of
 from coordinator.adapters.storage.blob_folder import BlobFolder, PartialFile
 from coordinator.adapters.storage.disk_room import DiskRoom
 from coordinator.app.ports import BlobStore
-from tests.fakes.coordinator_bucket import bucket_blobs
+from tests.fakes.coordinator_bucket import bucket_blobs, until_what_was_put_is_older
 from tests.seaweed import SeaweedServer
 
 ONE, TWO, THREE, FOUR = (AssignmentId(digit * 32) for digit in "1234")
@@ -194,6 +194,7 @@ async def test_sweeping_keeps_live_uploads_accepted_updates_and_adapters_of_runs
     await blobs.keep_update(TWO, digest_of(CONTENT))
     await arrive(blobs, THREE, adapter)
     await blobs.keep_adapter(THREE, digest_of(adapter))
+    await until_what_was_put_is_older(blobs)
     assert await blobs.sweep({ONE}, {TWO: digest_of(CONTENT)}, {digest_of(adapter)}) == 0
     assert await blobs.kept_bytes(ONE, digest_of(CONTENT)) == len(CONTENT)
     assert await the_update(blobs, TWO) == CONTENT
@@ -204,6 +205,7 @@ async def test_sweeping_removes_dead_uploads_and_updates_that_were_never_accepte
     await arrive(blobs, ONE, CONTENT)
     await arrive(blobs, TWO, CONTENT)
     await blobs.keep_update(TWO, digest_of(CONTENT))
+    await until_what_was_put_is_older(blobs)
     assert await blobs.sweep({TWO}, {ONE: digest_of(CONTENT)}, set()) >= 2
     assert await blobs.kept_bytes(ONE, digest_of(CONTENT)) == 0
     assert await the_update(blobs, TWO) is None
@@ -221,6 +223,7 @@ async def test_sweeping_removes_half_written_candidates(blobs: BlobStore) -> Non
 async def test_sweeping_removes_adapters_of_no_run(blobs: BlobStore) -> None:
     await arrive(blobs, ONE, CONTENT)
     await blobs.keep_adapter(ONE, digest_of(CONTENT))
+    await until_what_was_put_is_older(blobs)
     assert await blobs.sweep(set(), {}, {digest_of(b"another")}) >= 1
     assert await the_adapter(blobs) is None
 

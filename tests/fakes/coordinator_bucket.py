@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Set
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from common.ids import Digest
@@ -12,11 +12,12 @@ from coordinator.adapters.storage.blob_folder import BlobFolder
 from coordinator.adapters.storage.bucket import Bucket, BucketPlace
 from coordinator.adapters.storage.bucket_blobs import BucketBlobs
 from coordinator.adapters.storage.disk_room import DiskRoom
+from coordinator.app.ports import BlobStore
 from tests.seaweed import SeaweedServer
 
 PREFIX = "consortium/"
-# Whatever a test has put is older: a start sweeps what was there before it.
-LATER = datetime(9999, 1, 1, tzinfo=UTC)
+# Buckets count whole seconds.
+_BUCKET_SECONDS = 1.0
 
 
 def place(server: SeaweedServer, folder: Path, prefix: str = PREFIX) -> BucketPlace:
@@ -25,10 +26,17 @@ def place(server: SeaweedServer, folder: Path, prefix: str = PREFIX) -> BucketPl
 
 
 def opened_bucket(server: SeaweedServer, folder: Path, prefix: str = PREFIX) -> Bucket:
-    """That bucket, as if it had been opened after everything that the test does."""
+    """That bucket, opened now."""
     bucket = Bucket(place(server, folder, prefix))
-    bucket.opened_at = LATER
+    bucket.check()
     return bucket
+
+
+async def until_what_was_put_is_older(blobs: BlobStore | None = None) -> None:
+    """Wait until a start would find it older than itself; let a bucket's ``blobs`` start then."""
+    await asyncio.sleep(_BUCKET_SECONDS)
+    if isinstance(blobs, BucketBlobs):
+        await asyncio.to_thread(blobs._bucket.check)
 
 
 def nothing() -> Set[Digest]:

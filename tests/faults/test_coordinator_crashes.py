@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.coordinator_bucket import opened_bucket
+from tests.fakes.coordinator_bucket import opened_bucket, until_what_was_put_is_older
 from tests.fakes.crashes import Fuse
 from tests.faults.lives import PlayedAgents, live, outcome_of, sent_files, undisturbed
 from tests.faults.long_form import IS_LONG
@@ -73,6 +73,7 @@ async def test_a_coordinator_on_a_bucket_that_dies_once_anywhere_and_loses_its_f
         assert not await lived(root, agents, Fuse(place)), f"change {place} of {counting.count} was never reached"
         for folder in ("updates", "adapters"):
             shutil.rmtree(root / folder, ignore_errors=True)
+        await until_what_was_put_is_older()
         assert await lived(root, agents, Fuse()), f"killed at change {place} of {counting.count}"
         assert await outcome_of(root) == wanted, f"killed at change {place} of {counting.count}"
         assert seaweed.keys(seaweed.bucket(tmp_path), f"{root.name}/updates/") == [], f"killed at change {place}"
