@@ -11,7 +11,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from common.errors import NotFoundError, Reason, UnavailableError
+from common.errors import NotFoundError, Reason, TransferBrokenError, UnavailableError
 from common.ids import digest_of
 from common.rpc_errors import from_rpc_error
 from common.tls import Role
@@ -83,6 +83,33 @@ async def test_a_round_whose_candidate_cannot_be_kept_waits_and_loses_nothing(
     assert [past.phase for past in world.run.rounds] == [Phase.EVALUATING]
     reasons = {getattr(error, "reason", None) for _, error in world.observer.failures}
     assert reasons == {Reason.STORE_AWAY}
+
+
+@pytest.mark.parametrize("is_gone", [False, True], ids=["damaged", "gone"])
+async def test_a_round_whose_update_is_damaged_or_gone_in_the_bucket_waits_until_it_is_put_back(
+    world: World, seaweed: SeaweedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_gone: bool
+) -> None:
+    monkeypatch.setattr(round_driver, "RETRY_BASE_SECONDS", 0.0)
+    await world.answer(*SITES)
+    where, client = place(seaweed, tmp_path), seaweed.client()
+    key = seaweed.keys(where.bucket, f"{where.prefix}updates/")[0]
+    content = client.get_object(Bucket=where.bucket, Key=key)["Body"].read()
+    for path in (tmp_path / "updates").iterdir():
+        path.unlink()
+    if is_gone:
+        client.delete_object(Bucket=where.bucket, Key=key)
+    else:
+        client.put_object(Bucket=where.bucket, Key=key, Body=b"damaged")
+    async with running(world.driver.perform_commands(world.performer.perform)):
+        while len(world.observer.failures) < 2:
+            await world.store.counted_until()
+        assert [past.phase for past in world.run.rounds] == [Phase.AGGREGATING]
+        client.put_object(Bucket=where.bucket, Key=key, Body=content)
+        await until(world, lambda run: run.rounds[0].phase is not Phase.AGGREGATING)
+    assert [past.phase for past in world.run.rounds] == [Phase.EVALUATING]
+    assert {type(error) for _, error in world.observer.failures} == {
+        FileNotFoundError if is_gone else TransferBrokenError
+    }
 
 
 async def test_a_reader_of_an_adapter_that_is_not_here_is_told_why(
