@@ -126,28 +126,6 @@ def test_the_mean_loss_is_that_of_the_last_epoch(folder: Path) -> None:
     assert outcome.mean_loss == pytest.approx(sum(report.loss for report in reports[5:]) / 5)
 
 
-def test_every_label_token_of_a_round_counts_the_same(folder: Path) -> None:
-    unlike = [
-        TokenizedExample(ids=(5, 6, 7, *range(8, 14), *range(50, 50 + count), 1), learned_from=9)
-        for count in (1, 2, 9, 20)
-    ]
-
-    def mean_gradient(batch_size: int) -> torch.Tensor:
-        """Over the steps of a round in which nothing moves."""
-        loaded, adapted = fresh(folder)
-        gradients: list[torch.Tensor] = []
-        factor = next(one for name, one in adapter_parameters(adapted).items() if name.endswith("lora_B.weight"))
-        factor.register_hook(lambda gradient: gradients.append(gradient.clone()))  # type: ignore[no-untyped-call]
-        terms = replace(TERMS, batch_size=batch_size, learning_rate=1e-9)
-        train(loaded, adapted, Course(examples=unlike, terms=terms, seed=3), lambda _report: None)
-        assert len(gradients) == len(unlike) / batch_size
-        return torch.stack(gradients).mean(dim=0)
-
-    at_once = mean_gradient(len(unlike))
-    assert at_once.abs().max() > 0
-    torch.testing.assert_close(mean_gradient(1), at_once, rtol=1e-3, atol=1e-3 * float(at_once.abs().max()))
-
-
 def test_gradient_checkpointing_gives_the_same_losses(folder: Path) -> None:
     _, plain, _ = trained(folder)
     _, checkpointed, _ = trained(folder, replace(TERMS, gradient_checkpointing=True))

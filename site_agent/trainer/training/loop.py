@@ -65,10 +65,9 @@ def train(
 ) -> TrainingOutcome:
     """Change the adapter's trainable factors, from where ``checkpoint`` left off if it is of this course.
 
-    ``adapted`` is ``loaded.model`` with its adapter attached; only parameters with ``requires_grad`` change.
-
-    Every label token counts the same in a round. With the mean of each step alone those of short answers would count
-    for more: as examples of about one length go together, steps of little but empty answers taught to answer nothing.
+    ``adapted`` is ``loaded.model`` with its adapter attached; only parameters with ``requires_grad`` change. Every label
+    token counts the same in a round. With the mean of each step alone those of short answers would count for more: as
+    examples of about one length go together, steps of next to nothing but empty answers taught to answer nothing.
 
     Raises:
         InputInvalidError: LOSS_NOT_FINITE.
