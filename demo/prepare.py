@@ -113,7 +113,7 @@ def demo_terms(options: DemoOptions, sites: Sequence[str]) -> Terms:
         task=TaskTerms(entity_types=ENTITY_TYPES if options.data is None else CORPORA_TYPES, max_new_tokens=96),
         training=TrainingTerms(
             learning_rate=1.5e-4,
-            lora_plus_ratio=16.0,
+            lora_plus_ratio=8.0,
             schedule=Schedule.LINEAR,
             warmup_ratio=0.05,
             batch_size=4,

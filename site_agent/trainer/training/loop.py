@@ -65,9 +65,7 @@ def train(
 ) -> TrainingOutcome:
     """Change the adapter's trainable factors, from where ``checkpoint`` left off if it is of this course.
 
-    ``adapted`` is ``loaded.model`` with its adapter attached; only parameters with ``requires_grad`` change. Every label
-    token counts the same in a round. With the mean of each step alone those of short answers would count for more: as
-    examples of about one length go together, steps of next to nothing but empty answers taught to answer nothing.
+    ``adapted`` is ``loaded.model`` with its adapter attached; only parameters with ``requires_grad`` change.
 
     Raises:
         InputInvalidError: LOSS_NOT_FINITE.
@@ -84,7 +82,6 @@ def train(
     factors = {name: one for name, one in adapter_parameters(adapted).items() if one.requires_grad}
     optimizer = AdamW(_parameter_groups(factors, terms), weight_decay=terms.weight_decay)
     rates = [group["lr"] for group in optimizer.param_groups]
-    mean_labels = sum(one.num_label_tokens for _, group in steps for one in group) / len(steps)
     adapted, optimizer = accelerator.prepare(adapted, optimizer)
     adapted.train()
     tally = Tally() if checkpoint is None else checkpoint.restore(factors, optimizer)
@@ -98,7 +95,7 @@ def train(
         batch = collate(group, loaded.device, share_prefix=share_prefix)
         with autocast(loaded):
             loss = label_losses(loaded, batch).mean()
-        accelerator.backward(loss * (len(batch.targets) / mean_labels))
+        accelerator.backward(loss)
         accelerator.clip_grad_norm_(list(factors.values()), terms.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
