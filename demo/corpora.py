@@ -15,7 +15,7 @@ from site_agent.trainer.extraction.sentences import split_sentences
 # Enough for several rounds of the demo; generating more costs only start-up time.
 GENERATED_SIZES = {Split.TRAIN: 200, Split.DEV: 25, Split.TEST: 40}
 # Of a corpus whose passages are shorter than so many sentences, more passages are scored: else chance decides there.
-SENTENCES_PER_PASSAGE = 5
+SENTENCES_PER_PASSAGE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

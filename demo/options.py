@@ -56,7 +56,7 @@ def parse_options(arguments: list[str]) -> tuple[DemoOptions, PrepareOptions | N
     )
     parser.add_argument("--data", default=_env("DATA", ""), help="folder of annotated corpora; empty generates notes")
     parser.add_argument("--sites", type=_count, default=_env("SITES", "3"), help="number of sites")
-    parser.add_argument("--rounds", type=_count, default=_env("ROUNDS", "4"), help="number of rounds")
+    parser.add_argument("--rounds", type=_count, default=_env("ROUNDS", "3"), help="number of rounds")
     parser.add_argument("--device", default=_env("DEVICE", "auto"), help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--examples", type=_count, default="80", help="sentence-level examples a site and round")
     parser.add_argument(
