@@ -2,8 +2,8 @@
 
 Blocks of adapters come and go in many threads. By default each thread may have an arena of its own, and memory freed in
 one is neither used by another nor given back: with eight uploads at once that was a third of all that was resident. And
-what is freed at an arena's end goes back to the kernel at once, to be asked for again a moment later, page by page:
-that was half of an aggregation's time (`benchmarks/transport.py`).
+what is freed at an arena's end goes back to the kernel at once, to be asked for again a moment later, page by page
+(docs/performance.md has what that costs a round).
 """
 
 from __future__ import annotations
