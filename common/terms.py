@@ -133,8 +133,6 @@ class TrainingTerms:
         max_length: Examples longer than this many tokens are left out and counted.
         examples_per_round: At most so many sentence-level examples a round; 0 means all. Round r takes the r-th slice
             of the seeded order, wrapping around.
-        entity_share: So large a share of a round's examples, at least, names an entity; 0: as the notes have them. A
-            site most of whose sentences have none may else teach to answer nothing.
     """
 
     local_epochs: int = 1
@@ -151,7 +149,6 @@ class TrainingTerms:
     quantization: Quantization = Quantization.NONE
     gradient_checkpointing: bool = False
     examples_per_round: int = 0
-    entity_share: float = 0.0
     seed: int = 0
 
 
@@ -252,7 +249,6 @@ _BOUNDS: tuple[tuple[str, str, float, float], ...] = (
     ("training", "tokens_per_batch", 16, 10_000_000),
     ("training", "max_length", 16, 131_072),
     ("training", "examples_per_round", 0, 10_000_000),
-    ("training", "entity_share", 0, 1),
     ("training", "seed", 0, 2**53),
     ("aggregation", "server_momentum", 0, 0.99),
     ("admission", "max_num_examples", 1, 2**53),

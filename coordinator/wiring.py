@@ -84,7 +84,7 @@ def _held(config: CoordinatorConfig, *, standby: bool) -> Iterator[tuple[Databas
 
 
 def _opened(section: BlobsSection) -> AbstractContextManager[Bucket]:
-    """The bucket; botocore is loaded where there is one alone, since it takes 28 MB."""
+    """The bucket; botocore is loaded where there is one alone, since it takes memory."""
     try:
         from coordinator.adapters.storage import bucket
     except ModuleNotFoundError as error:

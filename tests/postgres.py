@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pwd
 import shutil
@@ -17,7 +16,7 @@ from typing import Any
 
 import psycopg
 
-from tests.running import free_port, wait_until
+from tests.running import free_port, name_of, wait_until
 
 START_SECONDS = 60.0
 USER, PASSWORD = "fedmed", "correct-horse"
@@ -80,7 +79,7 @@ class PostgresServer:
 
     def database(self, folder: Path) -> str:
         """The name of the database that belongs to ``folder``; made at the first call."""
-        name = "t" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+        name = name_of(folder)
         if not self.execute("SELECT 1 FROM pg_database WHERE datname = %s", name):
             self.execute(f"CREATE DATABASE {name}")
         return name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import subprocess
 import sys
@@ -22,6 +23,11 @@ from common.tls import CHANNEL_OPTIONS, channel_credentials, load_identity  # no
 from coordinator.adapters.pki.ca import create_ca, issue  # noqa: E402
 
 START_SECONDS = 30.0
+
+
+def name_of(folder: Path) -> str:
+    """The name of the database or bucket that belongs to ``folder``, on a server that tests share."""
+    return "t" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
 
 
 def free_port() -> int:

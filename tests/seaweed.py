@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tests.running import free_port, wait_until
+from tests.running import free_port, name_of, wait_until
 
 START_SECONDS = 60.0
 KEY_ID, SECRET = "fedmed", "correct-horse-battery"
@@ -129,7 +128,7 @@ class SeaweedServer:
 
     def bucket(self, folder: Path) -> str:
         """The name of the bucket that belongs to ``folder``; made at the first call."""
-        name = "t" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+        name = name_of(folder)
         if name not in self._buckets():
             self.client().create_bucket(Bucket=name)
         return name

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Collection, Sequence
 from typing import TypeVar
@@ -26,26 +25,6 @@ def examples_of_round(examples: Sequence[_T], per_round: int, round_number: int,
     order = random.Random(seed).sample(range(len(examples)), len(examples))
     start = (round_number - 1) * per_round
     return [examples[order[index % len(examples)]] for index in range(start, start + per_round)]
-
-
-def examples_with_share(
-    wanted: Sequence[_T], others: Sequence[_T], share: float, per_round: int, round_number: int, seed: int
-) -> list[_T]:
-    """A round's slice of which at least ``share``, above 0, are ``wanted``; slices of both by `examples_of_round`.
-
-    Where there are too few ``wanted`` for ``per_round`` there are fewer ``others`` too; where there are more than
-    ``share`` anyway, both are as many as they are among all; where there are none, the others do. All are chosen from
-    if ``per_round`` is 0.
-    """
-    total = len(wanted) + len(others)
-    if not wanted:
-        return examples_of_round(others, per_round, round_number, seed)
-    share = max(share, len(wanted) / total)
-    count = min(per_round or total, total)
-    num_wanted = min(len(wanted), math.ceil(count * share))
-    num_others = min(len(others), math.floor(num_wanted * (1 - share) / share + 1e-9), count - num_wanted)
-    chosen = examples_of_round(wanted, num_wanted, round_number, seed)
-    return chosen + (examples_of_round(others, num_others, round_number, seed) if num_others else [])
 
 
 def shares_of(total: int, count: int) -> list[int]:

@@ -25,7 +25,14 @@ from coordinator.adapters.storage.blob_folder import BlobFolder
 from coordinator.adapters.storage.bucket import MAX_FILE_BYTES, Bucket, BucketPlace, opened
 from coordinator.adapters.storage.bucket_blobs import BucketBlobs
 from coordinator.adapters.storage.disk_room import DiskRoom
-from tests.fakes.coordinator_bucket import PREFIX, bucket_blobs, opened_bucket, place, until_what_was_put_is_older
+from tests.fakes.coordinator_bucket import (
+    PREFIX,
+    bucket_blobs,
+    opened_bucket,
+    place,
+    sealed,
+    until_what_was_put_is_older,
+)
 from tests.running import free_port
 from tests.seaweed import READER_KEY_ID, READER_SECRET, SECRET, SeaweedServer, environment
 
@@ -37,14 +44,6 @@ CONTENT, OTHER = b"content" * 1000, b"another" * 1000
 async def blobs(seaweed: SeaweedServer, tmp_path: Path) -> AsyncIterator[BucketBlobs]:
     async with bucket_blobs(seaweed, tmp_path) as blobs:
         yield blobs
-
-
-async def sealed(blobs: BucketBlobs, assignment_id: AssignmentId, content: bytes) -> None:
-    """Let an upload arrive."""
-    partial = await blobs.open_partial(assignment_id, digest_of(content), len(content))
-    await partial.append(content)
-    await partial.seal()
-    await partial.close()
 
 
 async def keep_update(blobs: BucketBlobs, assignment_id: AssignmentId, content: bytes) -> None:

@@ -18,7 +18,7 @@ from coordinator.adapters.storage.blob_folder import BlobFolder
 from coordinator.adapters.storage.bucket import CONNECTIONS, _StoppableFile
 from coordinator.adapters.storage.bucket_blobs import END_SECONDS, BucketBlobs
 from tests.fakes.broken_bucket import broken_bucket, silent
-from tests.fakes.coordinator_bucket import bucket_blobs
+from tests.fakes.coordinator_bucket import bucket_blobs, sealed
 from tests.running import wait_until
 from tests.seaweed import SeaweedServer, environment
 
@@ -72,14 +72,6 @@ def fetches(monkeypatch: pytest.MonkeyPatch) -> Hold:
 
     monkeypatch.setattr(BlobFolder, "check_room", held)
     return hold
-
-
-async def sealed(blobs: BucketBlobs, assignment_id: AssignmentId, content: bytes) -> None:
-    """Let an upload arrive."""
-    partial = await blobs.open_partial(assignment_id, digest_of(content), len(content))
-    await partial.append(content)
-    await partial.seal()
-    await partial.close()
 
 
 async def read_adapter(blobs: BucketBlobs, content: bytes) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from common.ids import Digest
+from common.ids import AssignmentId, Digest, digest_of
 from coordinator.adapters.storage.blob_folder import BlobFolder
 from coordinator.adapters.storage.bucket import Bucket, BucketPlace
 from coordinator.adapters.storage.bucket_blobs import BucketBlobs
@@ -59,3 +59,11 @@ async def bucket_blobs(
         yield blobs
     finally:
         await blobs.close()
+
+
+async def sealed(blobs: BucketBlobs, assignment_id: AssignmentId, content: bytes) -> None:
+    """Let an upload arrive."""
+    partial = await blobs.open_partial(assignment_id, digest_of(content), len(content))
+    await partial.append(content)
+    await partial.seal()
+    await partial.close()

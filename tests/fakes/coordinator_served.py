@@ -19,6 +19,8 @@ from coordinator.adapters.rpc.traffic_meter import TrafficMeter
 from tests.fakes.coordinator_world import World
 from tests.running import Consortium
 
+STREAM_PROGRESS_SECONDS = 60.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
@@ -38,13 +40,9 @@ class Served:
         return self.metrics.registry.get_sample_value(metric, labels) or 0.0
 
 
-@asynccontextmanager
-async def serving(
-    world: World, consortium: Consortium, *, stream_progress_seconds: float = 60.0
-) -> AsyncIterator[Served]:
-    """Serve ``world`` on a free port of loopback."""
-    metrics = CoordinatorMetrics()
-    rounds = RoundUseCases(
+def round_use_cases(world: World, stream_progress_seconds: float = STREAM_PROGRESS_SECONDS) -> RoundUseCases:
+    """What the rpcs of an agent need."""
+    return RoundUseCases(
         driver=world.driver,
         poll=world.poll,
         intake=world.intake,
@@ -53,6 +51,15 @@ async def serving(
         meter=TrafficMeter(world.store),
         stream_progress_seconds=stream_progress_seconds,
     )
+
+
+@asynccontextmanager
+async def serving(
+    world: World, consortium: Consortium, *, stream_progress_seconds: float = STREAM_PROGRESS_SECONDS
+) -> AsyncIterator[Served]:
+    """Serve ``world`` on a free port of loopback."""
+    metrics = CoordinatorMetrics()
+    rounds = round_use_cases(world, stream_progress_seconds)
     admin = AdminUseCases(
         driver=world.driver, answers=world.answers, presence=world.presence, store=world.store, clock=world.clock
     )

@@ -86,7 +86,6 @@ TRAININGS = st.builds(
     quantization=st.sampled_from(Quantization),
     gradient_checkpointing=st.booleans(),
     examples_per_round=st.integers(0, 10_000_000),
-    entity_share=floats(0, 1),
     seed=st.integers(0, 2**53),
 )
 ROUNDS = st.builds(

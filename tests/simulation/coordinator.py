@@ -13,11 +13,11 @@ from common.logging import get_logger
 from common.terms import Terms
 from coordinator.adapters.metrics import CoordinatorMetrics
 from coordinator.adapters.rpc.interceptor import GuardInterceptor
-from coordinator.adapters.rpc.rounds_service import RoundServicer, RoundUseCases
-from coordinator.adapters.rpc.traffic_meter import TrafficMeter
+from coordinator.adapters.rpc.rounds_service import RoundServicer
 from coordinator.app.counted_time import LONGEST_GAP_SECONDS
 from coordinator.app.create_run import create
 from fedmedlora.v1 import rounds_pb2_grpc
+from tests.fakes.coordinator_served import round_use_cases
 from tests.fakes.coordinator_world import FakeClock, World, coordinator
 from tests.simulation.database import LifeDatabase
 from tests.simulation.machines import Life
@@ -64,16 +64,8 @@ class CoordinatorProgram:
 
 async def _rpcs(world: World) -> Rpcs:
     """The rpcs of an agent, behind the guard."""
-    use = RoundUseCases(
-        driver=world.driver,
-        poll=world.poll,
-        intake=world.intake,
-        answers=world.answers,
-        blobs=world.blobs,
-        meter=TrafficMeter(world.store),
-    )
     served = _Served()
-    rounds_pb2_grpc.add_RoundServiceServicer_to_server(RoundServicer(use), cast(Any, served))
+    rounds_pb2_grpc.add_RoundServiceServicer_to_server(RoundServicer(round_use_cases(world)), cast(Any, served))
     guard = GuardInterceptor("demo", _metrics(), get_logger("coordinator"))
     return {method: await _guarded(guard, method, handler) for method, handler in served.rpcs.items()}
 

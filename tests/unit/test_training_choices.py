@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from site_agent.trainer.choices import (
-    choose_shots,
-    examples_of_round,
-    examples_with_share,
-    sample_in_order,
-    shares_of,
-)
+from site_agent.trainer.choices import choose_shots, examples_of_round, sample_in_order, shares_of
 from site_agent.trainer.extraction.examples import Example
 from site_agent.trainer.extraction.mentions import Mention
 
@@ -48,41 +42,6 @@ def test_a_round_that_wraps_around_holds_no_example_twice() -> None:
 
 def test_another_seed_gives_another_slice() -> None:
     assert examples_of_round(range(100), 9, 1, seed=1) != examples_of_round(range(100), 9, 1, seed=2)
-
-
-WANTED, OTHERS = range(0, 60), range(100, 140)
-
-
-def split(taken: list[int]) -> tuple[int, int]:
-    """How many of them are wanted, and how many are not; none comes twice."""
-    assert len(set(taken)) == len(taken)
-    return sum(one in WANTED for one in taken), sum(one in OTHERS for one in taken)
-
-
-def test_a_round_has_at_least_the_share_that_is_wanted() -> None:
-    assert split(examples_with_share(WANTED, OTHERS, 0.85, 20, 1, seed=1)) == (17, 3)
-    assert split(examples_with_share(WANTED, OTHERS, 1.0, 20, 1, seed=1)) == (20, 0)
-
-
-def test_a_share_that_is_there_anyway_changes_nothing_much() -> None:
-    assert split(examples_with_share(WANTED, OTHERS, 0.5, 20, 1, seed=1)) == (12, 8)
-
-
-def test_too_few_that_are_wanted_leave_room_for_fewer_others() -> None:
-    assert split(examples_with_share(WANTED[:8], OTHERS, 0.8, 30, 1, seed=1)) == (8, 2)
-
-
-def test_all_of_a_round_of_all_are_the_wanted_and_their_share_of_others() -> None:
-    assert split(examples_with_share(WANTED, OTHERS, 0.75, 0, 1, seed=1)) == (60, 20)
-
-
-def test_where_none_is_wanted_the_others_do() -> None:
-    assert split(examples_with_share([], OTHERS, 0.85, 20, 1, seed=1)) == (0, 20)
-
-
-def test_every_example_of_either_kind_comes_once_before_one_comes_twice() -> None:
-    taken = [one for number in range(1, 5) for one in examples_with_share(WANTED, OTHERS, 0.75, 20, number, seed=1)]
-    assert split(taken) == (60, 20)
 
 
 def test_a_sample_keeps_the_order_and_has_the_size_asked_for() -> None:

@@ -529,7 +529,6 @@ class TrainingTerms(_message.Message):
     EXAMPLES_PER_ROUND_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     LORA_PLUS_RATIO_FIELD_NUMBER: _builtins.int
-    ENTITY_SHARE_FIELD_NUMBER: _builtins.int
     local_epochs: _builtins.int
     """Required. 1 to 100."""
     learning_rate: _builtins.float
@@ -560,8 +559,6 @@ class TrainingTerms(_message.Message):
     """Optional. At most 2^53."""
     lora_plus_ratio: _builtins.float
     """Required. 1 to 100: the learning rate of B over that of A."""
-    entity_share: _builtins.float
-    """Optional. 0 to 1: so large a share of a round's examples, at least, names an entity; 0: as they come."""
     def __init__(
         self,
         *,
@@ -580,11 +577,10 @@ class TrainingTerms(_message.Message):
         examples_per_round: _builtins.int = ...,
         seed: _builtins.int = ...,
         lora_plus_ratio: _builtins.float = ...,
-        entity_share: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "entity_share", b"entity_share", "examples_per_round", b"examples_per_round", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "local_epochs", b"local_epochs", "lora_plus_ratio", b"lora_plus_ratio", "loss_on", b"loss_on", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "quantization", b"quantization", "schedule", b"schedule", "seed", b"seed", "tokens_per_batch", b"tokens_per_batch", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "examples_per_round", b"examples_per_round", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "local_epochs", b"local_epochs", "lora_plus_ratio", b"lora_plus_ratio", "loss_on", b"loss_on", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "quantization", b"quantization", "schedule", b"schedule", "seed", b"seed", "tokens_per_batch", b"tokens_per_batch", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

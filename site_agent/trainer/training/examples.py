@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 from transformers import PreTrainedTokenizerBase
@@ -55,12 +55,8 @@ def tokenized_examples(
     loss_on: LossOn,
 ) -> list[TokenizedExample]:
     """Every sentence of the passages with its gold answer, in order."""
-    asked = frozenset(question.task.entity_types)
     return [
-        replace(
-            tokenize_example(tokenizer, question.prompt(example.text), build_answer(question.task, example), loss_on),
-            has_entities=any(mention.type in asked for mention in example.entities),
-        )
+        tokenize_example(tokenizer, question.prompt(example.text), build_answer(question.task, example), loss_on)
         for passage in passages
         for example in training_examples(passage)
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +26,7 @@ from site_agent.orders import (
     TrainOrder,
     TrainResult,
 )
-from site_agent.trainer.choices import examples_of_round, examples_with_share
+from site_agent.trainer.choices import examples_of_round
 from site_agent.trainer.extraction.passage_files import read_passage_sets
 from site_agent.trainer.order_files import ProgressFile
 from site_agent.trainer.training.adapter_files import read_adapter, write_adapter
@@ -45,7 +44,6 @@ from site_agent.trainer.training.lora import (
     set_adapter,
 )
 from site_agent.trainer.training.memory import peak_memory_bytes
-from site_agent.trainer.training.tokens import TokenizedExample
 
 
 def perform(
@@ -89,16 +87,6 @@ def _course_key(order: TrainOrder, course: Course, adapter: Path, device: torch.
     return key.hexdigest()
 
 
-def _examples_of_round(fit: Sequence[TokenizedExample], order: TrainOrder) -> list[TokenizedExample]:
-    terms = order.training
-    if terms.entity_share == 0:
-        return examples_of_round(fit, terms.examples_per_round, order.round_number, order.seed)
-    wanted, others = ([one for one in fit if one.has_entities is has] for has in (True, False))
-    return examples_with_share(
-        wanted, others, terms.entity_share, terms.examples_per_round, order.round_number, order.seed
-    )
-
-
 def _train(order: TrainOrder, base_model: Path, folder: Path, progress: ProgressFile) -> TrainResult:
     sets = read_passage_sets([Path(name) for name in order.data_files])
     device = choose_device(order.base_model.device)
@@ -111,7 +99,7 @@ def _train(order: TrainOrder, base_model: Path, folder: Path, progress: Progress
         )
     ]
     fit = not_longer_than(every, order.training)
-    examples = _examples_of_round(fit, order)
+    examples = examples_of_round(fit, order.training.examples_per_round, order.round_number, order.seed)
     adapted = attach_adapter(loaded.model, order.lora)
     set_adapter(adapted, read_adapter(folder / ADAPTER_FILE))
     trained = factors_of(adapted, order.trained)

@@ -18,12 +18,10 @@ class TokenizedExample:
 
     Attributes:
         learned_from: Index of the first id that counts in the loss; all after it do. At least 1.
-        has_entities: Whether the answer names any.
     """
 
     ids: tuple[int, ...] = field(repr=False)
     learned_from: int
-    has_entities: bool = field(default=True, repr=False)
 
     @property
     def num_label_tokens(self) -> int:
