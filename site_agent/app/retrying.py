@@ -19,7 +19,7 @@ class Patience:
     """How long to wait between attempts; jitter spreads agents that lost the same coordinator."""
 
     base_seconds: float = 1.0
-    cap_seconds: float = 30.0
+    cap_seconds: float = 10.0  # so long a round stands still for, at most, once a link is back
     sleep: Sleep = asyncio.sleep
     jitter: Callable[[], float]
 

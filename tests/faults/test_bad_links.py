@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.conftest import Undisturbed
 from tests.faults.processes import Federation, make_terms
 from tests.faults.proxy import Link
 
@@ -14,23 +15,18 @@ pytestmark = pytest.mark.slow
 ROUNDS, LORA_RANK = 2, 8  # an adapter of 4.94 MB: five chunks
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the run publishes over a good link."""
-    with Federation(tmp_path_factory.mktemp("undisturbed"), make_terms(ROUNDS, LORA_RANK)) as federation:
-        return federation.run()
-
-
-def test_connections_that_are_cut_again_and_again_cost_no_round(undisturbed: dict[str, str], tmp_path: Path) -> None:
+def test_connections_that_are_cut_again_and_again_cost_no_round(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    wanted = undisturbed(make_terms(ROUNDS, LORA_RANK))
     link = Link(cut_after_bytes=(1_200_000, 4_000_000))  # none of them moves a whole adapter both ways
     with Federation(tmp_path, make_terms(ROUNDS, LORA_RANK), link) as federation:
-        assert federation.run() == undisturbed
+        assert federation.run() == wanted
         assert federation.proxy is not None
         assert federation.proxy.cuts >= 2 * ROUNDS
         assert federation.done_twice() == []
 
 
-def test_a_slow_link_is_waited_for(undisturbed: dict[str, str], tmp_path: Path) -> None:
+def test_a_slow_link_is_waited_for(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    wanted = undisturbed(make_terms(ROUNDS, LORA_RANK))
     link = Link(bytes_per_second=2_500_000, delay_seconds=0.005)
     with Federation(tmp_path, make_terms(ROUNDS, LORA_RANK), link) as federation:
-        assert federation.run() == undisturbed
+        assert federation.run() == wanted

@@ -12,6 +12,7 @@ import pytest
 
 from common.errors import Reason
 from tests.fakes.coordinator_bucket import place
+from tests.faults.conftest import Undisturbed
 from tests.faults.processes import SITES, Federation, is_step, make_terms
 from tests.faults.standby import Coordinator, write_config
 from tests.faults.steps import COORDINATOR, Step
@@ -24,13 +25,8 @@ pytestmark = pytest.mark.slow
 ROUNDS = 3
 # For a registry that is being published again.
 RESTORE_SECONDS = 60.0
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the run publishes from a local folder, when nothing happens."""
-    with Federation(tmp_path_factory.mktemp("undisturbed"), make_terms(ROUNDS)) as federation:
-        return federation.run()
+# Longer than it takes to stop the server.
+STOP_SECONDS = 60.0
 
 
 def settings(server: SeaweedServer, folder: Path) -> dict[str, str]:
@@ -54,8 +50,9 @@ def at(event: str, process: str = COORDINATOR, **fields: Any) -> Step:
 
 
 def test_a_coordinator_that_loses_its_disk_goes_on_from_the_bucket(
-    undisturbed: dict[str, str], seaweed: SeaweedServer, postgres: PostgresServer, tmp_path: Path
+    undisturbed: Undisturbed, seaweed: SeaweedServer, postgres: PostgresServer, tmp_path: Path
 ) -> None:
+    wanted = undisturbed(make_terms(ROUNDS))
     kept = {"database": postgres.url(tmp_path), **settings(seaweed, tmp_path)}
     with Federation(tmp_path / "federation", make_terms(ROUNDS), settings=kept) as federation:
         follow(
@@ -67,7 +64,7 @@ def test_a_coordinator_that_loses_its_disk_goes_on_from_the_bucket(
             ],
         )
         assert federation.done_twice() == []
-        wait_until(lambda: federation.published() == undisturbed, RESTORE_SECONDS)
+        wait_until(lambda: federation.published() == wanted, RESTORE_SECONDS)
         assert SECRET not in federation.logs[COORDINATOR].path.read_text()
     stored = seaweed.keys(seaweed.bucket(tmp_path))
     assert len([key for key in stored if "/adapters/" in key]) == 1 + ROUNDS
@@ -75,26 +72,34 @@ def test_a_coordinator_that_loses_its_disk_goes_on_from_the_bucket(
 
 
 def test_a_server_that_is_away_holds_a_round_up_and_ends_none(
-    undisturbed: dict[str, str], seaweed: SeaweedServer, tmp_path: Path
+    undisturbed: Undisturbed, seaweed: SeaweedServer, tmp_path: Path
 ) -> None:
+    wanted = undisturbed(make_terms(ROUNDS))
     with Federation(tmp_path / "federation", make_terms(ROUNDS), settings=settings(seaweed, tmp_path)) as federation:
+
+        def stop_before_an_upload() -> None:
+            federation.stop(SITES[0], seconds=STOP_SECONDS)
+            seaweed.stop()
+            federation.go_on(SITES[0])
+
         follow(
             federation,
             [
-                (at("round_phase", phase="training", round_number=2), seaweed.stop),
+                (at("round_phase", phase="training", round_number=2), stop_before_an_upload),
                 (at("upload_interrupted", SITES[0], reason=Reason.STORE_AWAY), seaweed.start),
                 (at("round_phase", phase="aggregating", round_number=3), seaweed.stop),
                 (at("command_failed"), seaweed.start),
             ],
         )
         assert {"bucket_away", "bucket_back"} <= federation.events(COORDINATOR)
-        assert federation.published() == undisturbed
+        assert federation.published() == wanted
         assert federation.done_twice() == []
 
 
 def test_one_that_waits_on_another_machine_takes_a_round_over(
-    undisturbed: dict[str, str], seaweed: SeaweedServer, postgres: PostgresServer, tmp_path: Path
+    undisturbed: Undisturbed, seaweed: SeaweedServer, postgres: PostgresServer, tmp_path: Path
 ) -> None:
+    wanted = undisturbed(make_terms(ROUNDS))
     kept = {"database": postgres.url(tmp_path), **settings(seaweed, tmp_path)}
     with Federation(tmp_path / "federation", make_terms(ROUNDS), settings=kept) as federation, ExitStack() as stack:
         federation.create_run()  # the first one has the store now
@@ -114,7 +119,7 @@ def test_one_that_waits_on_another_machine_takes_a_round_over(
             ],
         )
         federation.prepared = replace(federation.prepared, state=config.with_name("other"))
-        wait_until(lambda: federation.published() == undisturbed, RESTORE_SECONDS)
+        wait_until(lambda: federation.published() == wanted, RESTORE_SECONDS)
         wait_until(lambda: "version_restored" in federation.events("other"), RESTORE_SECONDS)
         assert federation.done_twice() == []
 

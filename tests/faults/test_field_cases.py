@@ -12,6 +12,7 @@ import pytest
 
 from common.terms import Terms
 from fedmedlora.v1 import admin_pb2
+from tests.faults.conftest import Undisturbed
 from tests.faults.processes import SITES, Federation, make_terms
 from tests.faults.proxy import Link
 
@@ -42,14 +43,13 @@ async def _report(federation: Federation) -> admin_pb2.RunReport:
         return await client.get_run(federation.prepared.terms.name)
 
 
-def test_flip_684_an_update_that_arrived_and_whose_acknowledgement_was_lost(tmp_path: Path) -> None:
-    for name in ("lost", "undisturbed"):
-        (tmp_path / name).mkdir()
-    with Federation(tmp_path / "undisturbed", make_terms(rounds=2)) as federation:
-        undisturbed = federation.run()
+def test_flip_684_an_update_that_arrived_and_whose_acknowledgement_was_lost(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    wanted = undisturbed(make_terms(rounds=2))
     link = Link(lose_answers_after_bytes=LAST_BYTES, lossy_connections=AGENTS)
-    with Federation(tmp_path / "lost", make_terms(rounds=2), link) as federation:
-        assert federation.run() == undisturbed
+    with Federation(tmp_path, make_terms(rounds=2), link) as federation:
+        assert federation.run() == wanted
         assert federation.proxy is not None and federation.proxy.cuts == AGENTS
         assert federation.done_twice() == []
         report = asyncio.run(_report(federation))
@@ -58,19 +58,18 @@ def test_flip_684_an_update_that_arrived_and_whose_acknowledgement_was_lost(tmp_
             assert entry.upload_bytes < 1.2 * report.served_adapter.size_bytes
 
 
-def test_mediswarm_348_a_connection_that_is_down_in_the_middle_of_a_round(tmp_path: Path) -> None:
-    for name in ("down", "undisturbed"):
-        (tmp_path / name).mkdir()
-    with Federation(tmp_path / "undisturbed", make_terms(rounds=2)) as federation:
-        undisturbed = federation.run()
-    with Federation(tmp_path / "down", make_terms(rounds=2), Link()) as federation:
+def test_mediswarm_348_a_connection_that_is_down_in_the_middle_of_a_round(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    wanted = undisturbed(make_terms(rounds=2))
+    with Federation(tmp_path, make_terms(rounds=2), Link()) as federation:
         assert federation.proxy is not None
         federation.create_run()
         for process, line in federation.follow():
             if process == ONE and line["event"] == "trainer_started" and line["round_number"] == 1:
                 federation.proxy.cut_off(seconds=6.0)
         assert federation.proxy.cuts >= len(SITES)
-        assert federation.published() == undisturbed
+        assert federation.published() == wanted
         assert federation.done_twice() == []
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import Reason
+from tests.faults.conftest import Undisturbed
 from tests.faults.processes import SITES, Federation, make_terms
 
 pytestmark = pytest.mark.slow
@@ -35,13 +36,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small file system needs root, and a kernel that lets it")
     yield tmp_path / "federation"
     subprocess.run(["umount", "--lazy", str(state)], check=True)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the run publishes when there is room."""
-    with Federation(tmp_path_factory.mktemp("undisturbed"), make_terms(ROUNDS, LORA_RANK)) as federation:
-        return federation.run()
 
 
 class _Ballast:
@@ -71,8 +65,9 @@ def _federation(folder: Path) -> Federation:
 
 
 def test_uploads_are_refused_while_there_is_no_room_and_the_round_survives(
-    undisturbed: dict[str, str], small_disk: Path
+    undisturbed: Undisturbed, small_disk: Path
 ) -> None:
+    wanted = undisturbed(make_terms(ROUNDS, LORA_RANK))
     with _federation(small_disk) as federation:
         ballast = _Ballast(federation.prepared.state)
         ballast.leave(9 * 2**20)  # room for the reserve and the database, and for no adapter
@@ -89,11 +84,12 @@ def test_uploads_are_refused_while_there_is_no_room_and_the_round_survives(
                 to_be_told, is_training = set(SITES), True
                 ballast.leave(9 * 2**20)
         assert is_training and not to_be_told
-        assert federation.published() == undisturbed
+        assert federation.published() == wanted
         assert federation.done_twice() == []
 
 
-def test_a_disk_without_a_byte_left_stops_a_round_and_ends_none(undisturbed: dict[str, str], small_disk: Path) -> None:
+def test_a_disk_without_a_byte_left_stops_a_round_and_ends_none(undisturbed: Undisturbed, small_disk: Path) -> None:
+    wanted = undisturbed(make_terms(ROUNDS, LORA_RANK))
     with _federation(small_disk) as federation:
         ballast = _Ballast(federation.prepared.state)
         federation.create_run()
@@ -107,5 +103,5 @@ def test_a_disk_without_a_byte_left_stops_a_round_and_ends_none(undisturbed: dic
                 is_filled = True
                 ballast.leave(0)
         assert failures >= FAILURES
-        assert federation.published() == undisturbed
+        assert federation.published() == wanted
         assert federation.done_twice() == []

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.conftest import Undisturbed
 from tests.faults.long_form import IS_LONG
-from tests.faults.processes import ROOT, Federation, make_terms
+from tests.faults.processes import ROOT, make_terms
 
 pytestmark = pytest.mark.slow
 
@@ -55,14 +56,14 @@ def _ip(*arguments: str) -> bool:
         return False
 
 
-def test_a_slow_and_lossy_link_is_worked_with(namespaces: tuple[str, str], tmp_path: Path) -> None:
+def test_a_slow_and_lossy_link_is_worked_with(
+    undisturbed: Undisturbed, namespaces: tuple[str, str], tmp_path: Path
+) -> None:
+    wanted = undisturbed(make_terms(ROUNDS, LORA_RANK))
     near, far = namespaces
-    for name in ("far", "undisturbed"):
-        (tmp_path / name).mkdir()
-    command = [sys.executable, "-m", "tests.faults.far_sites", str(tmp_path / "far"), far, str(ROUNDS), str(LORA_RANK)]
+    command = [sys.executable, "-m", "tests.faults.far_sites", str(tmp_path), far, str(ROUNDS), str(LORA_RANK)]
     done = subprocess.run(
         ["ip", "netns", "exec", near, *command], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    with Federation(tmp_path / "undisturbed", make_terms(ROUNDS, LORA_RANK)) as federation:
-        assert json.loads(done.stdout) == {"published": federation.run(), "done_twice": []}
+    assert json.loads(done.stdout) == {"published": wanted, "done_twice": []}

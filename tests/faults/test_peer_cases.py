@@ -14,6 +14,7 @@ import pytest
 
 from common.errors import Reason
 from common.terms import Terms
+from tests.faults.conftest import Undisturbed
 from tests.faults.long_form import IS_LONG
 from tests.faults.processes import Federation, make_terms
 from tests.faults.steps import COORDINATOR
@@ -29,13 +30,6 @@ def _terms(quorum: int, grace: float, train_deadline: float = 600.0) -> Terms:
     terms = make_terms(ROUNDS, sites=SITES)
     rounds = replace(terms.rounds, quorum=quorum, grace=grace, train_deadline=train_deadline)
     return replace(terms, rounds=rounds)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the run publishes when all three are there."""
-    with Federation(tmp_path_factory.mktemp("undisturbed"), make_terms(ROUNDS, sites=SITES)) as federation:
-        return federation.run()
 
 
 def test_a_site_that_is_killed_is_waited_for_for_the_grace_and_every_round_goes_on_with_the_others(
@@ -59,7 +53,8 @@ def test_a_site_that_is_killed_is_waited_for_for_the_grace_and_every_round_goes_
         assert federation.run() == published
 
 
-def test_a_site_that_is_killed_and_comes_back_is_in_the_same_round(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+def test_a_site_that_is_killed_and_comes_back_is_in_the_same_round(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    wanted = undisturbed(make_terms(ROUNDS, sites=SITES))
     with Federation(tmp_path, make_terms(ROUNDS, sites=SITES)) as federation:
         federation.create_run()
         killed_at: list[float] = []
@@ -73,7 +68,7 @@ def test_a_site_that_is_killed_and_comes_back_is_in_the_same_round(tmp_path: Pat
                 killed_at.append(time.monotonic())
                 federation.kill_for_good(THREE)
         assert killed_at
-        assert federation.published() == undisturbed
+        assert federation.published() == wanted
         assert federation.done_twice() == []
 
 
@@ -92,8 +87,9 @@ def test_where_two_of_three_are_required_no_round_is_made_of_one_update(tmp_path
 
 
 def test_a_coordinator_that_is_killed_in_every_round_loses_none_of_them(
-    tmp_path: Path, undisturbed: dict[str, str]
+    tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
+    wanted = undisturbed(make_terms(ROUNDS, sites=SITES))
     with Federation(tmp_path, make_terms(ROUNDS, sites=SITES)) as federation:
         federation.create_run()
         killed = set()
@@ -102,5 +98,5 @@ def test_a_coordinator_that_is_killed_in_every_round_loses_none_of_them(
                 killed.add(line["round_number"])
                 federation.kill(COORDINATOR)
         assert len(killed) == ROUNDS
-        assert federation.published() == undisturbed
+        assert federation.published() == wanted
         assert federation.done_twice() == []

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.conftest import Undisturbed
 from tests.faults.processes import Federation, is_step, make_terms
 from tests.faults.steps import COORDINATOR, Step
 from tests.postgres import PASSWORD, PostgresServer
@@ -16,9 +17,10 @@ pytestmark = pytest.mark.slow
 ROUNDS = 4
 
 
-def test_a_run_on_postgres_ends_as_on_sqlite_whatever_breaks(postgres: PostgresServer, tmp_path: Path) -> None:
-    with Federation(tmp_path / "sqlite", make_terms(ROUNDS)) as federation:
-        undisturbed = federation.run()
+def test_a_run_on_postgres_ends_as_on_sqlite_whatever_breaks(
+    undisturbed: Undisturbed, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    wanted = undisturbed(make_terms(ROUNDS))
 
     def restart() -> None:
         postgres.stop()
@@ -40,7 +42,7 @@ def test_a_run_on_postgres_ends_as_on_sqlite_whatever_breaks(postgres: PostgresS
                     happens()
         assert waiting == [], "everything has happened"
         assert federation.done_twice() == []
-        assert federation.published() == undisturbed
+        assert federation.published() == wanted
         assert PASSWORD not in federation.logs[COORDINATOR].path.read_text()
     stored = "SELECT count(*) FROM rounds WHERE phase = 'committed' OR phase = 'rejected'"
     assert postgres.execute(stored, database=postgres.database(tmp_path)) == [(ROUNDS,)]

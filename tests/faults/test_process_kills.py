@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.conftest import Undisturbed
 from tests.faults.processes import Federation, is_step, make_terms
 from tests.faults.steps import BEGINNING, IN_A_ROUND, Step
 
@@ -19,16 +20,10 @@ pytestmark = pytest.mark.slow
 ROUNDS = len(IN_A_ROUND) + 1
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the run publishes when nobody is killed."""
-    with Federation(tmp_path_factory.mktemp("undisturbed"), make_terms(ROUNDS)) as federation:
-        return federation.run()
-
-
 def test_a_run_in_which_every_step_kills_somebody_ends_as_if_nobody_had_been_killed(
-    undisturbed: dict[str, str], tmp_path: Path
+    undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
+    wanted = undisturbed(make_terms(ROUNDS))
     waiting: list[tuple[Step, int]] = [(step, 0) for step in BEGINNING]
     waiting += [(step, number) for number, step in enumerate(IN_A_ROUND, start=1)]
     with Federation(tmp_path, make_terms(ROUNDS)) as federation:
@@ -40,5 +35,5 @@ def test_a_run_in_which_every_step_kills_somebody_ends_as_if_nobody_had_been_kil
                     waiting.remove((step, round_number))
         assert waiting == [], "every step was reached"
         assert federation.done_twice() == []
-        assert federation.published() == undisturbed
-    assert len(undisturbed) == ROUNDS
+        assert federation.published() == wanted
+        assert len(federation.published()) == ROUNDS

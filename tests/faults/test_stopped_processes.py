@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from common.terms import Terms
+from tests.faults.conftest import Undisturbed
 from tests.faults.processes import SITES, Federation, make_terms
 from tests.faults.steps import COORDINATOR
 
 pytestmark = pytest.mark.slow
 
 # Of a stop at most 15 s count (docs/operations.md).
-DEADLINE_SECONDS, STOP_SECONDS = 30.0, 33.0
+DEADLINE_SECONDS, STOP_SECONDS = 25.0, 28.0
 
 
 def _terms(quorum: int, train_deadline: float, grace: float) -> Terms:
@@ -42,19 +43,18 @@ def test_a_site_that_is_stopped_beyond_the_grace_is_a_straggler_and_the_round_as
         assert federation.run()["v0001"] == published["v0001"]
 
 
-def test_the_time_in_which_the_coordinator_is_stopped_is_nobodys_fault(tmp_path: Path) -> None:
+def test_the_time_in_which_the_coordinator_is_stopped_is_nobodys_fault(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
     terms = _terms(quorum=len(SITES), train_deadline=DEADLINE_SECONDS, grace=DEADLINE_SECONDS)
-    for name in ("stopped", "undisturbed"):
-        (tmp_path / name).mkdir()
-    with Federation(tmp_path / "undisturbed", terms) as federation:
-        undisturbed = federation.run()
+    wanted = undisturbed(terms)
     is_stopped = False
-    with Federation(tmp_path / "stopped", terms) as federation:
+    with Federation(tmp_path, terms) as federation:
         federation.create_run()
         for _, line in federation.follow():
             if line["event"] == "round_phase" and line["phase"] == "training" and not is_stopped:
                 is_stopped = True
                 federation.stop(COORDINATOR, STOP_SECONDS)
-        assert federation.published() == undisturbed
+        assert federation.published() == wanted
         assert federation.done_twice() == []
     assert is_stopped
