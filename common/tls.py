@@ -51,7 +51,12 @@ _COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 2**18),
 )
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (*_COMMON_OPTIONS, ("grpc.max_reconnect_backoff_ms", 10_000))
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    *_COMMON_OPTIONS,
+    # Between connections that fail calls fail at once: as patient as the agents themselves (`Patience`).
+    ("grpc.initial_reconnect_backoff_ms", 250),
+    ("grpc.max_reconnect_backoff_ms", 10_000),
+)
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     *_COMMON_OPTIONS,
     # Less than the clients' interval: otherwise the server ends their connections with "too_many_pings".

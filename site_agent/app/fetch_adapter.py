@@ -20,7 +20,7 @@ from site_agent.app.retrying import Patience, keep_trying
 from site_agent.domain.assignment import AdapterRef
 
 # A person waits: half a minute at most, then it is said what is wrong. Started again, it goes on from what arrived.
-MAX_ATTEMPTS = 6
+MAX_ATTEMPTS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ T = TypeVar("T")
 class Patience:
     """How long to wait between attempts; jitter spreads agents that lost the same coordinator."""
 
-    base_seconds: float = 1.0
+    base_seconds: float = 0.25  # a coordinator that is started again is back in two seconds
     cap_seconds: float = 10.0  # so long a round stands still for, at most, once a link is back
     sleep: Sleep = asyncio.sleep
     jitter: Callable[[], float]

@@ -220,7 +220,7 @@ class Federation:
             self._wake()
             for name, process in self.processes.items():
                 assert process.poll() is None, f"{name} ended by itself, with {process.returncode}: {self.folder}"
-            if time.monotonic() > asks_at:  # it may have died between the end of the run and the line that says so
+            if time.monotonic() > asks_at and not self._stopped_until:  # it may have died between the end of the run and the line that says so
                 if self._has_completed():
                     return
                 asks_at = time.monotonic() + SILENCE_SECONDS

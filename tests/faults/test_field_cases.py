@@ -24,7 +24,7 @@ AGENTS = len(SITES) + 1
 LAST_BYTES = 560_000
 
 
-def _terms(rounds: int, quorum: int = 1, grace: float = 4.0) -> Terms:
+def _terms(rounds: int, quorum: int = 1, grace: float = 3.0) -> Terms:
     terms = make_terms(rounds)
     return replace(terms, rounds=replace(terms.rounds, quorum=quorum, grace=grace))
 
@@ -67,7 +67,7 @@ def test_mediswarm_348_a_connection_that_is_down_in_the_middle_of_a_round(
         federation.create_run()
         for process, line in federation.follow():
             if process == ONE and line["event"] == "trainer_started" and line["round_number"] == 1:
-                federation.proxy.cut_off(seconds=6.0)
+                federation.proxy.cut_off(seconds=4.0)
         assert federation.proxy.cuts >= len(SITES)
         assert federation.published() == wanted
         assert federation.done_twice() == []
@@ -100,7 +100,7 @@ def test_mediswarm_511_and_595_a_site_that_is_away_is_named_and_costs_the_grace_
 def test_nvflare_5311_an_update_that_comes_a_round_late_enters_no_aggregate(tmp_path: Path) -> None:
     for name in ("late", "absent"):
         (tmp_path / name).mkdir()
-    terms = _terms(rounds=2)
+    terms = _terms(rounds=2, grace=2.0)
     with Federation(tmp_path / "absent", terms) as federation:
         federation.kill_for_good(TWO)
         without = federation.run()

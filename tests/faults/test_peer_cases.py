@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 ROUNDS, SITES = 4 if IS_LONG else 2, ("site-1", "site-2", "site-3")
 ONE, TWO, THREE = SITES
-AWAY_SECONDS = 20.0 if IS_LONG else 5.0
+AWAY_SECONDS = 20.0 if IS_LONG else 3.0
 
 
 def _terms(quorum: int, grace: float, train_deadline: float = 600.0) -> Terms:
@@ -35,7 +35,7 @@ def _terms(quorum: int, grace: float, train_deadline: float = 600.0) -> Terms:
 def test_a_site_that_is_killed_is_waited_for_for_the_grace_and_every_round_goes_on_with_the_others(
     tmp_path: Path,
 ) -> None:
-    terms = _terms(quorum=2, grace=3.0)
+    terms = _terms(quorum=2, grace=1.0)
     for name in ("killed", "absent"):
         (tmp_path / name).mkdir()
     outcomes = {}
@@ -73,7 +73,7 @@ def test_a_site_that_is_killed_and_comes_back_is_in_the_same_round(tmp_path: Pat
 
 
 def test_where_two_of_three_are_required_no_round_is_made_of_one_update(tmp_path: Path) -> None:
-    with Federation(tmp_path, _terms(quorum=2, grace=3.0, train_deadline=8.0)) as federation:
+    with Federation(tmp_path, _terms(quorum=2, grace=1.0, train_deadline=6.0)) as federation:
         federation.create_run()
         ended = []
         with pytest.raises(AssertionError, match="the run failed"):

@@ -24,7 +24,7 @@ def _terms(quorum: int, train_deadline: float, grace: float) -> Terms:
 
 
 def test_a_site_that_is_stopped_beyond_the_grace_is_a_straggler_and_the_round_as_without_it(tmp_path: Path) -> None:
-    terms = _terms(quorum=1, train_deadline=600.0, grace=3.0)
+    terms = _terms(quorum=1, train_deadline=600.0, grace=2.0)
     for name in ("stopped", "absent"):
         (tmp_path / name).mkdir()
     outcomes = []
@@ -32,7 +32,7 @@ def test_a_site_that_is_stopped_beyond_the_grace_is_a_straggler_and_the_round_as
         federation.create_run()
         for process, line in federation.follow():
             if process == SITES[1] and line["event"] == "assignment_taken" and line["round_number"] == 1:
-                federation.stop(SITES[1], seconds=8.0)
+                federation.stop(SITES[1], seconds=6.0)
             if line["event"] == "site_outcome" and line["site"] == SITES[1]:
                 outcomes.append((line["round_number"], line["outcome"]))
         published = federation.published()
