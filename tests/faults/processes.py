@@ -220,7 +220,8 @@ class Federation:
             self._wake()
             for name, process in self.processes.items():
                 assert process.poll() is None, f"{name} ended by itself, with {process.returncode}: {self.folder}"
-            if time.monotonic() > asks_at and not self._stopped_until:  # it may have died between the end of the run and the line that says so
+            # It may have died between the end of the run and the line that says so. One that is stopped answers nothing.
+            if time.monotonic() > asks_at and not self._stopped_until:
                 if self._has_completed():
                     return
                 asks_at = time.monotonic() + SILENCE_SECONDS
