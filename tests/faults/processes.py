@@ -220,7 +220,7 @@ class Federation:
             self._wake()
             for name, process in self.processes.items():
                 assert process.poll() is None, f"{name} ended by itself, with {process.returncode}: {self.folder}"
-            # It may have died between the end of the run and the line that says so. One that is stopped answers nothing.
+            # It may have died between the end of the run and the line that says so; one that is stopped says nothing.
             if time.monotonic() > asks_at and not self._stopped_until:
                 if self._has_completed():
                     return
