@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
 SHUTDOWN_GRACE_SECONDS = 2.0
 # How soon a waiting coordinator notices that the store is free.
 STANDBY_SECONDS = 0.5
-# numpy's are at work without the interpreter's lock; each holds a module of all updates.
-AGGREGATION_THREADS = 2
 
 T = TypeVar("T")
 
@@ -62,10 +59,10 @@ def serve(config: CoordinatorConfig, *, standby: bool = False) -> None:
             the beginning or since this one was away for too long.
     """
     identity = load_identity(config.identity.folder)
-    with _held(config, standby=standby) as (database, bucket), ThreadPoolExecutor(AGGREGATION_THREADS) as pool:
+    with _held(config, standby=standby) as (database, bucket):
         # The loop's end waits for its threads: whatever they still write, they write before the store is let go. It
         # does not wait for a bucket that says nothing: see `BucketBlobs.close`.
-        asyncio.run(_serve(config, identity, database, bucket, pool))
+        asyncio.run(_serve(config, identity, database, bucket))
         if database.lost.done():
             get_logger("coordinator").error("store_lost", reason=database.lost.result().reason)
             raise database.lost.result()
@@ -133,9 +130,7 @@ def _enter(stack: ExitStack, hold: Callable[[], AbstractContextManager[T]], *, s
         time.sleep(STANDBY_SECONDS)
 
 
-async def _serve(
-    config: CoordinatorConfig, identity: Identity, database: Database, bucket: Bucket | None, pool: Executor
-) -> None:
+async def _serve(config: CoordinatorConfig, identity: Identity, database: Database, bucket: Bucket | None) -> None:
     clock, metrics, store = SystemClock(), CoordinatorMetrics(), SqlRunStore(database)
     presence = Presence(clock.monotonic, linger_seconds=config.coordinator.poll_hold)
     driver = RoundDriver(store, presence, Story(get_logger("coordinator"), metrics), clock, CountedTime(clock))
@@ -152,7 +147,6 @@ async def _serve(
             registry=state / "registry",
             log=log,
             aggregated=metrics.aggregated,
-            threads=pool,
         )
 
         swept = await recover(driver, store, blobs)

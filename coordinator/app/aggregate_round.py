@@ -1,58 +1,37 @@
 """Combines a round's updates into a candidate, module by module, so that memory does not grow with the adapter.
 
-It reads and writes files by position and decides nothing: the strategy weighs and combines. Runs in a thread, and has
-others combine several modules at once where memory allows: a module's outcome does not depend on another's.
+It reads and writes files by position and decides nothing: the strategy weighs and combines. Runs in a thread.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
 
 from common.adapter import A_SUFFIX, B_SUFFIX, AdapterSpec
 from common.ids import SiteName
 from common.terms import Terms
 from common.weights_io import WeightsReader, WeightsWriter
-from coordinator.app.ports import Pending, Threads
 from coordinator.domain.aggregation import strategy_of
 from coordinator.domain.aggregation.server_momentum import carry_on
 from coordinator.domain.aggregation.strategy import Contribution, Factors
 from coordinator.domain.values import AdapterFile, RosterEntry, Run
 
-T = TypeVar("T")
-U = TypeVar("U")
-
-# Modules under way or in line for the writer, and what they may take together as float32, of all updates.
-_AT_ONCE = 3
-_HELD_BYTES = 2**26
-_FLOAT32_BYTES = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
-    """The files that a candidate is made from.
-
-    Attributes:
-        updates: In the order of the roster, which is sorted by site.
-        current: The round's global adapter.
-        previous: That of the round before: the terms' server momentum carries its last move on, if it is given.
-    """
-
-    updates: Sequence[Path]
-    current: Path
-    previous: Path | None = None
-
 
 def aggregate(
-    run: Run, accepted: Sequence[RosterEntry], sources: Sources, out: Path, threads: Threads
+    run: Run,
+    accepted: Sequence[RosterEntry],
+    update_paths: Sequence[Path],
+    global_path: Path,
+    out: Path,
+    previous_path: Path | None = None,
 ) -> tuple[AdapterFile, tuple[tuple[SiteName, float], ...]]:
     """Write the candidate of ``accepted`` to ``out``; returns its file and each site's weight.
 
-    ``accepted`` is sorted by site, so the outcome does not depend on the order of arrival. ``threads`` combine modules.
+    ``accepted`` is sorted by site, so the outcome does not depend on the order of arrival; ``update_paths`` are the
+    files of their updates, in the same order. ``previous_path`` is the global adapter of the round before: the terms'
+    server momentum carries its last move on, if it is given.
 
     Raises:
         UpdateRefusedError: a file is not what was admitted.
@@ -61,10 +40,10 @@ def aggregate(
     assert run.spec is not None, "a round has an adapter specification"
     weights = strategy_of(run.terms).weigh(run.terms.aggregation, _contributions(accepted))
     with ExitStack() as stack:
-        updates = [stack.enter_context(WeightsReader(path)) for path in sources.updates]
-        current = stack.enter_context(WeightsReader(sources.current))
-        previous = None if sources.previous is None else stack.enter_context(WeightsReader(sources.previous))
-        candidate = _combine(run.terms, run.spec, (updates, weights), (current, previous), out, threads)
+        updates = [stack.enter_context(WeightsReader(path)) for path in update_paths]
+        current = stack.enter_context(WeightsReader(global_path))
+        previous = None if previous_path is None else stack.enter_context(WeightsReader(previous_path))
+        candidate = _combine(run.terms, run.spec, (updates, weights), (current, previous), out)
     return candidate, tuple((entry.site, weight) for entry, weight in zip(accepted, weights, strict=True))
 
 
@@ -85,48 +64,20 @@ def _combine(
     weighted: tuple[Sequence[WeightsReader], Sequence[float]],
     adapters: tuple[WeightsReader, WeightsReader | None],
     out: Path,
-    threads: Threads,
 ) -> AdapterFile:
     strategy = strategy_of(terms)
     updates, weights = weighted
     current, previous = adapters
-
-    def combined(module: str) -> tuple[str, Factors]:
-        before = _pair(current, module)
-        factors = strategy.combine([_factors(update, module, before) for update in updates], weights, before)
-        if previous is not None:
-            factors = carry_on(factors, before, _pair(previous, module), terms.aggregation.server_momentum)
-        return module, factors
-
-    # A module's A and B stand next to each other (`common.adapter.check_spec`): that is how the file is written.
-    modules = [name.removesuffix(A_SUFFIX) for name in spec.names[::2]]
-    largest = max(2 * tensor.parameters for tensor in spec.tensors) * _FLOAT32_BYTES * len(updates)
-    at_once = max(1, min(_AT_ONCE, _HELD_BYTES // largest))
-    with (
-        WeightsWriter(out, spec.tensors, spec.dtype) as writer,
-        closing(_in_order(threads, combined, modules, at_once)) as results,
-    ):
-        for module, factors in results:
-            writer.write(module + A_SUFFIX, factors.a)
-            writer.write(module + B_SUFFIX, factors.b)
+    with WeightsWriter(out, spec.tensors, spec.dtype) as writer:
+        # A module's A and B stand next to each other (`common.adapter.check_spec`): that is how the file is written.
+        for module in (name.removesuffix(A_SUFFIX) for name in spec.names[::2]):
+            before = _pair(current, module)
+            combined = strategy.combine([_factors(update, module, before) for update in updates], weights, before)
+            if previous is not None:
+                combined = carry_on(combined, before, _pair(previous, module), terms.aggregation.server_momentum)
+            writer.write(module + A_SUFFIX, combined.a)
+            writer.write(module + B_SUFFIX, combined.b)
     return AdapterFile(digest=writer.digest, size_bytes=writer.size_bytes)
-
-
-def _in_order(threads: Threads, work: Callable[[T], U], items: Sequence[T], at_once: int) -> Generator[U, None, None]:
-    """What ``work`` makes of each item, ``at_once`` of them under way or in line; none is once it is closed."""
-    waiting: deque[Pending[U]] = deque()
-    try:
-        for item in items:
-            if len(waiting) == at_once:
-                yield waiting.popleft().result()
-            waiting.append(threads.submit(work, item))
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for pending in waiting:
-            if not pending.cancel():
-                with suppress(Exception):
-                    pending.result()
 
 
 def _pair(adapter: WeightsReader, module: str) -> Factors:

@@ -16,8 +16,8 @@ from common.errors import FedMedError, Reason
 from common.ids import AssignmentId
 from common.logging import log_fault
 from common.tls import Role
-from coordinator.app.aggregate_round import Sources, aggregate
-from coordinator.app.ports import BlobStore, RunStore, Threads, named
+from coordinator.app.aggregate_round import aggregate
+from coordinator.app.ports import BlobStore, RunStore, named
 from coordinator.app.publish_adapter import publish
 from coordinator.app.round_driver import RoundDriver
 from coordinator.domain import events as ev
@@ -28,12 +28,7 @@ from coordinator.domain.values import AdapterFile, Phase, Round, Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandPerformer:
-    """Performs commands for the driver.
-
-    Attributes:
-        aggregated: Told the seconds of each aggregation.
-        threads: Combine the modules of an adapter.
-    """
+    """Performs commands for the driver; ``aggregated`` is told the seconds of each aggregation."""
 
     driver: RoundDriver
     store: RunStore
@@ -42,7 +37,6 @@ class CommandPerformer:
     registry: Path
     log: FilteringBoundLogger
     aggregated: Callable[[float], None]
-    threads: Threads
 
     async def perform(self, command: Command) -> None:
         """Do one command, to its end."""
@@ -97,9 +91,10 @@ class CommandPerformer:
             previous = None
             if (moved_from := _moved_from(run, current)) is not None:
                 previous = await files.enter_async_context(self.blobs.adapter(moved_from.digest))
-            sources = Sources(updates=updates, current=before, previous=previous)
             began = self.clock.monotonic()
-            candidate, weights = await asyncio.to_thread(aggregate, run, current.accepted, sources, draft, self.threads)
+            candidate, weights = await asyncio.to_thread(
+                aggregate, run, current.accepted, updates, before, draft, previous
+            )
             self.aggregated(self.clock.monotonic() - began)
         await self.blobs.keep_candidate(draft, candidate.digest)
         return ev.CandidateReady(at=self.clock.now(), round_number=current.number, candidate=candidate, weights=weights)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from common.ids import AssignmentId, Digest, RunId, SiteName
 from common.tls import Role
 from coordinator.domain.commands import Command
 from coordinator.domain.events import RunEvent
 from coordinator.domain.values import Run
-
-T = TypeVar("T")
-U = TypeVar("U")
-T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,20 +171,3 @@ class RunObserver(Protocol):
 
     def watch_failed(self, error: Exception) -> None:
         """Deadlines or presence could not be looked at, and will be again."""
-
-
-class Pending(Protocol[T_co]):
-    """What another thread works on, or has done."""
-
-    def result(self) -> T_co:
-        """Wait for it; raises what the work raised."""
-
-    def cancel(self) -> bool:
-        """Do not begin it; false if it has begun."""
-
-
-class Threads(Protocol):
-    """Threads for arithmetic, for whoever is in a thread already."""
-
-    def submit(self, work: Callable[[T], U], item: T, /) -> Pending[U]:
-        """Do ``work`` on ``item`` as soon as a thread is free."""

@@ -43,7 +43,6 @@ from coordinator.domain.events import RunEvent
 from coordinator.domain.values import RosterEntry, Round, Run
 from tests.fakes.coordinator_updates import chunks_of, digest_bytes, trained_claim, update_bytes
 from tests.fakes.coordinator_values import ANNA, BERTA, CLARA, EVALUATOR, SITES, START, make_spec, make_terms
-from tests.fakes.inline_executor import InlineExecutor
 
 HOLD_SECONDS = 30.0
 LINGER_SECONDS = 60.0
@@ -244,7 +243,6 @@ async def coordinator(
         registry=root / "registry",
         log=cast(FilteringBoundLogger, wrap_logger(ReturnLogger(), processors=[])),  # says nothing
         aggregated=observer.aggregations.append,
-        threads=InlineExecutor(),
     )
     try:
         yield World(

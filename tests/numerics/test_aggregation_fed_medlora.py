@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,8 +18,7 @@ from common.errors import Reason, UpdateRefusedError
 from common.ids import SiteName
 from common.terms import AggregationTerms, WeightBy
 from common.weights_io import write_weights
-from coordinator.app import aggregate_round
-from coordinator.app.aggregate_round import Sources, aggregate
+from coordinator.app.aggregate_round import aggregate
 from coordinator.domain.aggregation.fed_medlora import FedMedLora
 from coordinator.domain.aggregation.strategy import Contribution, Factors
 from coordinator.domain.cohort import train_assignment_id
@@ -60,11 +58,6 @@ def run_of(spec: AdapterSpec, weight_by: WeightBy = WeightBy.LABEL_TOKENS) -> Ru
     return replace(selecting_run(terms), spec=spec)
 
 
-def threads() -> ThreadPoolExecutor:
-    """Several, so that modules are combined beside each other."""
-    return ThreadPoolExecutor(2)
-
-
 def combine(folder: Path, run: Run, sites: list[Site]) -> Combined:
     """Write the sites' files and aggregate them, as a round would."""
     assert run.spec is not None
@@ -74,8 +67,7 @@ def combine(folder: Path, run: Run, sites: list[Site]) -> Combined:
     for path, site in zip(paths, sites, strict=True):
         write_weights(path, site.weights, run.spec.dtype)
     out = folder / "candidate.safetensors"
-    with threads() as pool:
-        candidate, weights = aggregate(run, roster_of(sites), Sources(updates=paths, current=start), out, pool)
+    candidate, weights = aggregate(run, roster_of(sites), paths, start, out)
     content = out.read_bytes()
     assert candidate == AdapterFile(digest=digest_bytes(content), size_bytes=len(content))
     return Combined(
@@ -223,34 +215,27 @@ def test_a_file_that_changed_after_its_admission_gives_no_candidate(tmp_path: Pa
     combined = combine(tmp_path, run, sites)
     (tmp_path / "1.safetensors").write_bytes(combined.uploads[1][:-3])
     out = tmp_path / "again.safetensors"
-    sources = Sources(updates=paths_of(tmp_path, sites), current=tmp_path / "global.safetensors")
-    with threads() as pool, pytest.raises(UpdateRefusedError) as refused:
-        aggregate(run, roster_of(sites), sources, out, pool)
+    with pytest.raises(UpdateRefusedError) as refused:
+        aggregate(run, roster_of(sites), paths_of(tmp_path, sites), tmp_path / "global.safetensors", out)
     assert refused.value.reason is Reason.UPDATE_TRUNCATED
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("held_bytes", "modules"), [(2**26, 30), (1, 12)])
-def test_aggregating_holds_few_modules_at_a_time(
-    held_bytes: int, modules: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(aggregate_round, "_HELD_BYTES", held_bytes)
+def test_aggregating_holds_a_module_at_a_time(tmp_path: Path) -> None:
     spec = make_spec(modules=200, width=2048, dtype=WireDtype.F32)
     sites = [Site(weights=random_weights(spec, seed)) for seed in range(4)]
     run, start, out = run_of(spec), tmp_path / "global.safetensors", tmp_path / "again.safetensors"
     combine(tmp_path, run, sites)
     tracemalloc.start()
     try:
-        with threads() as pool:
-            aggregate(run, roster_of(sites), Sources(updates=paths_of(tmp_path, sites), current=start), out, pool)
+        aggregate(run, roster_of(sites), paths_of(tmp_path, sites), start, out)
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     module_bytes = spec.data_bytes / 200
     headers_bytes = 5 * 400 * 1000  # five open files, 400 tensors each, well under a kilobyte of bookkeeping a tensor
-    # 4 updates and the global adapter in float32, their mean and one product in float64: 9 times a module's float32,
-    # in each thread; two for each mean that is in line for the writer.
-    assert peak_bytes < modules * module_bytes + headers_bytes < spec.data_bytes
+    # 4 updates and the global adapter in float32, their mean and one product in float64: 9 times a module's float32.
+    assert peak_bytes < 12 * module_bytes + headers_bytes < spec.data_bytes
 
 
 # The weights alone
