@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from math import prod
 
 from common.errors import InputInvalidError, Reason
@@ -105,14 +106,19 @@ class AdapterSpec:
     @property
     def digest(self) -> Digest:
         """SHA-256 over the canonical JSON of this specification."""
-        document = {
-            "lora_rank": self.lora_rank,
-            "lora_alpha": self.lora_alpha,
-            "target_modules": list(self.target_modules),
-            "dtype": str(self.dtype),
-            "tensors": [[tensor.name, list(tensor.shape)] for tensor in self.tensors],
-        }
-        return digest_of(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
+        return _digest_of(self)
+
+
+@lru_cache(maxsize=64)  # every report of a run asks for it, and it takes milliseconds
+def _digest_of(spec: AdapterSpec) -> Digest:
+    document = {
+        "lora_rank": spec.lora_rank,
+        "lora_alpha": spec.lora_alpha,
+        "target_modules": list(spec.target_modules),
+        "dtype": str(spec.dtype),
+        "tensors": [[tensor.name, list(tensor.shape)] for tensor in spec.tensors],
+    }
+    return digest_of(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
 
 
 def check_spec(spec: AdapterSpec) -> AdapterSpec:
