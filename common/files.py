@@ -6,7 +6,6 @@ import errno
 import os
 import secrets
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,8 +15,6 @@ from common.errors import InputInvalidError, Reason
 
 # Of files that a killed process left behind; whoever owns the folder may delete them when it starts.
 PARTIAL_SUFFIX = ".partial"
-# What arrives over the network is on its way to the disk after so much of it.
-WRITE_BEHIND_BYTES = 2**23
 
 
 @contextmanager
@@ -79,15 +76,6 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
         folder.mkdir(mode, exist_ok=True)
     with suppress(PermissionError):  # whoever may not read the folder above did not make this one
         sync_folder(folder.parent)
-
-
-def begin_writing(descriptor: int, start: int, end: int) -> None:
-    """Have the kernel begin to put bytes ``start`` to ``end`` on the disk, without waiting: a sync has less to do.
-
-    What the advice says on Linux of pages that were just written (mm/fadvise.c); it drops none but clean ones.
-    """
-    if sys.platform == "linux":
-        os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_DONTNEED)
 
 
 def sync_file(path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from common.errors import OverloadedError, Reason, TransferBrokenError
-from common.files import WRITE_BEHIND_BYTES, begin_writing, is_disk_full, sync_folder
+from common.files import is_disk_full, sync_folder
 from common.ids import Digest
 from common.weights_io import file_digest
 from site_agent.domain.assignment import AdapterRef
@@ -35,13 +35,13 @@ async def download_once(source: Source, adapter: AdapterRef, path: Path) -> None
         with part.open("ab") as file:
             await _append_rest(source, adapter, file)
             file.flush()
-            syncing = asyncio.to_thread(os.fsync, file.fileno())
-            digest, _ = await asyncio.gather(asyncio.to_thread(file_digest, part), syncing)
+            await asyncio.to_thread(os.fsync, file.fileno())
     except OSError as error:
         if not is_disk_full(error):
             raise
         message = f"this site's disk: expected {adapter.size_bytes} bytes of room for an adapter, got less"
         raise OverloadedError(Reason.DISK_FULL, message) from None
+    digest = await asyncio.to_thread(file_digest, part)
     if digest != adapter.digest:
         part.unlink()
         raise TransferBrokenError(Reason.DIGEST_DIFFERS, f"adapter: expected {adapter.digest}, got {digest}")
@@ -53,16 +53,12 @@ async def _append_rest(source: Source, adapter: AdapterRef, file: BinaryIO) -> N
     size = file.tell()
     if size >= adapter.size_bytes:  # whole, or of another file: the digest tells
         return
-    written_behind = size
     async with contextlib.aclosing(source.download(adapter.digest, size)) as stream:
         async for content in stream:
             size += len(content)
             if size > adapter.size_bytes:
                 raise _broken(Reason.DIGEST_DIFFERS, adapter, "more")
             file.write(content)
-            if size - written_behind >= WRITE_BEHIND_BYTES:
-                begin_writing(file.fileno(), written_behind, size)
-                written_behind = size
     if size < adapter.size_bytes:
         raise _broken(Reason.STREAM_ENDED_EARLY, adapter, str(size))
 

@@ -164,17 +164,7 @@ class SystemCalls:
                 patch.setattr(os, name, self._on_path(getattr(os, name), getattr(self, name)))
             for name in ("rename", "replace", "link"):
                 patch.setattr(os, name, self._on_two_paths(getattr(os, name), getattr(self, name)))
-            for name in (
-                "close",
-                "fsync",
-                "fstat",
-                "pread",
-                "preadv",
-                "pwrite",
-                "ftruncate",
-                "fdopen",
-                "posix_fadvise",
-            ):
+            for name in ("close", "fsync", "fstat", "pread", "preadv", "pwrite", "ftruncate", "fdopen"):
                 patch.setattr(os, name, self._on_handle(getattr(os, name), getattr(self, name)))
             patch.setattr(os, "symlink", self._on_symlink(os.symlink))
             patch.setattr(io, "open", self._on_path(io.open, self.open_file))
@@ -293,9 +283,6 @@ class SystemCalls:
 
     def fstat(self, handle: int) -> os.stat_result:
         return status_of(self.opened(handle).entry)
-
-    def posix_fadvise(self, handle: int, offset: int, length: int, advice: int) -> None:
-        """An advice changes nothing that a crash could show."""
 
     def pread(self, handle: int, length: int, offset: int) -> bytes:
         return bytes(self.opened(handle).file.content[offset : offset + length])

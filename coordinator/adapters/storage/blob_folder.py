@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from common.files import WRITE_BEHIND_BYTES, begin_writing, make_folder, sync_folder
+from common.files import make_folder, sync_folder
 from common.ids import AssignmentId, Digest, check_digest
 from coordinator.adapters.storage.disk_room import DiskRoom, telling_full_disk
 
@@ -159,7 +159,6 @@ class PartialFile:
         self._size_bytes = size_bytes
         self._kept_bytes = os.fstat(self._handle).st_size
         self._offset = 0
-        self._written_behind = 0
         self._arriving = arriving
         arriving.add(self)
 
@@ -217,9 +216,6 @@ class PartialFile:
                     raise
             self._hash.update(content)
             self._offset += len(content)
-            if self._offset - self._written_behind >= WRITE_BEHIND_BYTES:
-                begin_writing(self._handle, self._written_behind, self._offset)
-                self._written_behind = self._offset
 
     def _write(self, content: bytes) -> None:
         written = 0
