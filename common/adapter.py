@@ -109,7 +109,7 @@ class AdapterSpec:
         return _digest_of(self)
 
 
-@lru_cache(maxsize=64)  # every report of a run asks for it, and it takes milliseconds
+@lru_cache(maxsize=8)  # each reference to an adapter in each report asks for it; few, for a specification may be large
 def _digest_of(spec: AdapterSpec) -> Digest:
     document = {
         "lora_rank": spec.lora_rank,

@@ -53,9 +53,9 @@ _COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     *_COMMON_OPTIONS,
-    # Between connections that fail calls fail at once: as patient as the agents themselves (`Patience`).
+    # While gRPC waits before it connects again, every call fails at once: how long to wait is the callers' to say.
     ("grpc.initial_reconnect_backoff_ms", 250),
-    ("grpc.max_reconnect_backoff_ms", 10_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
 )
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     *_COMMON_OPTIONS,

@@ -84,7 +84,7 @@ async def fetch_served(config: SiteConfig, run: str, out: Path, say: Callable[[s
     who = read_identity(config.identity.folder)
 
     def say_failure(error: FedMedError, _attempt: int, wait_seconds: float) -> None:
-        say(f"{error.reason}: {error.message}; trying again in {wait_seconds:.0f} s")
+        say(f"{error.reason}: {error.message}; trying again in {wait_seconds:.1f} s")
 
     async with open_channel(config.coordinator.address, who.identity, config.coordinator.server_name) as channel:
         return await fetch_served_adapter(

@@ -19,7 +19,7 @@ from site_agent.app.download import Source, download_once
 from site_agent.app.retrying import Patience, keep_trying
 from site_agent.domain.assignment import AdapterRef
 
-# A person waits: half a minute at most, then it is said what is wrong. Started again, it goes on from what arrived.
+# A person waits: half a minute at most beside the calls themselves. Started again, it goes on from what arrived.
 MAX_ATTEMPTS = 8
 
 

@@ -18,8 +18,8 @@ T = TypeVar("T")
 class Patience:
     """How long to wait between attempts; jitter spreads agents that lost the same coordinator."""
 
-    base_seconds: float = 0.25  # a coordinator that is started again is back in two seconds
-    cap_seconds: float = 10.0  # so long a round stands still for, at most, once a link is back
+    base_seconds: float = 0.25
+    cap_seconds: float = 10.0  # when a link is back, a round waits so long at most for an agent to try it
     sleep: Sleep = asyncio.sleep
     jitter: Callable[[], float]
 

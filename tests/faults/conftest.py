@@ -1,4 +1,4 @@
-"""What runs publish when nothing befalls them: what every fault test compares with."""
+"""What runs of real processes publish when nothing befalls them."""
 
 from __future__ import annotations
 

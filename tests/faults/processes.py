@@ -186,6 +186,7 @@ class Federation:
     def kill_for_good(self, name: str) -> None:
         """SIGKILL; it is not missed."""
         process = self.processes.pop(name)
+        self._stopped_until.pop(name, None)
         process.kill()
         process.wait()
 
@@ -220,8 +221,9 @@ class Federation:
             self._wake()
             for name, process in self.processes.items():
                 assert process.poll() is None, f"{name} ended by itself, with {process.returncode}: {self.folder}"
-            # It may have died between the end of the run and the line that says so; one that is stopped says nothing.
-            if time.monotonic() > asks_at and not self._stopped_until:
+            # It may have died between the end of the run and the line that says so. Asking a stopped one would hold up
+            # that it goes on.
+            if time.monotonic() > asks_at and COORDINATOR not in self._stopped_until:
                 if self._has_completed():
                     return
                 asks_at = time.monotonic() + SILENCE_SECONDS

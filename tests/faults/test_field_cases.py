@@ -67,7 +67,7 @@ def test_mediswarm_348_a_connection_that_is_down_in_the_middle_of_a_round(
         federation.create_run()
         for process, line in federation.follow():
             if process == ONE and line["event"] == "trainer_started" and line["round_number"] == 1:
-                federation.proxy.cut_off(seconds=4.0)
+                federation.proxy.cut_off(seconds=6.0)
         assert federation.proxy.cuts >= len(SITES)
         assert federation.published() == wanted
         assert federation.done_twice() == []

@@ -33,14 +33,14 @@ def with_one_death(name: str | None = None, place: int = 0, death: Death = Death
 
 
 @pytest.fixture(scope="module")
-def undisturbed() -> Outcome:
+def unharmed() -> Outcome:
     return with_one_death()
 
 
-def test_a_federation_that_nothing_befalls_comes_to_its_end(undisturbed: Outcome) -> None:
-    assert undisturbed.problems == ()
-    assert undisturbed.crashes == 0
-    assert all(undisturbed.places[name] > 100 for name in NAMES)
+def test_a_federation_that_nothing_befalls_comes_to_its_end(unharmed: Outcome) -> None:
+    assert unharmed.problems == ()
+    assert unharmed.crashes == 0
+    assert all(unharmed.places[name] > 100 for name in NAMES)
 
 
 @pytest.mark.parametrize("seed", range(RUNS))
@@ -50,8 +50,8 @@ def test_a_federation_that_everything_befalls_ends_as_undisturbed(seed: int) -> 
 
 @pytest.mark.parametrize("death", Death)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_machine_that_dies_once_anywhere_ends_as_if_it_had_not(name: str, death: Death, undisturbed: Outcome) -> None:
-    places = range(1, undisturbed.places_before_the_end(name) + 1)
+def test_a_machine_that_dies_once_anywhere_ends_as_if_it_had_not(name: str, death: Death, unharmed: Outcome) -> None:
+    places = range(1, unharmed.places_before_the_end(name) + 1)
     for place in places if IS_LONG else random.Random(name).sample(places, DRAWN):
         outcome = with_one_death(name, place, death)
         assert outcome.crashes == 1, f"place {place} was never reached"

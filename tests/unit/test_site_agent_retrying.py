@@ -17,6 +17,7 @@ from common.errors import (
     UnavailableError,
     UpdateRefusedError,
 )
+from common.tls import CHANNEL_OPTIONS
 from site_agent.app.retrying import Patience, keep_trying
 
 
@@ -64,3 +65,11 @@ async def test_a_clear_no_is_not_repeated(kind: type[FedMedError]) -> None:
     with pytest.raises(kind):
         await call.run()
     assert (call.errors, call.waits) == ([], [])
+
+
+def test_an_agent_is_back_soon_after_a_short_outage_and_within_ten_seconds_of_a_long_one() -> None:
+    patience = Patience(jitter=lambda: 1.0)
+    assert sum(patience.wait_seconds(attempt) for attempt in range(3)) <= 2.0
+    assert max(patience.wait_seconds(attempt) for attempt in range(100)) <= 10.0
+    # Until gRPC connects again, an attempt fails whatever the link is like.
+    assert dict(CHANNEL_OPTIONS)["grpc.max_reconnect_backoff_ms"] <= 1_000
