@@ -27,6 +27,6 @@ def test_connections_that_are_cut_again_and_again_cost_no_round(undisturbed: Und
 
 def test_a_slow_link_is_waited_for(undisturbed: Undisturbed, tmp_path: Path) -> None:
     wanted = undisturbed(make_terms(ROUNDS, LORA_RANK))
-    link = Link(bytes_per_second=2_500_000, delay_seconds=0.005)
+    link = Link(bytes_per_second=5_000_000, delay_seconds=0.005)
     with Federation(tmp_path, make_terms(ROUNDS, LORA_RANK), link) as federation:
         assert federation.run() == wanted

@@ -16,7 +16,7 @@ from tests.seaweed import SeaweedServer
 
 # So many places to die are drawn from all of them; the long form takes every one.
 DRAWN = 40
-DRAWN_WITH_BUCKET = 8
+DRAWN_WITH_BUCKET = 5
 
 
 @pytest.fixture(scope="module")
