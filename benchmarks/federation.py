@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -40,7 +41,7 @@ def synthetic_federation(folder: Path, shape: str, lora: LoraTerms, *, sites: in
     """
     names = [f"site-{number}" for number in range(1, sites + 1)]
     addresses = loopback(sites + 1)
-    prepared = prepare(folder, synthetic_terms(lora, names, rounds), addresses, trainer_of(shape))
+    prepared = prepare(folder, synthetic_terms(lora, names, rounds), addresses, trainer_of(shape, "ONCE"))
     with (
         process_group(folder / "logs") as group,
         watching(UsageWatch(lambda: group.pid_of("coordinator"))) as coordinator,
@@ -69,9 +70,9 @@ def synthetic_terms(
     )
 
 
-def trainer_of(shape: str) -> tuple[str, ...]:
-    """The command of the synthetic trainer for adapters of ``shape``."""
-    return ("/bin/sh", str(Path(__file__).with_name("synthetic_trainer.sh")), sys.executable, shape)
+def trainer_of(shape: str, copied: Literal["EACH", "ONCE"]) -> tuple[str, ...]:
+    """The command of the synthetic trainer for adapters of ``shape``; whether it copies one in each round, or once."""
+    return ("/bin/sh", str(Path(__file__).with_name("synthetic_trainer.sh")), sys.executable, shape, copied)
 
 
 def prepare(folder: Path, terms: Terms, addresses: Addresses, trainer: Sequence[str]) -> Prepared:

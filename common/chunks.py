@@ -52,17 +52,3 @@ def next_offset(expected_offset: int, chunk_offset: int, length: int, size_bytes
             Reason.UPDATE_TOO_LARGE, f"file: expected {size_bytes} bytes as announced, got at least {end}"
         )
     return end
-
-
-def chunk_message_bytes(offset: int, length: int) -> int:
-    """Size of the message that carries a chunk, as protobuf encodes it; to ask protobuf would encode it once more.
-
-    A field is a tag of one byte and its value; bytes and messages have their length before them; zeros are left out
-    (https://protobuf.dev/programming-guides/encoding).
-    """
-    chunk = 1 + _varint_bytes(length) + length + (1 + _varint_bytes(offset) if offset else 0)
-    return 1 + _varint_bytes(chunk) + chunk
-
-
-def _varint_bytes(value: int) -> int:
-    return -(-max(value.bit_length(), 1) // 7)

@@ -206,7 +206,7 @@ class WeightsWriter:
         """SHA-256 of the file."""
         return Digest("sha256:" + self._hash.hexdigest())
 
-    def _append(self, content: bytes) -> None:
+    def _append(self, content: bytes | memoryview) -> None:
         self._file.write(content)
         self._hash.update(content)
         self.size_bytes += len(content)
@@ -228,17 +228,17 @@ def _header(tensors: Sequence[TensorSpec], dtype: WireDtype) -> bytes:
     return len(header).to_bytes(LENGTH_BYTES, "little") + header
 
 
-def _encode(name: str, values: NDArray[np.floating], dtype: WireDtype) -> bytes:
+def _encode(name: str, values: NDArray[np.floating], dtype: WireDtype) -> memoryview:
     if dtype is WireDtype.BF16:
         bits = encode_bf16(values)
         if not all_finite_bf16(bits):
             raise _not_finite(name, dtype)
-        return bits.astype("<u2", copy=False).tobytes()
+        return bits.astype("<u2", copy=False).data.cast("B")
     with np.errstate(over="ignore"):
-        rounded = values.astype("<f4")
+        rounded = values.astype("<f4", order="C")
     if not np.isfinite(rounded).all():
         raise _not_finite(name, dtype)
-    return rounded.tobytes()
+    return rounded.data.cast("B")
 
 
 def _not_finite(name: str, dtype: WireDtype) -> UpdateRefusedError:

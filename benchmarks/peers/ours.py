@@ -25,7 +25,7 @@ def measure_ours(folder: Path, work: Work, dtype: WireDtype) -> Measured:
     names = [f"site-{number}" for number in range(1, work.sites + 1)]
     addresses = loopback(work.sites + 1)
     terms = synthetic_terms(work.lora, names, work.rounds, dtype)
-    prepared = prepare(folder, terms, addresses, trainer_of(work.shape))
+    prepared = prepare(folder, terms, addresses, trainer_of(work.shape, "EACH"))
     with process_group(folder / "logs") as group:
 
         def pids(wanted: list[str]) -> list[int]:

@@ -81,7 +81,7 @@ class PartialUpload(Protocol):
     def offset(self) -> int:
         """Bytes kept so far."""
 
-    async def append(self, content: bytes) -> None:
+    async def append(self, content: bytes | memoryview) -> None:
         """Write ``content`` at the offset.
 
         Raises:

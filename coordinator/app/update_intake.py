@@ -58,7 +58,7 @@ class ReceivedChunk:
     """Part of a file, and where it starts."""
 
     offset: int
-    content: bytes
+    content: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,7 +52,7 @@ class RegistryClient:
             spec=spec_from_proto(response.spec) if response.HasField("spec") else None,
         )
 
-    def download(self, digest: Digest, offset: int) -> AsyncGenerator[bytes, None]:
+    def download(self, digest: Digest, offset: int) -> AsyncGenerator[bytes | memoryview, None]:
         """See the port."""
         return self._coordinator.download(digest, offset)
 

@@ -17,7 +17,8 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from common.chunks import chunk_message_bytes, chunk_ranges
+from common.chunk_messages import DOWNLOAD_ADAPTER, UPLOAD_UPDATE, ChunkMessage, decode_chunk, encode_chunk
+from common.chunks import chunk_ranges
 from common.clock import Clock, SystemClock
 from common.errors import FedMedError, Reason, TransferBrokenError
 from common.ids import AssignmentId, Digest
@@ -40,7 +41,7 @@ ANSWER_SECONDS = 300.0
 _T = TypeVar("_T")
 _Response = TypeVar("_Response", bound=Message)
 _AnyCall = TypeVar("_AnyCall", bound=grpc.aio.Call)
-_UploadCall: TypeAlias = "grpc.aio.StreamUnaryCall[rounds_pb2.UploadUpdateRequest, rounds_pb2.UploadUpdateResponse]"
+_UploadCall: TypeAlias = "grpc.aio.StreamUnaryCall[bytes, rounds_pb2.UploadUpdateResponse]"
 
 
 class Traffic(Protocol):
@@ -79,6 +80,17 @@ class RpcCoordinator:
         clock: Clock | None = None,
     ) -> None:
         self._rounds = rounds_pb2_grpc.RoundServiceStub(channel)
+        # As the stub makes them, but for chunks, which are bytes here.
+        self._download = channel.unary_stream(
+            DOWNLOAD_ADAPTER,
+            request_serializer=rounds_pb2.DownloadAdapterRequest.SerializeToString,
+            response_deserializer=_download_part,
+        )
+        self._upload = channel.stream_unary(
+            UPLOAD_UPDATE,
+            request_serializer=_as_it_is,
+            response_deserializer=rounds_pb2.UploadUpdateResponse.FromString,
+        )
         self._traffic = traffic
         self._expires_at = expires_at
         self._clock = clock or SystemClock()
@@ -112,28 +124,26 @@ class RpcCoordinator:
         request = translate.evaluation_request(assignment_id, scores)
         await self._unary("ReportEvaluation", request, self._rounds.ReportEvaluation(request, timeout=CALL_SECONDS))
 
-    async def download(self, digest: Digest, offset: int) -> AsyncGenerator[bytes, None]:
+    async def download(self, digest: Digest, offset: int) -> AsyncGenerator[bytes | memoryview, None]:
         """See the port."""
         request = rounds_pb2.DownloadAdapterRequest(digest=digest, offset=offset)
         self._traffic.sent("DownloadAdapter", request.ByteSize())
-        with self._failures(), _cancelling(self._rounds.DownloadAdapter(request)) as call:
+        with self._failures(), _cancelling(self._download(request)) as call:
             stream = aiter(call)
-            while (response := await _within(STREAM_PROGRESS_SECONDS, anext(stream, None))) is not None:
-                if response.WhichOneof("part") != "chunk":
-                    self._traffic.received("DownloadAdapter", response.ByteSize())
+            while (part := await _within(STREAM_PROGRESS_SECONDS, anext(stream, None))) is not None:
+                if not isinstance(part, ChunkMessage):
+                    self._traffic.received("DownloadAdapter", part.ByteSize())
                     continue
-                start, content = response.chunk.offset, response.chunk.content
-                self._traffic.received("DownloadAdapter", chunk_message_bytes(start, len(content)))
-                _check_offset(start, offset)
-                offset += len(content)
-                yield content
+                self._traffic.received("DownloadAdapter", part.size_bytes)
+                _check_offset(part.offset, offset)
+                offset += len(part.content)
+                yield part.content
 
     async def upload(self, header: UploadHeader, path: Path, offset: int) -> None:
         """See the port."""
-        with self._failures(), _cancelling(self._rounds.UploadUpdate()) as call:
+        with self._failures(), _cancelling(self._upload()) as call:
             try:
-                first = translate.upload_header(header)
-                await self._write(call, first, first.ByteSize())
+                await self._write(call, translate.upload_header(header).SerializeToString())
                 await self._write_chunks(call, path, header.size_bytes, offset)
                 await _within(STREAM_PROGRESS_SECONDS, call.done_writing())
             except asyncio.InvalidStateError:
@@ -146,13 +156,13 @@ class RpcCoordinator:
         try:
             for start, length in chunk_ranges(size_bytes, offset):
                 content = await asyncio.to_thread(os.pread, descriptor, length, start)
-                await self._write(call, translate.upload_chunk(start, content), chunk_message_bytes(start, length))
+                await self._write(call, encode_chunk(start, content))
         finally:
             os.close(descriptor)
 
-    async def _write(self, call: _UploadCall, message: rounds_pb2.UploadUpdateRequest, size_bytes: int) -> None:
+    async def _write(self, call: _UploadCall, message: bytes) -> None:
         await _within(STREAM_PROGRESS_SECONDS, call.write(message))
-        self._traffic.sent("UploadUpdate", size_bytes)
+        self._traffic.sent("UploadUpdate", len(message))
 
     async def _unary(self, rpc: str, request: Message, call: Awaitable[_Response]) -> _Response:
         self._traffic.sent(rpc, request.ByteSize())
@@ -180,6 +190,21 @@ class RpcCoordinator:
         if meant.reason is Reason.PEER_AWAY and self._clock.now() > self._expires_at:
             return expired(self._expires_at)
         return meant
+
+
+def _as_it_is(message: bytes) -> bytes:
+    return message
+
+
+def _download_part(message: bytes) -> ChunkMessage | rounds_pb2.DownloadAdapterResponse:
+    """A message of a download: a chunk, however it is written, or another."""
+    chunk = decode_chunk(message)
+    if chunk is not None:
+        return chunk
+    part = rounds_pb2.DownloadAdapterResponse.FromString(message)
+    if part.WhichOneof("part") != "chunk":
+        return part
+    return ChunkMessage(offset=part.chunk.offset, content=memoryview(part.chunk.content), size_bytes=len(message))
 
 
 @contextmanager

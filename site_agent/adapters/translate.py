@@ -148,11 +148,6 @@ def upload_header(header: UploadHeader) -> rounds_pb2.UploadUpdateRequest:
     return rounds_pb2.UploadUpdateRequest(header=message)
 
 
-def upload_chunk(offset: int, content: bytes) -> rounds_pb2.UploadUpdateRequest:
-    """A later message of an upload."""
-    return rounds_pb2.UploadUpdateRequest(chunk=types_pb2.Chunk(offset=offset, content=content))
-
-
 def progress_request(assignment_id: AssignmentId, progress: ReportedProgress) -> rounds_pb2.ReportProgressRequest:
     """How far the trainer is."""
     return rounds_pb2.ReportProgressRequest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -12,14 +13,22 @@ from typing import BinaryIO, Protocol
 from common.errors import OverloadedError, Reason, TransferBrokenError
 from common.files import is_disk_full, sync_folder
 from common.ids import Digest
-from common.weights_io import file_digest
 from site_agent.domain.assignment import AdapterRef
+
+_READ_BYTES = 2**20
+
+
+class Hash(Protocol):
+    """A hash that runs along."""
+
+    def update(self, content: bytes | memoryview, /) -> None:
+        """Take in the next bytes."""
 
 
 class Source(Protocol):
     """The one call that a download needs."""
 
-    def download(self, digest: Digest, offset: int) -> AsyncGenerator[bytes, None]:
+    def download(self, digest: Digest, offset: int) -> AsyncGenerator[bytes | memoryview, None]:
         """The file's bytes from ``offset``."""
 
 
@@ -31,9 +40,11 @@ async def download_once(source: Source, adapter: AdapterRef, path: Path) -> None
         OverloadedError: DISK_FULL; calling again goes on from what found room.
     """
     part = path.with_name(path.name + ".part")
+    running = hashlib.sha256()
     try:
-        with part.open("ab") as file:
-            await _append_rest(source, adapter, file)
+        with part.open("a+b") as file:
+            await asyncio.to_thread(_hash_kept, file, running)
+            await _append_rest(source, adapter, file, running)
             file.flush()
             await asyncio.to_thread(os.fsync, file.fileno())
     except OSError as error:
@@ -41,7 +52,7 @@ async def download_once(source: Source, adapter: AdapterRef, path: Path) -> None
             raise
         message = f"this site's disk: expected {adapter.size_bytes} bytes of room for an adapter, got less"
         raise OverloadedError(Reason.DISK_FULL, message) from None
-    digest = await asyncio.to_thread(file_digest, part)
+    digest = Digest("sha256:" + running.hexdigest())
     if digest != adapter.digest:
         part.unlink()
         raise TransferBrokenError(Reason.DIGEST_DIFFERS, f"adapter: expected {adapter.digest}, got {digest}")
@@ -49,7 +60,16 @@ async def download_once(source: Source, adapter: AdapterRef, path: Path) -> None
     sync_folder(path.parent)
 
 
-async def _append_rest(source: Source, adapter: AdapterRef, file: BinaryIO) -> None:
+def _hash_kept(file: BinaryIO, running: Hash) -> None:
+    """Hash what an earlier attempt left, and stand at its end."""
+    left = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    while left and (piece := file.read(min(left, _READ_BYTES))):
+        running.update(piece)
+        left -= len(piece)
+
+
+async def _append_rest(source: Source, adapter: AdapterRef, file: BinaryIO, running: Hash) -> None:
     size = file.tell()
     if size >= adapter.size_bytes:  # whole, or of another file: the digest tells
         return
@@ -59,6 +79,7 @@ async def _append_rest(source: Source, adapter: AdapterRef, file: BinaryIO) -> N
             if size > adapter.size_bytes:
                 raise _broken(Reason.DIGEST_DIFFERS, adapter, "more")
             file.write(content)
+            running.update(content)
     if size < adapter.size_bytes:
         raise _broken(Reason.STREAM_ENDED_EARLY, adapter, str(size))
 

@@ -47,7 +47,7 @@ class Coordinator(Protocol):
     async def decline(self, assignment_id: AssignmentId, reason: Reason) -> None:
         """Say no."""
 
-    def download(self, digest: Digest, offset: int) -> AsyncGenerator[bytes, None]:
+    def download(self, digest: Digest, offset: int) -> AsyncGenerator[bytes | memoryview, None]:
         """An adapter file's bytes from ``offset``, chunk after chunk, in order and without a hole."""
 
     async def upload_offset(self, assignment_id: AssignmentId, digest: Digest) -> UploadOffset:

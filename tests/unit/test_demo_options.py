@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.options import CORPORA, CORPUS_FILES, parse_options
+from demo.options import CORPORA, CORPUS_FILES, EXAMPLES, EXAMPLES_OF_CORPORA, parse_options
 
 
 def write_corpora(folder: Path) -> None:
@@ -41,3 +41,12 @@ def test_the_environment_asks_for_worked_examples(given: str, expected: bool, mo
     monkeypatch.setenv("THREE_SHOT", given)
 
     assert parse_options([])[0].with_three_shot is expected
+
+
+def test_real_corpora_get_more_examples_a_round_unless_somebody_says_how_many(tmp_path: Path) -> None:
+    write_corpora(tmp_path)
+    data = ["--data", str(tmp_path)]
+
+    asked = [parse_options(arguments)[0].examples_per_round for arguments in ([], data, [*data, "--examples", "8"])]
+
+    assert asked == [EXAMPLES, EXAMPLES_OF_CORPORA, 8]

@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 from structlog.typing import FilteringBoundLogger
 
+from common.chunk_messages import UPLOAD_UPDATE, decode_chunk
 from common.errors import FedMedError, OverloadedError, Reason, TransferBrokenError
 from common.logging import log_fault
 from common.rpc_errors import abort_with, internal_error, to_status
@@ -71,10 +72,12 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
 
         def read(content: bytes) -> Any:
             self._metrics.received(rpc, len(content))
-            return handler.request_deserializer(content)  # type: ignore[misc]
+            chunk = decode_chunk(content) if rpc == UPLOAD_UPDATE else None
+            return chunk or handler.request_deserializer(content)  # type: ignore[misc]
 
         def write(message: Any) -> bytes:
-            content = handler.response_serializer(message)  # type: ignore[misc]
+            is_encoded = isinstance(message, bytes)  # a chunk of DownloadAdapter
+            content = message if is_encoded else handler.response_serializer(message)  # type: ignore[misc]
             self._metrics.sent(rpc, len(content))
             return content
 

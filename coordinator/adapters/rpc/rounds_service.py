@@ -12,7 +12,8 @@ from typing import Any
 
 import grpc.aio
 
-from common.chunks import chunk_message_bytes, chunk_ranges
+from common.chunk_messages import ChunkMessage, encode_chunk
+from common.chunks import chunk_ranges
 from common.errors import InputInvalidError, NotFoundError, Reason, TransferBrokenError
 from common.ids import AssignmentId, Digest, RunId, SiteName, check_digest
 from common.tls import Caller, caller_from_context
@@ -72,9 +73,9 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         await self._use.answers.decline(caller_from_context(context), assignment_id, reason)
         return rounds_pb2.DeclineAssignmentResponse()
 
-    async def DownloadAdapter(
+    async def DownloadAdapter(  # type: ignore[override]  # its chunks are encoded already
         self, request: rounds_pb2.DownloadAdapterRequest, context: Context
-    ) -> AsyncIterator[rounds_pb2.DownloadAdapterResponse]:
+    ) -> AsyncIterator[rounds_pb2.DownloadAdapterResponse | bytes]:
         """See the proto."""
         caller = caller_from_context(context)
         digest = translate.download_digest_from(request)
@@ -102,9 +103,10 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
     ) -> rounds_pb2.UploadUpdateResponse:
         """See the proto."""
         caller = caller_from_context(context)
-        header = await self._read(context)
-        if header is None:
+        first = await self._read(context)
+        if first is None:
             raise InputInvalidError(Reason.HEADER_EXPECTED, "upload: expected a header, got the end of the stream")
+        header = translate.header_from(first)
         claim = translate.claim_from(header)
         key = self._key_of(caller, claim.assignment_id)
         self._count(key, received=header.ByteSize())
@@ -141,11 +143,11 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
                 if message is None:
                     return
                 chunk = translate.chunk_from(message)
-                self._count(key, received=chunk_message_bytes(chunk.offset, len(chunk.content)))
+                self._count(key, received=_size_bytes(message))
                 yield chunk
                 del message, chunk  # not held while the next one waits for its turn
 
-    async def _read(self, context: Context) -> rounds_pb2.UploadUpdateRequest | None:
+    async def _read(self, context: Context) -> rounds_pb2.UploadUpdateRequest | ChunkMessage | None:
         """The next message, or None at the end; a peer that sends nothing is told so and let go.
 
         Not from the iterator that gRPC gives: that one holds the last message until the next one is here.
@@ -162,7 +164,7 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
 
     async def _file_parts(
         self, digest: Digest, offset: int, key: TrafficKey | None
-    ) -> AsyncGenerator[rounds_pb2.DownloadAdapterResponse, None]:
+    ) -> AsyncGenerator[rounds_pb2.DownloadAdapterResponse | bytes, None]:
         try:
             async with self._use.blobs.adapter(digest) as path:
                 with _opened(path) as handle:
@@ -177,8 +179,10 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
                     yield header
                     for start, length in chunk_ranges(size_bytes, offset):
                         async with self._use.turns.turn():
-                            self._count(key, sent=chunk_message_bytes(start, length))
-                            yield await asyncio.to_thread(_part, handle, start, length)
+                            part = await asyncio.to_thread(_part, handle, start, length)
+                            self._count(key, sent=len(part))
+                            yield part
+                            del part  # not held while the next one waits for its turn
         except FileNotFoundError:
             raise NotFoundError(Reason.ADAPTER_UNKNOWN, f"digest: no adapter is {digest}") from None
 
@@ -197,6 +201,10 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         return _key(assignment, caller)
 
 
+def _size_bytes(message: rounds_pb2.UploadUpdateRequest | ChunkMessage) -> int:
+    return message.size_bytes if isinstance(message, ChunkMessage) else message.ByteSize()
+
+
 def _key(assignment: Assignment, caller: Caller) -> TrafficKey:
     return assignment.run.run_id, assignment.round_number, caller.name
 
@@ -210,6 +218,5 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def _part(handle: int, start: int, length: int) -> rounds_pb2.DownloadAdapterResponse:
-    content = os.pread(handle, length, start)
-    return rounds_pb2.DownloadAdapterResponse(chunk=types_pb2.Chunk(offset=start, content=content))
+def _part(handle: int, start: int, length: int) -> bytes:
+    return encode_chunk(start, os.pread(handle, length, start))

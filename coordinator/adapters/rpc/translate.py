@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from common.adapter import AdapterSpec, FactorSet
+from common.chunk_messages import ChunkMessage
 from common.errors import InputInvalidError, Reason
 from common.ids import AssignmentId, Digest, check_digest
 from common.rpc_errors import reason_from_proto, reason_to_proto
@@ -112,14 +113,23 @@ def _assignment(assignment: Assignment) -> rounds_pb2.Assignment:
     return message
 
 
-def claim_from(request: rounds_pb2.UploadUpdateRequest) -> UploadClaim:
-    """The header of an upload.
+def header_from(message: rounds_pb2.UploadUpdateRequest | ChunkMessage) -> rounds_pb2.UploadUpdateRequest:
+    """The first message of an upload.
 
     Raises:
-        InputInvalidError: HEADER_EXPECTED, FIELD_MISSING, FIELD_INVALID, DIGEST_INVALID or SPEC_INVALID.
+        InputInvalidError: HEADER_EXPECTED.
     """
-    if request.WhichOneof("part") != "header":
+    if isinstance(message, ChunkMessage) or message.WhichOneof("part") != "header":
         raise InputInvalidError(Reason.HEADER_EXPECTED, "upload: expected a header as the first message")
+    return message
+
+
+def claim_from(request: rounds_pb2.UploadUpdateRequest) -> UploadClaim:
+    """What the header of an upload says.
+
+    Raises:
+        InputInvalidError: FIELD_MISSING, FIELD_INVALID, DIGEST_INVALID or SPEC_INVALID.
+    """
     header = request.header
     digest = check_digest(header.digest, "header.digest")
     claim = UploadClaim(
@@ -152,12 +162,14 @@ def _with_update(claim: UploadClaim, trained: rounds_pb2.TrainedUpdate) -> Uploa
     )
 
 
-def chunk_from(request: rounds_pb2.UploadUpdateRequest) -> ReceivedChunk:
+def chunk_from(request: rounds_pb2.UploadUpdateRequest | ChunkMessage) -> ReceivedChunk:
     """A later message of an upload.
 
     Raises:
         InputInvalidError: CHUNK_EXPECTED.
     """
+    if isinstance(request, ChunkMessage):
+        return ReceivedChunk(offset=request.offset, content=request.content)
     if request.WhichOneof("part") != "chunk":
         raise InputInvalidError(Reason.CHUNK_EXPECTED, "upload: expected a chunk after the header")
     return ReceivedChunk(offset=request.chunk.offset, content=request.chunk.content)

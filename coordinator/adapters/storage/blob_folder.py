@@ -177,7 +177,7 @@ class PartialFile:
         """What is still to come."""
         return max(0, self._size_bytes - max(self._offset, self._kept_bytes))
 
-    async def append(self, content: bytes) -> None:
+    async def append(self, content: bytes | memoryview) -> None:
         """Write ``content`` at the offset.
 
         Raises:
@@ -206,7 +206,7 @@ class PartialFile:
             self._offset += len(content)
         return len(content)
 
-    def _append(self, content: bytes) -> None:
+    def _append(self, content: bytes | memoryview) -> None:
         with self._writing:
             with telling_full_disk():
                 try:
@@ -217,7 +217,7 @@ class PartialFile:
             self._hash.update(content)
             self._offset += len(content)
 
-    def _write(self, content: bytes) -> None:
+    def _write(self, content: bytes | memoryview) -> None:
         written = 0
         while written < len(content):
             written += os.pwrite(self._handle, content[written:], self._offset + written)
