@@ -11,11 +11,13 @@ import json
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 
 from common.adapter import MAX_LORA_RANK, MAX_NAME_LENGTH, WireDtype
 from common.errors import InputInvalidError, Reason
 from common.ids import Digest, check_digest, check_name, digest_of
+from common.strategy_terms import FedMedLoraPlusTerms
 
 MAX_BASE_MODEL_NAME = 200
 # Lists of names reach prompts, cards and every assignment, which must stay far below the largest message.
@@ -154,12 +156,20 @@ class TrainingTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AggregationTerms:
-    """How updates are combined: the strategy by name, and its parameters; how much of its last move a round repeats."""
+    """How updates are combined: the strategy by name; how much of its last move a round repeats.
+
+    Each further field has the name of a strategy and holds its parameters: set for the strategy named, None for others.
+    """
 
     strategy: str = "fed_medlora"
     weight_by: WeightBy = WeightBy.LABEL_TOKENS
     wire_dtype: WireDtype = WireDtype.BF16
     server_momentum: float = 0.0
+    fed_medlora_plus: FedMedLoraPlusTerms | None = None
+
+
+# Names of the strategies that have parameters.
+STRATEGIES_WITH_PARAMETERS = tuple(each.name for each in dataclasses.fields(AggregationTerms) if each.default is None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,10 +233,15 @@ class Terms:
 
 
 def _document(section: Any) -> dict[str, Any]:
-    """A section as JSON has it. A float field holds a float even when an int was given, since 0 and 0.0 are equal."""
+    """A section as JSON has it. A float field holds a float even when an int was given, since 0 and 0.0 are equal.
+
+    What is None is left out: parameters of a strategy that is added later change no digest of today.
+    """
     document = {}
     for each in dataclasses.fields(section):
         value = getattr(section, each.name)
+        if value is None:
+            continue
         if dataclasses.is_dataclass(value):
             value = _document(value)
         document[each.name] = float(value) if each.type == "float" else value
@@ -251,6 +266,8 @@ _BOUNDS: tuple[tuple[str, str, float, float], ...] = (
     ("training", "examples_per_round", 0, 10_000_000),
     ("training", "seed", 0, 2**53),
     ("aggregation", "server_momentum", 0, 0.99),
+    ("aggregation.fed_medlora_plus", "size_exponent", 0, 10),
+    ("aggregation.fed_medlora_plus", "temperature", 1e-3, 1e6),
     ("admission", "max_num_examples", 1, 2**53),
     ("admission", "max_num_label_tokens", 1, 2**53),
     ("rounds", "count", 1, 10_000),
@@ -277,7 +294,10 @@ def check_terms(terms: Terms) -> Terms:
 def _number_problems(terms: Terms) -> list[str]:
     problems = []
     for section, name, least, greatest in _BOUNDS:
-        value = getattr(getattr(terms, section), name)
+        values = attrgetter(section)(terms)
+        if values is None:
+            continue
+        value = getattr(values, name)
         if not math.isfinite(value) or not least <= value <= greatest:
             problems.append(f"{section}.{name}: expected {least:g} to {greatest:g}, got {value!r}")
     return problems
@@ -320,6 +340,12 @@ def _list_problems(terms: Terms) -> list[str]:
 
 def _relation_problems(terms: Terms) -> list[str]:
     problems = []
+    named = terms.aggregation.strategy
+    for name in STRATEGIES_WITH_PARAMETERS:
+        is_set = getattr(terms.aggregation, name) is not None
+        if is_set != (name == named):
+            expected = "its parameters" if name == named else f"nothing, for the strategy is {named[:80]!r}"
+            problems.append(f"aggregation.{name}: expected {expected}, got {'a value' if is_set else 'none'}")
     if not terms.lora.target_modules or list(terms.lora.target_modules) != sorted(set(terms.lora.target_modules)):
         problems.append("lora.target_modules: expected at least one name, sorted, none twice")
     if not terms.task.entity_types or list(terms.task.entity_types) != sorted(set(terms.task.entity_types)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from enum import StrEnum
 from functools import cache
+from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from google.protobuf.descriptor import EnumDescriptor
@@ -70,6 +71,11 @@ def _fields(kind: Any) -> tuple[tuple[str, Any], ...]:
     return tuple((field.name, types[field.name]) for field in dataclasses.fields(kind))
 
 
+def _optional(kind: Any) -> Any | None:
+    """The type that may be absent in ``T | None``; None for any other type."""
+    return next(each for each in get_args(kind) if each is not NoneType) if isinstance(kind, UnionType) else None
+
+
 def _fill(message: Any, value: Any, path: str) -> None:
     kind_of_value: Any = type(value)
     for name, kind in _fields(kind_of_value):
@@ -78,7 +84,10 @@ def _fill(message: Any, value: Any, path: str) -> None:
 
 def _fill_field(message: Any, name: str, kind: Any, value: Any, path: str) -> None:
     field = message.DESCRIPTOR.fields_by_name[name]
-    if field.message_type is Duration.DESCRIPTOR:
+    if (present := _optional(kind)) is not None:
+        if value is not None:
+            _fill_field(message, name, present, value, path)
+    elif field.message_type is Duration.DESCRIPTOR:
         getattr(message, name).CopyFrom(_duration(value, path))
     elif get_origin(kind) is tuple and dataclasses.is_dataclass(get_args(kind)[0]):
         for item in value:
@@ -104,6 +113,8 @@ def _read(kind: Any, message: Message, path: str) -> Any:
 
 def _read_field(message: Any, name: str, kind: Any, path: str) -> Any:
     field = message.DESCRIPTOR.fields_by_name[name]
+    if (present := _optional(kind)) is not None:
+        return _read_field(message, name, present, path) if message.HasField(name) else None
     if field.has_presence and not message.HasField(name):
         raise InputInvalidError(Reason.FIELD_MISSING, f"{path}: expected a value, got none")
     value = getattr(message, name)

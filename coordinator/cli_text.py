@@ -89,11 +89,16 @@ def round_table(report: admin_pb2.RoundReport) -> Table:
     title = f"round {report.round_number}: {phase(report.phase)} {reason(report.reason)}".strip()
     if report.is_subset and report.candidate.digest:
         title += " (a subset of the sites invited)"
+    if report.is_weighed_by_size:
+        title += " (weighed by size alone: not every update was scored)"
     columns = {
         "outcome": [outcome(entry.outcome) for entry in report.roster],
         "reason": [reason(entry.reason) for entry in report.roster],
         "examples": [str(entry.num_examples or "") for entry in report.roster],
         "label tokens": [str(entry.num_label_tokens or "") for entry in report.roster],
+        "loss": [
+            f"{entry.validation_loss:.4f}" if entry.HasField("validation_loss") else "" for entry in report.roster
+        ],
         "weight": [f"{entry.weight:.4f}" if entry.weight else "" for entry in report.roster],
         "up": [bytes_text(entry.upload_bytes) for entry in report.roster],
         "down": [bytes_text(entry.download_bytes) for entry in report.roster],
@@ -151,6 +156,7 @@ def _round_line(report: admin_pb2.RoundReport) -> str:
         f"in {report.duration.ToTimedelta().total_seconds():.0f} s",
         counted,
         reason(report.reason),
+        "weighed by size alone" if report.is_weighed_by_size else "",
         scores(report),
     ]
     return f"{line} {', '.join(filter(None, parts))}"

@@ -82,7 +82,7 @@ class TrainerSection(_Section):
 class PolicySection(_Section):
     """What this site takes part in."""
 
-    strategies: tuple[str, ...] = ("fed_medlora",)
+    strategies: tuple[str, ...] = ("fed_medlora", "fed_medlora_plus")
 
 
 class MetricsSection(_Section):

@@ -98,7 +98,7 @@ def _policy(config: SiteConfig, role: Role) -> SitePolicy:
     if not getattr(config.data, needed):
         message = f"data.{needed}: expected at least one file for a certificate of role {role}, got none"
         raise InputInvalidError(Reason.CONFIG_INVALID, message)
-    kinds = {"initialise", "evaluate"} if role is Role.EVALUATOR else {"train"}
+    kinds = {"initialise", "score", "evaluate"} if role is Role.EVALUATOR else {"train"}
     return SitePolicy(
         kinds=frozenset(kinds | ({"evaluate"} if config.data.validation else set())),
         strategies=frozenset(config.policy.strategies),

@@ -8,7 +8,7 @@ from common.logging import log_fault
 from coordinator.adapters.metrics import CoordinatorMetrics
 from coordinator.domain import events as ev
 from coordinator.domain.commands import Command
-from coordinator.domain.values import EvaluatorOutcome, RosterEntry, Round, Run
+from coordinator.domain.values import EvaluatorOutcome, RosterEntry, Round, Run, Scores
 
 
 class Story:
@@ -46,6 +46,8 @@ class Story:
             old = old_entries.get(entry.site)
             if old is None or old.outcome is not entry.outcome:
                 self._tell_entry(run, after, entry)
+            if entry.scores is not None and (old is None or old.scores is None):
+                self._tell_score(run, after, entry, entry.scores)
         for each in after.evaluator_outcomes[len(before.evaluator_outcomes) if before else 0 :]:
             self._tell_evaluator(run, after.number, each)
         if before is None or before.phase is not after.phase:
@@ -65,6 +67,15 @@ class Story:
         )
         if not entry.outcome.is_open:
             self._metrics.site_answered(entry.outcome)
+
+    def _tell_score(self, run: Run, current: Round, entry: RosterEntry, scores: Scores) -> None:
+        self._log.info(
+            "update_scored",
+            run_name=run.terms.name,
+            round_number=current.number,
+            site=entry.site,
+            loss=round(scores.mean_loss, 6),
+        )
 
     def _tell_evaluator(self, run: Run, round_number: int, each: EvaluatorOutcome) -> None:
         self._log.info(
@@ -87,6 +98,7 @@ class Story:
             sites=len(current.roster),
             is_subset=current.is_subset,
             is_unscored=current.is_unscored,
+            is_weighed_by_size=current.is_weighed_by_size,
         )
         if not current.phase.is_open and current.closed_at is not None:
             seconds = (current.closed_at - current.opened_at).total_seconds()

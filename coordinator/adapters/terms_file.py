@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from common.config import config_invalid, parse_seconds, problems_of, read_toml
-from common.terms import Terms, check_terms
+from common.terms import STRATEGIES_WITH_PARAMETERS, Terms, check_terms
 
 _PRESET_KEY = "preset"
 _DURATIONS = ("train_deadline", "grace", "evaluate_deadline")
@@ -29,6 +29,7 @@ def load_terms_toml(path: Path) -> Terms:
     problems: list[str] = []
     document = _over_preset(document, problems)
     _parse_durations(document, problems)
+    _add_default_parameters(document)
     try:
         terms = _TERMS.validate_json(json.dumps(document, default=str), strict=True, extra="forbid")
     except ValidationError as error:
@@ -64,6 +65,13 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         both_tables = isinstance(value, dict) and isinstance(below.get(key), dict)
         merged[key] = _merged(below[key], value) if both_tables else value
     return merged
+
+
+def _add_default_parameters(document: dict[str, Any]) -> None:
+    """A strategy that has parameters and is given none has their defaults."""
+    aggregation = document.get("aggregation")
+    if isinstance(aggregation, dict) and aggregation.get("strategy") in STRATEGIES_WITH_PARAMETERS:
+        aggregation.setdefault(aggregation["strategy"], {})
 
 
 def _parse_durations(document: dict[str, Any], problems: list[str]) -> None:

@@ -52,6 +52,7 @@ def _contributions(accepted: Sequence[RosterEntry]) -> tuple[Contribution, ...]:
         Contribution(
             num_examples=entry.update.num_examples,
             num_label_tokens=entry.update.num_label_tokens,
+            validation_loss=None if entry.scores is None else entry.scores.mean_loss,
         )
         for entry in accepted
         if entry.update is not None

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 from common.clock import Clock
 from common.errors import InputInvalidError, NotNowError, Reason
-from common.ids import AssignmentId, RunId
+from common.ids import AssignmentId
 from common.tls import Caller
 from coordinator.app.poll import find_assignment
 from coordinator.app.round_driver import RoundDriver
 from coordinator.domain import events as ev
-from coordinator.domain.admission import check_scores, explain_dead_assignment
+from coordinator.domain.admission import check_gate_metric, check_scores, explain_dead_assignment
 from coordinator.domain.assignments import Assignment, AssignmentKind
-from coordinator.domain.cohort import evaluate_assignment_id
-from coordinator.domain.values import Scores
+from coordinator.domain.cohort import evaluate_assignment_id, score_assignment_id
+from coordinator.domain.values import Round, Run, Scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,7 @@ class Answers:
         await self._driver.post(assignment.run.run_id, declined)
 
     async def take_scores(self, caller: Caller, assignment_id: AssignmentId, scores: Scores) -> None:
-        """Take an evaluator's scores; the same scores again get the same answer.
+        """Take an evaluator's scores of an update or of a candidate; the same scores again get the same answer.
 
         Raises:
             InputInvalidError: the scores are not numbers, or lack what the gate compares; this evaluator is out.
@@ -66,27 +68,25 @@ class Answers:
         if self._were_taken(caller, assignment_id, scores):
             return
         assignment = self._live(caller, assignment_id)
-        if assignment.kind is not AssignmentKind.EVALUATE:
-            message = f"scores: expected the answer to {assignment.kind}, got scores"
-            raise InputInvalidError(Reason.FIELD_INVALID, message)
         try:
-            check_scores(assignment.run.terms, scores)
+            event = _scored(assignment, scores, self._clock.now())
         except InputInvalidError as refusal:
-            refused = ev.AnswerRefused(
-                at=self._clock.now(), assignment_id=assignment_id, by=caller.name, reason=refusal.reason
-            )
-            await self._driver.post(assignment.run.run_id, refused)
+            if assignment.kind in (AssignmentKind.SCORE, AssignmentKind.EVALUATE):
+                refused = ev.AnswerRefused(
+                    at=self._clock.now(), assignment_id=assignment_id, by=caller.name, reason=refusal.reason
+                )
+                await self._driver.post(assignment.run.run_id, refused)
             raise
-        reported = ev.ScoresReported(at=self._clock.now(), round_number=assignment.round_number, scores=scores)
-        await self._driver.post(assignment.run.run_id, reported)
+        await self._driver.post(assignment.run.run_id, event)
         if not self._were_taken(caller, assignment_id, scores):
             raise NotNowError(Reason.ROUND_CLOSED, "the round closed while the scores were arriving")
 
     def _were_taken(self, caller: Caller, assignment_id: AssignmentId, scores: Scores) -> bool:
         return any(
-            past.scores == scores and assignment_id == _evaluate_id(run.run_id, past.number, caller)
+            taken == scores and assignment_id == taken_by
             for run in self._driver.runs
             for past in run.rounds
+            for taken_by, taken in _taken_scores(run, past, caller)
         )
 
     def _live(self, caller: Caller, assignment_id: AssignmentId) -> Assignment:
@@ -103,5 +103,28 @@ class Answers:
             del self._progress[assignment_id]
 
 
-def _evaluate_id(run_id: RunId, round_number: int, caller: Caller) -> AssignmentId:
-    return evaluate_assignment_id(run_id, round_number, caller.name)
+def _scored(assignment: Assignment, scores: Scores, at: datetime) -> ev.UpdateScored | ev.ScoresReported:
+    """What scores mean for the round.
+
+    Raises:
+        InputInvalidError: the assignment asks for none, or they are not what it asks for.
+    """
+    match assignment.kind:
+        case AssignmentKind.SCORE if assignment.entry is not None:
+            check_scores(scores)
+            site = assignment.entry.site
+            return ev.UpdateScored(at=at, round_number=assignment.round_number, site=site, scores=scores)
+        case AssignmentKind.EVALUATE:
+            check_scores(scores)
+            check_gate_metric(assignment.run.terms, scores)
+            return ev.ScoresReported(at=at, round_number=assignment.round_number, scores=scores)
+    raise InputInvalidError(Reason.FIELD_INVALID, f"scores: expected the answer to {assignment.kind}, got scores")
+
+
+def _taken_scores(run: Run, past: Round, evaluator: Caller) -> Iterator[tuple[AssignmentId, Scores]]:
+    """The scores of a round, by the assignment with which ``evaluator`` would have given them."""
+    if past.scores is not None:
+        yield evaluate_assignment_id(run.run_id, past.number, evaluator.name), past.scores
+    for entry in past.roster:
+        if entry.scores is not None:
+            yield score_assignment_id(run.run_id, past.number, evaluator.name, entry.site), entry.scores

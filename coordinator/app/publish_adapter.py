@@ -114,6 +114,7 @@ def lineage(run: Run, closed: Round) -> dict[str, object]:
                 "outcome": entry.outcome,
                 "reason": entry.reason,
                 "weight": entry.weight,
+                "validation_loss": entry.scores.mean_loss if entry.scores else None,
                 "num_examples": entry.update.num_examples if entry.update else 0,
                 "num_label_tokens": entry.update.num_label_tokens if entry.update else 0,
                 "update_digest": entry.update.file.digest if entry.update else None,
@@ -122,6 +123,7 @@ def lineage(run: Run, closed: Round) -> dict[str, object]:
         ],
         "scores": _scores(closed),
         "is_unscored": closed.is_unscored,
+        "is_weighed_by_size": closed.is_weighed_by_size,
     }
 
 

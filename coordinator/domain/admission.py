@@ -16,9 +16,11 @@ from common.errors import (
 )
 from common.ids import AssignmentId, Digest, SiteName
 from common.terms import GateMetric, Terms
-from coordinator.domain.cohort import evaluate_assignment_id, initialise_assignment_id
+from coordinator.domain.aggregation import strategy_of
+from coordinator.domain.aggregation.strategy import Need
+from coordinator.domain.cohort import evaluate_assignment_id, initialise_assignment_id, score_assignment_id
 from coordinator.domain.promotion import metric_value
-from coordinator.domain.values import EvaluatorOutcome, Run, Scores, SiteOutcome
+from coordinator.domain.values import EvaluatorOutcome, RosterEntry, Round, Run, Scores, SiteOutcome
 
 # A safetensors header is about 100 bytes a tensor; this allows any order, spacing and metadata that peers write.
 HEADER_BYTES_PER_TENSOR = 512
@@ -102,11 +104,11 @@ def _is_targeted(module: str, target: str) -> bool:
     return module == target or module.endswith("." + target)
 
 
-def check_scores(terms: Terms, scores: Scores) -> None:
-    """Check that scores are numbers and hold what the gate compares.
+def check_scores(scores: Scores) -> None:
+    """Check that scores are numbers.
 
     Raises:
-        InputInvalidError: METRIC_NOT_FINITE, METRIC_MISSING or FIELD_INVALID.
+        InputInvalidError: METRIC_NOT_FINITE or FIELD_INVALID.
     """
     if not math.isfinite(scores.mean_loss) or scores.mean_loss < 0:
         raise InputInvalidError(
@@ -119,6 +121,14 @@ def check_scores(terms: Terms, scores: Scores) -> None:
             raise InputInvalidError(
                 Reason.FIELD_INVALID, f"{what}: expected true_positives of 0 to the lesser of predicted and gold"
             )
+
+
+def check_gate_metric(terms: Terms, scores: Scores) -> None:
+    """Check that a candidate's scores hold what the gate compares.
+
+    Raises:
+        InputInvalidError: METRIC_MISSING.
+    """
     if terms.gate.metric is not GateMetric.NONE and metric_value(terms.gate.metric, scores) is None:
         raise InputInvalidError(Reason.METRIC_MISSING, f"scores: expected {terms.gate.metric}, which the gate compares")
 
@@ -145,13 +155,27 @@ def explain_dead_assignment(runs: tuple[Run, ...], caller: SiteName, wanted: Ass
             no = next((each for each in ids[wanted] if each.evaluator == caller), None)
             if no is not None and no.outcome is SiteOutcome.REFUSED:
                 raise UpdateRefusedError(no.reason, "the answer to this assignment was refused")
-            _explain_closed(run, is_answered=no is not None)
+            _explain_closed(run, is_answered=no is not None or _is_scored(run, caller, wanted))
     raise NotFoundError(Reason.ASSIGNMENT_UNKNOWN, "no such assignment")
 
 
 def _evaluator_ids(run: Run, caller: SiteName) -> dict[AssignmentId, tuple[EvaluatorOutcome, ...]]:
     ids = {evaluate_assignment_id(run.run_id, past.number, caller): past.evaluator_outcomes for past in run.rounds}
+    if Need.UPDATE_SCORES in strategy_of(run.terms).needs:
+        for past in run.rounds:
+            ids |= {each: past.evaluator_outcomes for each in _score_ids(run, past, caller)}
     return {**ids, initialise_assignment_id(run.run_id, caller): run.evaluator_outcomes}
+
+
+def _score_ids(run: Run, past: Round, evaluator: SiteName) -> dict[AssignmentId, RosterEntry]:
+    return {score_assignment_id(run.run_id, past.number, evaluator, each.site): each for each in past.roster}
+
+
+def _is_scored(run: Run, evaluator: SiteName, wanted: AssignmentId) -> bool:
+    """Whether that is the SCORE assignment of an update of the open round whose fate is decided."""
+    current = run.current
+    entry = None if current is None else _score_ids(run, current, evaluator).get(wanted)
+    return current is not None and entry is not None and entry not in current.unscored
 
 
 def _explain_closed(run: Run, is_answered: bool) -> None:

@@ -9,9 +9,9 @@ from enum import StrEnum
 from common.ids import AssignmentId, SiteName
 from coordinator.domain.aggregation import strategy_of
 from coordinator.domain.aggregation.strategy import Plan
-from coordinator.domain.cohort import evaluate_assignment_id, initialise_assignment_id
+from coordinator.domain.cohort import evaluate_assignment_id, initialise_assignment_id, score_assignment_id
 from coordinator.domain.evaluators import has_outcome
-from coordinator.domain.values import AdapterFile, Phase, Run, RunState
+from coordinator.domain.values import AdapterFile, Phase, RosterEntry, Round, Run, RunState
 
 
 class AssignmentKind(StrEnum):
@@ -19,6 +19,7 @@ class AssignmentKind(StrEnum):
 
     INITIALISE = "initialise"
     TRAIN = "train"
+    SCORE = "score"
     EVALUATE = "evaluate"
 
 
@@ -29,6 +30,7 @@ class Assignment:
     Attributes:
         adapter: What to train or to score; None for INITIALISE.
         plan: What the strategy asks of the site (TRAIN only).
+        entry: The site whose update is to be scored (SCORE only).
         round_number: 0 for INITIALISE.
     """
 
@@ -39,6 +41,7 @@ class Assignment:
     deadline_at: datetime
     adapter: AdapterFile | None = None
     plan: Plan | None = None
+    entry: RosterEntry | None = None
 
 
 def for_site(run: Run, site: SiteName) -> Assignment | None:
@@ -61,7 +64,7 @@ def for_site(run: Run, site: SiteName) -> Assignment | None:
 
 
 def for_evaluator(run: Run, evaluator: SiteName) -> Assignment | None:
-    """The INITIALISE or EVALUATE assignment of ``evaluator``: every evaluator gets it, the first answer counts."""
+    """The INITIALISE, SCORE or EVALUATE assignment of ``evaluator``: each one gets it, the first answer counts."""
     current = run.current
     if run.state is RunState.INITIALISING and not has_outcome(run.evaluator_outcomes, evaluator):
         return Assignment(
@@ -71,13 +74,37 @@ def for_evaluator(run: Run, evaluator: SiteName) -> Assignment | None:
             round_number=0,
             deadline_at=run.deadlines[0].at,
         )
-    if current is None or current.phase is not Phase.EVALUATING or has_outcome(current.evaluator_outcomes, evaluator):
+    if current is None or has_outcome(current.evaluator_outcomes, evaluator):
         return None
+    match current.phase:
+        case Phase.SCORING:
+            return _to_score(run, current, evaluator)
+        case Phase.EVALUATING:
+            return Assignment(
+                assignment_id=evaluate_assignment_id(run.run_id, current.number, evaluator),
+                kind=AssignmentKind.EVALUATE,
+                run=run,
+                round_number=current.number,
+                deadline_at=current.deadlines[0].at,
+                adapter=current.candidate,
+            )
+    return None
+
+
+def _to_score(run: Run, current: Round, evaluator: SiteName) -> Assignment | None:
+    """One update without scores. Each evaluator has an order of its own, so that several share the work."""
+    ids = {score_assignment_id(run.run_id, current.number, evaluator, entry.site): entry for entry in current.unscored}
+    if not ids:
+        return None
+    assignment_id = min(ids)
+    entry = ids[assignment_id]
+    assert entry.update is not None, "an accepted update is there"
     return Assignment(
-        assignment_id=evaluate_assignment_id(run.run_id, current.number, evaluator),
-        kind=AssignmentKind.EVALUATE,
+        assignment_id=assignment_id,
+        kind=AssignmentKind.SCORE,
         run=run,
         round_number=current.number,
         deadline_at=current.deadlines[0].at,
-        adapter=current.candidate,
+        adapter=entry.update.file,
+        entry=entry,
     )

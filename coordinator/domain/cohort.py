@@ -17,6 +17,11 @@ def train_assignment_id(run_id: RunId, round_number: int, site: SiteName) -> Ass
     return AssignmentId(derived_id(run_id, round_number, "train", site))
 
 
+def score_assignment_id(run_id: RunId, round_number: int, evaluator: SiteName, site: SiteName) -> AssignmentId:
+    """The id of an evaluator's SCORE assignment for the update of ``site``."""
+    return AssignmentId(derived_id(run_id, round_number, "score", evaluator, site))
+
+
 def evaluate_assignment_id(run_id: RunId, round_number: int, evaluator: SiteName) -> AssignmentId:
     """The id of an evaluator's EVALUATE assignment."""
     return AssignmentId(derived_id(run_id, round_number, "evaluate", evaluator))

@@ -58,6 +58,16 @@ class UpdateAccepted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateScored:
+    """An evaluator scored the update of ``site``."""
+
+    at: datetime
+    round_number: int
+    site: SiteName
+    scores: Scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerRefused:
     """What an agent sent (an update, a first adapter, scores) was refused; it will not be asked for again."""
 
@@ -156,6 +166,7 @@ RoundEvent = (
     | AssignmentTaken
     | AssignmentDeclined
     | UpdateAccepted
+    | UpdateScored
     | AnswerRefused
     | CandidateReady
     | AggregationFailed

@@ -2,9 +2,9 @@
 
 ::
 
-    SELECTING -> TRAINING -> AGGREGATING -> [EVALUATING] -> COMMITTED | REJECTED
-        |            |            |              |
-        +------------+------------+--------------+-> FAILED(reason) | ABORTED
+    SELECTING -> TRAINING -> [SCORING] -> AGGREGATING -> [EVALUATING] -> COMMITTED | REJECTED
+        |            |           |             |              |
+        +------------+-----------+-------------+--------------+-> FAILED(reason) | ABORTED
 
 An event that means nothing in the round's phase (a late deadline, an answer given twice) leaves it as it is; whether a
 peer's late answer deserves a refusal is decided before an event is made of it (`coordinator.domain.admission`).
@@ -20,7 +20,9 @@ from common.errors import Reason
 from common.ids import AssignmentId, RunId, SiteName
 from common.terms import GateMetric, OnEvaluatorAbsent, Terms
 from coordinator.domain import events as ev
-from coordinator.domain.cohort import evaluate_assignment_id, expected_sites, invite
+from coordinator.domain.aggregation import strategy_of
+from coordinator.domain.aggregation.strategy import Need
+from coordinator.domain.cohort import evaluate_assignment_id, expected_sites, invite, score_assignment_id
 from coordinator.domain.commands import Command, CommandKind
 from coordinator.domain.evaluators import is_nobody_left, with_no
 from coordinator.domain.promotion import is_promoted
@@ -64,6 +66,8 @@ def step(context: RoundContext, current: Round, event: ev.RoundEvent) -> Step:
             return _selecting(context, current, event)
         case Phase.TRAINING:
             return _training(context, current, event)
+        case Phase.SCORING:
+            return _scoring(context, current, event)
         case Phase.AGGREGATING:
             return _aggregating(context, current, event)
         case _:
@@ -130,6 +134,10 @@ def _training(context: RoundContext, current: Round, event: ev.RoundEvent) -> St
     return _settle(context, answered, event.at)
 
 
+def _with_entry(current: Round, site: SiteName, change: Callable[[RosterEntry], RosterEntry]) -> Round:
+    return replace(current, roster=tuple(change(each) if each.site == site else each for each in current.roster))
+
+
 def _answer(current: Round, assignment_id: AssignmentId, change: Callable[[RosterEntry], RosterEntry]) -> Round:
     """Change the entry of that assignment, if its answer is still awaited; otherwise nothing."""
     roster = tuple(
@@ -146,13 +154,13 @@ def _settle(context: RoundContext, current: Round, at: datetime) -> Step:
     if accepted + awaited < quorum:
         return close(context, current, Phase.FAILED, at, Reason.QUORUM_IMPOSSIBLE)
     if awaited == 0:
-        return _begin_aggregating(context, current)
+        return _end_training(context, current, at)
     return (_with_grace(context, current, at) if accepted >= quorum else current), ()
 
 
 def _training_deadline(context: RoundContext, current: Round, event: ev.DeadlinePassed) -> Step:
     if len(current.accepted) >= context.terms.rounds.quorum:
-        return _begin_aggregating(context, _label_stragglers(current))
+        return _end_training(context, _label_stragglers(current), event.at)
     if event.name is DeadlineName.TRAIN:
         return close(context, _label_stragglers(current), Phase.FAILED, event.at, Reason.QUORUM_NOT_REACHED)
     return current, ()
@@ -163,6 +171,68 @@ def _label_stragglers(current: Round) -> Round:
         replace(entry, outcome=SiteOutcome.STRAGGLER) if entry.outcome.is_open else entry for entry in current.roster
     )
     return replace(current, roster=roster)
+
+
+def _end_training(context: RoundContext, current: Round, at: datetime) -> Step:
+    if Need.UPDATE_SCORES not in strategy_of(context.terms).needs:
+        return _begin_aggregating(context, current)
+    deadline = _deadline(DeadlineName.EVALUATE, at, context.terms.rounds.evaluate_deadline)
+    return replace(current, phase=Phase.SCORING, deadlines=(deadline,)), ()
+
+
+# SCORING: evaluators score one update after the other, and the deadline is for each. An update under which the model's
+# loss is no number is refused after all. Without scores for all of them, the terms decide: sizes alone, or the end.
+
+
+def _scoring(context: RoundContext, current: Round, event: ev.RoundEvent) -> Step:
+    match event:
+        case ev.UpdateScored(round_number=number, site=site, scores=scores) if number == current.number:
+            if site not in (entry.site for entry in current.unscored):
+                return current, ()
+            scored = _with_entry(current, site, lambda entry: replace(entry, scores=scores))
+            return _after_a_score(context, scored, event.at)
+        case ev.AssignmentDeclined() | ev.AnswerRefused():
+            site_or_none = _site_to_score(context, current, event)
+            if site_or_none is None:
+                return current, ()
+            if event.reason is not Reason.LOSS_NOT_FINITE:
+                return replace(current, evaluator_outcomes=with_no(current.evaluator_outcomes, event)), ()
+            refused = _with_entry(current, site_or_none, _refused_unscorable)
+            return _after_a_score(context, refused, event.at)
+        case ev.PresenceObserved(evaluators=known) if is_nobody_left(current.evaluator_outcomes, known):
+            return _without_scores(context, current, event.at, Reason.NO_EVALUATOR_LEFT)
+        case ev.DeadlinePassed(name=DeadlineName.EVALUATE):
+            return _without_scores(context, current, event.at, Reason.EVALUATOR_ABSENT)
+    return current, ()
+
+
+def _refused_unscorable(entry: RosterEntry) -> RosterEntry:
+    return replace(entry, outcome=SiteOutcome.REFUSED, reason=Reason.LOSS_NOT_FINITE)
+
+
+def _after_a_score(context: RoundContext, current: Round, at: datetime) -> Step:
+    if len(current.accepted) < context.terms.rounds.quorum:
+        return close(context, current, Phase.FAILED, at, Reason.QUORUM_IMPOSSIBLE)
+    if not current.unscored:
+        return _begin_aggregating(context, current)
+    next_one = _deadline(DeadlineName.EVALUATE, at, context.terms.rounds.evaluate_deadline)
+    later = tuple(replace(each, at=max(each.at, next_one.at)) for each in current.deadlines)  # one may be extended
+    return replace(current, deadlines=later), ()
+
+
+def _site_to_score(
+    context: RoundContext, current: Round, event: ev.AssignmentDeclined | ev.AnswerRefused
+) -> SiteName | None:
+    """Whose update the assignment asked for that was declined; None when it asked for something else."""
+    sites = (entry.site for entry in current.unscored)
+    ids = {score_assignment_id(context.run_id, current.number, event.by, site): site for site in sites}
+    return ids.get(event.assignment_id)
+
+
+def _without_scores(context: RoundContext, current: Round, at: datetime, reason: Reason) -> Step:
+    if context.terms.gate.on_evaluator_absent is OnEvaluatorAbsent.PROMOTE:
+        return _begin_aggregating(context, replace(current, is_weighed_by_size=True))
+    return close(context, current, Phase.FAILED, at, reason)
 
 
 # AGGREGATING: the shell combines; it answers with a candidate or with why there is none.

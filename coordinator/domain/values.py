@@ -32,6 +32,7 @@ class Phase(StrEnum):
 
     SELECTING = "selecting"
     TRAINING = "training"
+    SCORING = "scoring"
     AGGREGATING = "aggregating"
     EVALUATING = "evaluating"
     COMMITTED = "committed"
@@ -42,7 +43,7 @@ class Phase(StrEnum):
     @property
     def is_open(self) -> bool:
         """Whether the round can still move."""
-        return self in (Phase.SELECTING, Phase.TRAINING, Phase.AGGREGATING, Phase.EVALUATING)
+        return self in (Phase.SELECTING, Phase.TRAINING, Phase.SCORING, Phase.AGGREGATING, Phase.EVALUATING)
 
 
 class SiteOutcome(StrEnum):
@@ -95,18 +96,6 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RosterEntry:
-    """One site in one round."""
-
-    site: SiteName
-    assignment_id: AssignmentId
-    outcome: SiteOutcome = SiteOutcome.INVITED
-    reason: Reason | None = None
-    update: Update | None = None
-    weight: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class F1Score:
     """Counts behind an F1; F1 = 2 tp / (predicted + gold), and 0 when both are 0, as in nervaluate."""
 
@@ -123,7 +112,7 @@ class F1Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """How a candidate did on the consortium's validation set; the loss is mean token cross-entropy in nats."""
+    """How an adapter did on the consortium's validation set; the loss is mean token cross-entropy in nats."""
 
     mean_loss: float
     num_examples: int
@@ -131,6 +120,23 @@ class Scores:
     strict: F1Score | None = None
     lenient: F1Score | None = None
     duration_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RosterEntry:
+    """One site in one round.
+
+    Attributes:
+        scores: How the update did on the consortium's validation set, where the strategy asks for that.
+    """
+
+    site: SiteName
+    assignment_id: AssignmentId
+    outcome: SiteOutcome = SiteOutcome.INVITED
+    reason: Reason | None = None
+    update: Update | None = None
+    scores: Scores | None = None
+    weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +157,8 @@ class Round:
         roster: Everyone invited, sorted by site; empty while SELECTING.
         global_adapter: What this round starts from.
         candidate: The aggregate, once there is one.
-        evaluator_outcomes: Evaluators that will not score the candidate, in the order in which that was decided.
+        evaluator_outcomes: Evaluators that will not score updates or candidate, in the order in which that was decided.
+        is_weighed_by_size: No evaluator scored every update, so the weights are those of sizes alone.
         is_unscored: The candidate was promoted without scores, because no evaluator gave any.
     """
 
@@ -164,6 +171,7 @@ class Round:
     candidate: AdapterFile | None = None
     scores: Scores | None = None
     evaluator_outcomes: tuple[EvaluatorOutcome, ...] = ()
+    is_weighed_by_size: bool = False
     is_unscored: bool = False
     reason: Reason | None = None
     closed_at: datetime | None = None
@@ -172,6 +180,11 @@ class Round:
     def accepted(self) -> tuple[RosterEntry, ...]:
         """Entries whose update is in the round, sorted by site."""
         return tuple(entry for entry in self.roster if entry.outcome is SiteOutcome.ACCEPTED)
+
+    @property
+    def unscored(self) -> tuple[RosterEntry, ...]:
+        """Accepted entries whose update has no scores (yet), sorted by site."""
+        return tuple(entry for entry in self.accepted if entry.scores is None)
 
     @property
     def awaited(self) -> tuple[RosterEntry, ...]:

@@ -26,6 +26,7 @@ from site_agent.domain.assignment import (
     Cancel,
     EvaluateWork,
     InitialiseWork,
+    ScoreWork,
     TrainWork,
     Work,
 )
@@ -103,6 +104,10 @@ def _work(message: rounds_pb2.Assignment) -> Work:
                 adapter_spec=spec_from_proto(message.train.adapter_spec),
                 trained=_factors(message.train.trained, "train.trained"),
                 uploaded=_factors(message.train.uploaded, "train.uploaded"),
+            )
+        case "score":
+            return ScoreWork(
+                update=adapter_ref(message.score.update), adapter_spec=spec_from_proto(message.score.adapter_spec)
             )
         case "evaluate":
             return EvaluateWork(

@@ -42,8 +42,8 @@ async def download_once(source: Source, adapter: AdapterRef, path: Path) -> None
     part = path.with_name(path.name + ".part")
     running = hashlib.sha256()
     try:
-        with part.open("a+b") as file:
-            await asyncio.to_thread(_hash_kept, file, running)
+        await asyncio.to_thread(_hash_kept, part, running)
+        with part.open("ab") as file:
             await _append_rest(source, adapter, file, running)
             file.flush()
             await asyncio.to_thread(os.fsync, file.fileno())
@@ -60,13 +60,14 @@ async def download_once(source: Source, adapter: AdapterRef, path: Path) -> None
     sync_folder(path.parent)
 
 
-def _hash_kept(file: BinaryIO, running: Hash) -> None:
-    """Hash what an earlier attempt left, and stand at its end."""
-    left = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    while left and (piece := file.read(min(left, _READ_BYTES))):
-        running.update(piece)
-        left -= len(piece)
+def _hash_kept(part: Path, running: Hash) -> None:
+    """Hash what an earlier attempt left, if there was one."""
+    with contextlib.suppress(FileNotFoundError), part.open("rb") as file:
+        left = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        while left and (piece := file.read(min(left, _READ_BYTES))):
+            running.update(piece)
+            left -= len(piece)
 
 
 async def _append_rest(source: Source, adapter: AdapterRef, file: BinaryIO, running: Hash) -> None:

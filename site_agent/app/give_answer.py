@@ -19,7 +19,7 @@ from site_agent.app.parts import Parts
 from site_agent.app.retrying import keep_trying
 from site_agent.app.story import tell_interruption
 from site_agent.app.upload import upload_once
-from site_agent.domain.assignment import Assignment, EvaluateWork, InitialiseWork, TrainWork, UpdateSpec
+from site_agent.domain.assignment import Assignment, EvaluateWork, InitialiseWork, ScoreWork, TrainWork, UpdateSpec
 from site_agent.domain.assignment_machine import Event, EventKind
 from site_agent.domain.egress import EVALUATION_METRICS, UPDATE_METRICS, judge_file, judge_metrics
 from site_agent.domain.eligibility import Decision, judge_spec
@@ -40,7 +40,7 @@ async def give_answer(assignment: Assignment, parts: Parts) -> Event:
             decision = judge_spec(spec, assignment.terms)
             wanted = UpdateSpec(tensors=spec.tensors, dtype=spec.dtype)
             return await _send_file(assignment, decision, wanted, FirstAdapter(spec=spec), parts)
-        case EvaluateWork(), EvaluateResult(mean_loss=float(mean_loss)) as evaluation:
+        case ScoreWork() | EvaluateWork(), EvaluateResult(mean_loss=float(mean_loss)) as evaluation:
             return await _send_scores(assignment, evaluation_scores(evaluation, mean_loss), parts)
     detail = f"expected a result of {assignment.kind}, got {type(outcome).__name__}"
     return Event(kind=EventKind.UNABLE, reason=Reason.TRAINER_CRASHED, detail=detail)

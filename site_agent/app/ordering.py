@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.terms import GateMetric
-from site_agent.domain.assignment import Assignment, EvaluateWork, InitialiseWork, TrainWork
+from site_agent.domain.assignment import Assignment, EvaluateWork, InitialiseWork, ScoreWork, TrainWork
 from site_agent.orders import BaseModelSource, EvaluateOrder, InitialiseOrder, TrainOrder
+
+_DECODED_METRICS = (GateMetric.STRICT_F1, GateMetric.LENIENT_F1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,7 @@ def order_for(assignment: Assignment, local: LocalSettings) -> InitialiseOrder |
                 wire_dtype=terms.aggregation.wire_dtype,
                 checkpoint_seconds=local.checkpoint_seconds,
             )
-        case EvaluateWork():
+        case ScoreWork() | EvaluateWork() as work:
             return EvaluateOrder(
                 base_model=base_model,
                 lora=terms.lora,
@@ -66,6 +68,6 @@ def order_for(assignment: Assignment, local: LocalSettings) -> InitialiseOrder |
                 training=terms.training,
                 data_files=local.validation_files,
                 max_passages=local.validation_passages,
-                generate=terms.gate.metric in (GateMetric.STRICT_F1, GateMetric.LENIENT_F1),
+                generate=isinstance(work, EvaluateWork) and terms.gate.metric in _DECODED_METRICS,
                 seed=terms.training.seed,
             )

@@ -48,6 +48,14 @@ class TrainWork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreWork:
+    """Score the update of a site: the loss alone."""
+
+    update: AdapterRef
+    adapter_spec: AdapterSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateWork:
     """Score a candidate."""
 
@@ -55,7 +63,7 @@ class EvaluateWork:
     adapter_spec: AdapterSpec
 
 
-Work = InitialiseWork | TrainWork | EvaluateWork
+Work = InitialiseWork | TrainWork | ScoreWork | EvaluateWork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +90,8 @@ class Assignment:
                 return "initialise"
             case TrainWork():
                 return "train"
+            case ScoreWork():
+                return "score"
             case EvaluateWork():
                 return "evaluate"
 
@@ -91,7 +101,7 @@ class Assignment:
         match self.work:
             case InitialiseWork():
                 return None
-            case TrainWork(global_adapter=adapter) | EvaluateWork(candidate=adapter):
+            case TrainWork(global_adapter=adapter) | ScoreWork(update=adapter) | EvaluateWork(candidate=adapter):
                 return adapter
 
 

@@ -12,7 +12,7 @@ from common.adapter import AdapterSpec, FactorSet, check_spec
 from common.errors import InputInvalidError, Reason
 from common.ids import Digest
 from common.terms import Terms
-from site_agent.domain.assignment import AdapterRef, Assignment, EvaluateWork, InitialiseWork, TrainWork
+from site_agent.domain.assignment import AdapterRef, Assignment, EvaluateWork, InitialiseWork, ScoreWork, TrainWork
 
 # A safetensors header takes about 120 bytes a tensor; this is room for the most tensors an adapter may have.
 MAX_FILE_OVERHEAD_BYTES = 16 * 2**20
@@ -80,7 +80,7 @@ def _judge_work(assignment: Assignment) -> Decision:
             return ALLOWED
         case TrainWork(global_adapter=adapter, adapter_spec=spec, trained=trained, uploaded=uploaded):
             problem = _factors_problem(trained, uploaded)
-        case EvaluateWork(candidate=adapter, adapter_spec=spec):
+        case ScoreWork(update=adapter, adapter_spec=spec) | EvaluateWork(candidate=adapter, adapter_spec=spec):
             problem = None
     problem = problem or _spec_problem(spec, assignment.terms) or _file_problem(adapter, spec)
     return _unsupported(problem) if problem else ALLOWED

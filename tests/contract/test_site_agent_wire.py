@@ -13,7 +13,7 @@ from fedmedlora.v1 import errors_pb2, rounds_pb2, types_pb2
 from site_agent.adapters import translate
 from site_agent.app.answers import EvaluationScores, FirstAdapter, ReportedProgress, TrainedUpdate, UploadHeader
 from site_agent.app.ports import Unreadable
-from site_agent.domain.assignment import Assignment, Cancel, EvaluateWork, InitialiseWork, TrainWork
+from site_agent.domain.assignment import Assignment, Cancel, EvaluateWork, InitialiseWork, ScoreWork, TrainWork
 from site_agent.domain.egress import EVALUATION_METRICS, PROGRESS_METRICS, UPDATE_METRICS
 from site_agent.orders import F1Counts, TrainerStage
 from tests.fakes.coordinator import file_ref, make_offer, train_work
@@ -57,6 +57,14 @@ def test_a_train_assignment_is_read_whole() -> None:
                 )
             },
             EvaluateWork,
+        ),
+        (
+            {
+                "score": rounds_pb2.ScoreWork(
+                    update=file_ref(SPEC, CONTENT), adapter_spec=train_work(SPEC, CONTENT).adapter_spec
+                )
+            },
+            ScoreWork,
         ),
     ],
 )

@@ -6,9 +6,10 @@ from typing import assert_never
 
 from common.errors import Reason
 from common.ids import SiteName
-from common.terms import Terms
+from common.strategy_terms import FedMedLoraPlusTerms
+from common.terms import AggregationTerms, Terms
 from coordinator.domain import events as ev
-from coordinator.domain.cohort import evaluate_assignment_id, initialise_assignment_id
+from coordinator.domain.cohort import evaluate_assignment_id, initialise_assignment_id, score_assignment_id
 from coordinator.domain.commands import CommandKind
 from coordinator.domain.round_machine import RoundContext, open_round, step
 from coordinator.domain.values import DeadlineName, Phase, Round, Scores
@@ -31,6 +32,9 @@ from tests.fakes.coordinator_values import (
 )
 
 CONTEXT = RoundContext(run_id=RUN_ID, terms=make_terms())
+PLUS_AGGREGATION = AggregationTerms(strategy="fed_medlora_plus", fed_medlora_plus=FedMedLoraPlusTerms())
+# Of a round in which each update is scored.
+PLUS = RoundContext(run_id=RUN_ID, terms=make_terms(aggregation=PLUS_AGGREGATION))
 ABORT = ev.AbortRequested(at=at(50))
 
 
@@ -84,6 +88,8 @@ def in_phase(phase: Phase) -> Round:
             return selecting
         case Phase.TRAINING:
             return training
+        case Phase.SCORING:
+            return moved(training, *(accepted(site) for site in SITES), by=PLUS)
         case Phase.AGGREGATING:
             return aggregating
         case Phase.EVALUATING:
@@ -107,6 +113,21 @@ def evaluator_says_no(seconds: float = 25, round_number: int = 1) -> ev.Assignme
 def first_adapter_is_refused() -> ev.AnswerRefused:
     wanted = initialise_assignment_id(RUN_ID, EVALUATOR)
     return ev.AnswerRefused(at=at(1), assignment_id=wanted, by=EVALUATOR, reason=Reason.SPEC_INVALID)
+
+
+def update_scored(site: SiteName, seconds: float = 25, loss: float = 0.5, round_number: int = 1) -> ev.UpdateScored:
+    return ev.UpdateScored(at=at(seconds), round_number=round_number, site=site, scores=update_scores(loss))
+
+
+def update_scores(loss: float = 0.5) -> Scores:
+    return Scores(mean_loss=loss, num_examples=20, num_label_tokens=200)
+
+
+def scoring_is_declined(
+    site: SiteName, reason: Reason = Reason.OUT_OF_MEMORY, by: SiteName = EVALUATOR
+) -> ev.AssignmentDeclined:
+    wanted = score_assignment_id(RUN_ID, 1, by, site)
+    return ev.AssignmentDeclined(at=at(25), assignment_id=wanted, by=by, reason=reason)
 
 
 def scores_are_refused(seconds: float = 25, round_number: int = 1) -> ev.AnswerRefused:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from common.adapter import AdapterSpec, WireDtype
 from common.errors import Reason
 from common.ids import AssignmentId, RunId, SiteName
+from common.strategy_terms import FedMedLoraPlusTerms
 from common.terms import (
     AdmissionTerms,
     AggregationTerms,
@@ -96,6 +97,7 @@ TERMS: st.SearchStrategy[Terms] = st.builds(
         weight_by=st.sampled_from(WeightBy),
         wire_dtype=st.sampled_from(WireDtype),
         server_momentum=NUMBERS,
+        fed_medlora_plus=st.none() | st.builds(FedMedLoraPlusTerms, size_exponent=NUMBERS, temperature=NUMBERS),
     ),
     admission=st.builds(AdmissionTerms, max_num_examples=COUNTS, max_num_label_tokens=COUNTS),
     rounds=st.builds(
@@ -136,6 +138,7 @@ ROSTER_ENTRIES = st.builds(
     outcome=st.sampled_from(SiteOutcome),
     reason=REASONS,
     update=st.none() | UPDATES,
+    scores=st.none() | SCORES,
     weight=NUMBERS,
 )
 DEADLINES = st.lists(st.builds(Deadline, name=st.sampled_from(DeadlineName), at=TIMES), max_size=2).map(tuple)
@@ -164,6 +167,7 @@ def rounds(number: int) -> st.SearchStrategy[Round]:
         scores=st.none() | SCORES,
         evaluator_outcomes=EVALUATOR_OUTCOMES,
         is_unscored=st.booleans(),
+        is_weighed_by_size=st.booleans(),
         reason=REASONS,
         closed_at=st.none() | TIMES,
     )

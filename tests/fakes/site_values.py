@@ -19,7 +19,10 @@ from site_agent.domain.eligibility import SitePolicy
 
 RUN_ID = RunId("0123456789abcdef0123456789abcdef")
 RANK, ALPHA, MODULES = 2, 8, ("q_proj", "v_proj")
-EVERY_KIND = SitePolicy(kinds=frozenset({"initialise", "train", "evaluate"}), strategies=frozenset({"fed_medlora"}))
+EVERY_KIND = SitePolicy(
+    kinds=frozenset({"initialise", "train", "score", "evaluate"}),
+    strategies=frozenset({"fed_medlora", "fed_medlora_plus"}),
+)
 
 
 def digest(what: str) -> Digest:

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from common.ids import RunId
-from common.terms import GateMetric, GateTerms, RoundTerms, Terms
+from common.strategy_terms import FedMedLoraPlusTerms
+from common.terms import AggregationTerms, GateMetric, GateTerms, RoundTerms, Terms
 from common.tls import Role
 from common.weights_io import WeightsReader
 from coordinator.adapters.rpc.operator_client import connect
@@ -31,7 +33,13 @@ def run_terms() -> Terms:
     )
 
 
-async def test_two_sites_and_an_evaluator_carry_a_run_to_its_end(tmp_path: Path) -> None:
+PLUS = AggregationTerms(strategy="fed_medlora_plus", fed_medlora_plus=FedMedLoraPlusTerms())
+
+
+@pytest.mark.parametrize(("aggregation", "scorings"), [(AggregationTerms(), 0), (PLUS, 2)])
+async def test_two_sites_and_an_evaluator_carry_a_run_to_its_end(
+    tmp_path: Path, aggregation: AggregationTerms, scorings: int
+) -> None:
     consortium = make_consortium(tmp_path / "consortium")
     members = [("anna", Role.SITE), ("berta", Role.SITE), ("eva", Role.EVALUATOR)]
     sites = [
@@ -43,15 +51,16 @@ async def test_two_sites_and_an_evaluator_carry_a_run_to_its_end(tmp_path: Path)
             for site in sites:
                 await stack.enter_async_context(site.agent(coordinator.port))
             client = await stack.enter_async_context(connect(coordinator.address, operator))
-            run_id = (await client.create_run(run_terms())).run_id
+            run_id = (await client.create_run(replace(run_terms(), aggregation=aggregation))).run_id
             async with asyncio.timeout(90):
                 report = [each async for each in client.watch_run(RunId(run_id))][-1]
     assert report.summary.state == admin_pb2.RUN_STATE_COMPLETED
-    assert [site.trainer_starts for site in sites] == [ROUNDS, ROUNDS, ROUNDS + 1]
+    assert [site.trainer_starts for site in sites] == [ROUNDS, ROUNDS, ROUNDS * (1 + scorings) + 1]
     for past in report.rounds:
         assert [(entry.outcome, entry.num_examples, entry.weight) for entry in past.roster] == [
             (admin_pb2.SITE_OUTCOME_ACCEPTED, NUM_EXAMPLES, 0.5)
         ] * 2
+        assert sum(entry.HasField("validation_loss") for entry in past.roster) == scorings
         assert (past.scores.strict.true_positives, past.is_subset) == (3, False)
     served = coordinator.state / report.served_folder / "adapter_model.safetensors"
     with WeightsReader(served) as reader:

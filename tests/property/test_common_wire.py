@@ -14,6 +14,7 @@ from common import terms as terms_module
 from common.adapter import AdapterSpec, TensorSpec, WireDtype, check_spec
 from common.errors import InputInvalidError, Reason
 from common.ids import digest_of
+from common.strategy_terms import FedMedLoraPlusTerms
 from common.terms import (
     AdmissionTerms,
     AggregationTerms,
@@ -109,6 +110,11 @@ TERMS = st.builds(
         weight_by=st.sampled_from(WeightBy),
         wire_dtype=st.sampled_from(WireDtype),
         server_momentum=floats(0, 0.99),
+    )
+    | st.builds(
+        AggregationTerms,
+        strategy=st.just("fed_medlora_plus"),
+        fed_medlora_plus=st.builds(FedMedLoraPlusTerms, size_exponent=floats(0, 10), temperature=floats(1e-3, 1e6)),
     ),
     admission=st.builds(
         AdmissionTerms, max_num_examples=st.integers(1, 2**53), max_num_label_tokens=st.integers(1, 2**53)
@@ -201,7 +207,11 @@ def owner_of(terms: Message, path: tuple[str, ...]) -> Any:
     return terms
 
 
-@pytest.mark.parametrize("path", paths_of(message(), lambda field: field.has_presence))
+def is_required(field: Any) -> bool:
+    return bool(field.has_presence) and field.containing_oneof is None
+
+
+@pytest.mark.parametrize("path", paths_of(message(), is_required))
 def test_a_missing_message_is_refused_by_its_path(path: tuple[str, ...]) -> None:
     terms = message()
     owner_of(terms, path).ClearField(path[-1])
@@ -218,6 +228,24 @@ def test_an_unspecified_or_unknown_enum_is_refused_by_its_path(path: tuple[str, 
     error = refusal_of(terms)
     assert error.reason is Reason.FIELD_INVALID
     assert error.message.startswith(".".join(("terms", *path)) + ":")
+
+
+def test_parameters_are_the_named_strategys_and_no_other_ones() -> None:
+    without, foreign = message(), message()
+    without.aggregation.strategy = "fed_medlora_plus"
+    foreign.aggregation.fed_medlora_plus.temperature = 1.0
+    for terms, expected in ((without, "its parameters, got none"), (foreign, "nothing, for the strategy is")):
+        error = refusal_of(terms)
+        assert error.reason is Reason.TERMS_INVALID
+        assert f"aggregation.fed_medlora_plus: expected {expected}" in error.message
+
+
+def test_parameters_that_break_a_bound_are_refused() -> None:
+    terms = message()
+    terms.aggregation.strategy = "fed_medlora_plus"
+    terms.aggregation.fed_medlora_plus.size_exponent = 1.0  # and no temperature: 0
+    error = refusal_of(terms)
+    assert error.message.startswith("aggregation.fed_medlora_plus.temperature: expected 0.001 to 1e+06, got 0")
 
 
 def test_a_setting_of_a_later_version_is_refused() -> None:

@@ -10,12 +10,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from common.errors import Reason
 from common.ids import AssignmentId, SiteName, derived_id
-from common.terms import GateMetric, GateTerms, OnEvaluatorAbsent, OnRejection, RoundTerms
+from common.terms import AggregationTerms, GateMetric, GateTerms, OnEvaluatorAbsent, OnRejection, RoundTerms
 from coordinator.domain import assignments, run_machine
 from coordinator.domain import events as ev
-from coordinator.domain.cohort import evaluate_assignment_id, initialise_assignment_id
+from coordinator.domain.cohort import evaluate_assignment_id, initialise_assignment_id, score_assignment_id
 from coordinator.domain.commands import CommandKind
 from coordinator.domain.values import AdapterFile, DeadlineName, Phase, Round, Run, RunState, SiteOutcome
+from tests.fakes.coordinator_rounds import PLUS_AGGREGATION
 from tests.fakes.coordinator_values import (
     EVALUATOR,
     RUN_ID,
@@ -33,7 +34,8 @@ from tests.fakes.coordinator_values import (
 # The diagram at the top of `coordinator.domain.round_machine`, as a table.
 LEGAL_PHASES: dict[Phase, frozenset[Phase]] = {
     Phase.SELECTING: frozenset({Phase.TRAINING, Phase.ABORTED}),
-    Phase.TRAINING: frozenset({Phase.AGGREGATING, Phase.FAILED, Phase.ABORTED}),
+    Phase.TRAINING: frozenset({Phase.SCORING, Phase.AGGREGATING, Phase.FAILED, Phase.ABORTED}),
+    Phase.SCORING: frozenset({Phase.AGGREGATING, Phase.FAILED, Phase.ABORTED}),
     Phase.AGGREGATING: frozenset({Phase.EVALUATING, Phase.COMMITTED, Phase.FAILED, Phase.ABORTED}),
     Phase.EVALUATING: frozenset({Phase.COMMITTED, Phase.REJECTED, Phase.FAILED, Phase.ABORTED}),
 }
@@ -62,6 +64,7 @@ ROUNDS: st.SearchStrategy[RoundTerms] = st.builds(
     quorum=st.integers(1, 3),
     sites=st.sampled_from([SITES, ()]),
 )
+AGGREGATIONS = st.sampled_from([AggregationTerms(), PLUS_AGGREGATION])
 NUMBERS = st.integers(1, 4)
 STEPS_OF_TIME = st.floats(0, 2000)
 
@@ -77,9 +80,10 @@ class AnyRun(RuleBasedStateMachine):
         self.accepted_updates: dict[AssignmentId, AdapterFile] = {}
         self.published: set[int] = set()
 
-    @initialize(gate=GATES, rounds=ROUNDS, progress=st.integers(0, 8))
-    def create(self, gate: GateTerms, rounds: RoundTerms, progress: int) -> None:
-        self.run = run_machine.create_run(RUN_ID, make_terms(gate=gate, rounds=rounds), at(0))
+    @initialize(gate=GATES, rounds=ROUNDS, aggregation=AGGREGATIONS, progress=st.integers(0, 10))
+    def create(self, gate: GateTerms, rounds: RoundTerms, aggregation: AggregationTerms, progress: int) -> None:
+        terms = make_terms(gate=gate, rounds=rounds, aggregation=aggregation)
+        self.run = run_machine.create_run(RUN_ID, terms, at(0))
         self.go_on(progress, f1_tenths=5)
 
     @rule(times=st.integers(1, 6), f1_tenths=st.integers(0, 10))
@@ -96,6 +100,8 @@ class AnyRun(RuleBasedStateMachine):
                 self.everyone_comes()
             elif current.phase is Phase.TRAINING:
                 self.accept_now(current.awaited[0].site, 0)
+            elif current.phase is Phase.SCORING:
+                self.score_update(current.unscored[0].site, current.number, 1.0)
             elif current.phase is Phase.AGGREGATING:
                 self.combine(current.number)
             else:
@@ -179,6 +185,16 @@ class AnyRun(RuleBasedStateMachine):
     def score(self, number: int, f1_tenths: int, mean_loss: float) -> None:
         scores = make_scores(f1_tenths, mean_loss)
         self.happen(ev.ScoresReported(at=self.later(1), round_number=number, scores=scores))
+
+    @rule(site=st.sampled_from(SITES), number=NUMBERS, mean_loss=st.floats(0, 9))
+    def score_update(self, site: SiteName, number: int, mean_loss: float) -> None:
+        scores = make_scores(5, mean_loss)
+        self.happen(ev.UpdateScored(at=self.later(1), round_number=number, site=site, scores=scores))
+
+    @rule(site=st.sampled_from(SITES), number=NUMBERS, reason=st.sampled_from(Reason))
+    def scoring_is_declined(self, site: SiteName, number: int, reason: Reason) -> None:
+        wanted = score_assignment_id(RUN_ID, number, EVALUATOR, site)
+        self.happen(ev.AssignmentDeclined(at=self.later(1), assignment_id=wanted, by=EVALUATOR, reason=reason))
 
     @rule(name=st.sampled_from(DeadlineName), step=STEPS_OF_TIME, is_due=st.sampled_from([True, False, False, False]))
     def deadline(self, name: DeadlineName, step: float, is_due: bool) -> None:
@@ -279,6 +295,12 @@ class AnyRun(RuleBasedStateMachine):
             assert past.candidate is None or len(past.accepted) >= self.run.terms.rounds.quorum
 
     @invariant()
+    def updates_are_combined_when_all_are_scored_or_the_round_says_that_they_are_not(self) -> None:
+        if self.run.terms.aggregation == PLUS_AGGREGATION:
+            for past in self.run.rounds:
+                assert past.candidate is None or past.is_weighed_by_size == bool(past.unscored)
+
+    @invariant()
     def accepted_updates_are_never_lost_or_replaced(self) -> None:
         for assignment_id, update in self.accepted_updates.items():
             assert self.update_of(assignment_id) == update
@@ -316,7 +338,10 @@ def check_moved(old: Round, new: Round) -> None:
     assert (new.number, new.global_adapter, new.opened_at) == (old.number, old.global_adapter, old.opened_at)
     assert not old.roster or [e.assignment_id for e in new.roster] == [e.assignment_id for e in old.roster]
     for was, now in zip(old.roster, new.roster, strict=False):
-        assert was.outcome.is_open or (now.outcome, now.update) == (was.outcome, was.update), "an answer stands"
+        is_unscorable = (old.phase, now.reason) == (Phase.SCORING, Reason.LOSS_NOT_FINITE)
+        is_same = (now.outcome, now.update) == (was.outcome, was.update)
+        assert was.outcome.is_open or is_same or is_unscorable, "an answer stands"
+        assert was.scores is None or now.scores == was.scores, "a score stands"
 
 
 def after_answer(run: Run, assignment_id: AssignmentId) -> Run:

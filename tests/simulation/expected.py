@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from common.adapter import A_SUFFIX, WireDtype
 from common.ids import SiteName
-from common.terms import Terms
+from common.terms import AggregationTerms, Terms
 from common.weights_io import write_weights
+from tests.fakes.coordinator_rounds import PLUS_AGGREGATION
 from tests.fakes.coordinator_values import ANNA, BERTA, make_round_terms, make_terms
 from tests.simulation.agents import Notes
 
@@ -27,37 +28,41 @@ Rosters = tuple[tuple[SiteName, ...], ...]
 _WIDTH = 6
 
 
-def terms_of(quorum: int) -> Terms:
-    """Two rounds of two sites; no deadline but grace comes within the longest night."""
+def terms_of(quorum: int, *, is_scored: bool = False) -> Terms:
+    """Two rounds of two sites; no deadline but grace comes within the longest night.
+
+    Every update is scored, if ``is_scored``, and to the evaluator one is as good as the other.
+    """
     rounds = make_round_terms(count=2, quorum=quorum, sites=tuple(NOTES))
     month = 30 * 86_400.0
     return make_terms(
         rounds=type(rounds)(
             count=2, quorum=quorum, sites=rounds.sites, train_deadline=month, grace=100.0, evaluate_deadline=month
-        )
+        ),
+        aggregation=PLUS_AGGREGATION if is_scored else AggregationTerms(),
     )
 
 
 @cache
-def weights_file(rosters: Rosters) -> bytes:
+def weights_file(rosters: Rosters, *, is_scored: bool) -> bytes:
     """The file of the version that the last one of ``rosters`` made."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights"
-        write_weights(path, _weights(rosters), WireDtype.BF16)
+        write_weights(path, _weights(rosters, is_scored), WireDtype.BF16)
         return path.read_bytes()
 
 
-def _weights(rosters: Rosters) -> Mapping[str, NDArray[np.float32]]:
+def _weights(rosters: Rosters, is_scored: bool) -> Mapping[str, NDArray[np.float32]]:
     if not rosters:
         return _first()
-    before = _weights(rosters[:-1])
+    before = _weights(rosters[:-1], is_scored)
     sites = [NOTES[site] for site in rosters[-1]]
-    tokens = sum(site.num_label_tokens for site in sites)
+    shares = [1 if is_scored else site.num_label_tokens for site in sites]
     return {
         name: _rounded(
             sum(
-                site.num_label_tokens / tokens * _rounded(value + np.float32(site.step)).astype(np.float64)
-                for site in sites
+                share / sum(shares) * _rounded(value + np.float32(site.step)).astype(np.float64)
+                for site, share in zip(sites, shares, strict=True)
             )
         )
         for name, value in before.items()

@@ -228,6 +228,7 @@ class Federation:
     def _differing(self, run: Run) -> Iterator[str]:
         """Versions whose weights are not those of an undisturbed run with these rosters."""
         files = self.machines[COORDINATOR].disk.files()
+        is_scored = run.terms.aggregation.fed_medlora_plus is not None
         rosters: list[tuple[str, ...]] = []
         for past in run.rounds:
             for entry in past.roster:
@@ -235,7 +236,7 @@ class Federation:
                     yield f"round {past.number}: {entry.site} is {entry.outcome}, {entry.reason}"
             rosters.append(tuple(sorted(entry.site for entry in past.accepted)))
             folder = f"srv/state/registry/{run.terms.name}/{version_name(past.number)}"
-            if files.get(f"{folder}/{WEIGHTS_FILE}") != weights_file(tuple(rosters)):
+            if files.get(f"{folder}/{WEIGHTS_FILE}") != weights_file(tuple(rosters), is_scored=is_scored):
                 yield f"round {past.number}: the weights differ from those of an undisturbed run"
             if files.get(f"{folder}/README.md") != model_card(run, past).encode():
                 yield f"round {past.number}: the model card differs"
@@ -289,8 +290,9 @@ _ENDED = ("done", "declined", "refused", "cancelled")
 
 def simulate(seed: int) -> Outcome:
     """A run with everything that ``seed`` draws."""
-    quorum = random.Random(f"terms {seed}").choice((1, 2, 2))
-    return Federation(Weather(seed, NAMES), terms_of(quorum), seed).play()
+    rng = random.Random(f"terms {seed}")
+    terms = terms_of(rng.choice((1, 2, 2)), is_scored=rng.random() < 0.5)
+    return Federation(Weather(seed, NAMES), terms, seed).play()
 
 
 @cache

@@ -23,6 +23,7 @@ from coordinator.domain.admission import (
     ClaimedUpdate,
     check_claim,
     check_first_adapter,
+    check_gate_metric,
     check_scores,
     check_size,
     explain_dead_assignment,
@@ -189,14 +190,15 @@ def test_a_specification_whose_factors_interleave_is_refused() -> None:
 # Scores
 
 
-def reason_of(scores: Scores, metric: GateMetric = GateMetric.STRICT_F1) -> Reason:
+def reason_of(scores: Scores) -> Reason:
     with pytest.raises(InputInvalidError) as refused:
-        check_scores(make_terms(gate=GateTerms(metric=metric)), scores)
+        check_scores(scores)
     return refused.value.reason
 
 
 def test_honest_scores_pass() -> None:
-    check_scores(TERMS, make_scores())
+    check_scores(make_scores())
+    check_gate_metric(TERMS, make_scores())
 
 
 @pytest.mark.parametrize("mean_loss", [float("nan"), float("inf"), -float("inf"), -0.1])
@@ -218,12 +220,14 @@ def test_impossible_f1_counts_are_refused(which: str, counts: tuple[int, int, in
 
 @pytest.mark.parametrize("metric", [GateMetric.STRICT_F1, GateMetric.LENIENT_F1])
 def test_scores_without_what_the_gate_compares_are_refused(metric: GateMetric) -> None:
-    assert reason_of(replace(make_scores(), strict=None, lenient=None), metric) is Reason.METRIC_MISSING
+    with pytest.raises(InputInvalidError) as refused:
+        check_gate_metric(make_terms(gate=GateTerms(metric=metric)), replace(make_scores(), strict=None, lenient=None))
+    assert refused.value.reason is Reason.METRIC_MISSING
 
 
 @pytest.mark.parametrize("metric", [GateMetric.NONE, GateMetric.LOSS])
 def test_a_gate_that_compares_no_f1_takes_scores_without_one(metric: GateMetric) -> None:
-    check_scores(make_terms(gate=GateTerms(metric=metric)), replace(make_scores(), strict=None, lenient=None))
+    check_gate_metric(make_terms(gate=GateTerms(metric=metric)), replace(make_scores(), strict=None, lenient=None))
 
 
 # Dead assignments

@@ -187,7 +187,7 @@ def test_a_strategy_is_found_by_its_name() -> None:
 
 
 def test_an_unknown_strategy_is_refused_with_the_names_that_exist() -> None:
-    terms = make_terms(aggregation=AggregationTerms(strategy="krum"))
-    with pytest.raises(InputInvalidError, match="expected one of fed_medlora, got 'krum'") as refused:
+    terms = make_terms(aggregation=AggregationTerms(strategy="no_such_rule"))
+    with pytest.raises(InputInvalidError, match=r"expected one of .*fed_medlora, .*got 'no_such_rule'") as refused:
         strategy_of(terms)
     assert refused.value.reason is Reason.TERMS_INVALID

@@ -23,7 +23,9 @@ from tests.fakes.coordinator_rounds import (
     passed,
     refused,
     scores_are_refused,
+    scoring_is_declined,
     taken,
+    update_scored,
 )
 from tests.fakes.coordinator_values import (
     ANNA,
@@ -59,6 +61,8 @@ EVERY_EVENT: list[ev.RoundEvent] = [
     candidate(),
     ev.AggregationFailed(at=at(20), round_number=1, reason=Reason.AGGREGATION_FAILED),
     scored(),
+    update_scored(ANNA),
+    scoring_is_declined(ANNA),
     *(passed(name) for name in DeadlineName),
     ABORT,
 ]
@@ -68,6 +72,13 @@ MEANT_FOR: dict[Phase, tuple[type, ...]] = {
         ev.AssignmentTaken,
         ev.AssignmentDeclined,
         ev.UpdateAccepted,
+        ev.AnswerRefused,
+        ev.DeadlinePassed,
+        ev.AbortRequested,
+    ),
+    Phase.SCORING: (
+        ev.UpdateScored,
+        ev.AssignmentDeclined,
         ev.AnswerRefused,
         ev.DeadlinePassed,
         ev.AbortRequested,
@@ -91,10 +102,11 @@ def test_an_event_meant_for_another_phase_changes_nothing_and_asks_for_nothing(p
             assert step(CONTEXT, current, event) == (current, ()), event
 
 
-@pytest.mark.parametrize("phase", [Phase.TRAINING, Phase.EVALUATING])
+@pytest.mark.parametrize("phase", [Phase.TRAINING, Phase.SCORING, Phase.EVALUATING])
 def test_a_deadline_of_another_phase_changes_nothing(phase: Phase) -> None:
     others = {
         Phase.TRAINING: [DeadlineName.EVALUATE],
+        Phase.SCORING: [DeadlineName.TRAIN, DeadlineName.GRACE],
         Phase.EVALUATING: [DeadlineName.TRAIN, DeadlineName.GRACE],
     }
     current = in_phase(phase)

@@ -27,7 +27,7 @@ class OneFactor:
 
     name = "one_factor"
 
-    def __init__(self, uploaded: FactorSet, needs: frozenset[Need] = OFFERED) -> None:
+    def __init__(self, uploaded: FactorSet, needs: frozenset[Need] = frozenset({Need.EQUAL_RANKS})) -> None:
         self.needs = needs
         self._uploaded = uploaded
 

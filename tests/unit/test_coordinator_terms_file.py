@@ -8,6 +8,7 @@ import pytest
 from common.errors import InputInvalidError, Reason
 from common.ids import digest_of
 from common.terms import (
+    STRATEGIES_WITH_PARAMETERS,
     BaseModelTerms,
     GateMetric,
     LoraTerms,
@@ -58,7 +59,18 @@ def test_the_shipped_example_shows_every_key_with_its_default() -> None:
         if dataclasses.is_dataclass(value):
             table = text.split(f"\n[{section.name}]")[1].split("\n[")[0]
             for field in dataclasses.fields(value):
-                assert f"\n{field.name} = " in table
+                if field.name not in STRATEGIES_WITH_PARAMETERS:
+                    assert f"\n{field.name} = " in table
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES_WITH_PARAMETERS)
+def test_the_shipped_example_shows_a_strategys_parameters_with_their_defaults(path: Path, strategy: str) -> None:
+    table = EXAMPLE.read_text().split(f"\n# [aggregation.{strategy}]\n")[1].split("\n\n")[0]
+    named = f'[aggregation]\nstrategy = "{strategy}"\n'
+    parameters = [line.removeprefix("# ") for line in table.splitlines()]
+    shown = load(path, "\n".join([f"{MINIMAL}{named}[aggregation.{strategy}]", *parameters]))
+    assert shown == load(path, MINIMAL + named)
+    assert getattr(shown.aggregation, strategy) is not None
 
 
 def test_a_whole_number_for_a_fraction_gives_the_same_digest(path: Path) -> None:

@@ -51,7 +51,11 @@ def test_the_example_documents_every_key_and_each_is_valid_as_shown(tmp_path: Pa
 
 def test_four_keys_are_enough(tmp_path: Path) -> None:
     config = load(tmp_path, SMALLEST)
-    assert (config.trainer.device, config.policy.strategies, config.log.level) == ("auto", ("fed_medlora",), "INFO")
+    assert (config.trainer.device, config.policy.strategies, config.log.level) == (
+        "auto",
+        ("fed_medlora", "fed_medlora_plus"),
+        "INFO",
+    )
 
 
 def test_paths_are_relative_to_the_file_and_hub_ids_are_no_paths(tmp_path: Path) -> None:

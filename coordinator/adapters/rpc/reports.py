@@ -39,6 +39,7 @@ _RUN_STATES = {
 _PHASES = {
     Phase.SELECTING: admin_pb2.PHASE_SELECTING,
     Phase.TRAINING: admin_pb2.PHASE_TRAINING,
+    Phase.SCORING: admin_pb2.PHASE_SCORING,
     Phase.AGGREGATING: admin_pb2.PHASE_AGGREGATING,
     Phase.EVALUATING: admin_pb2.PHASE_EVALUATING,
     Phase.COMMITTED: admin_pb2.PHASE_COMMITTED,
@@ -130,6 +131,7 @@ def _round_report(
         is_subset=past.is_subset,
         duration=_duration((past.closed_at or now) - past.opened_at),
         is_unscored=past.is_unscored,
+        is_weighed_by_size=past.is_weighed_by_size,
         evaluator_outcomes=[_evaluator_outcome(each) for each in past.evaluator_outcomes],
     )
     if past.reason is not None:
@@ -150,6 +152,8 @@ def _roster_entry(entry: RosterEntry, traffic: Traffic | None, progress_of: Prog
     if entry.update is not None:
         message.num_examples = entry.update.num_examples
         message.num_label_tokens = entry.update.num_label_tokens
+    if entry.scores is not None:
+        message.validation_loss = entry.scores.mean_loss
     if traffic is not None:
         message.upload_bytes = traffic.upload_bytes
         message.download_bytes = traffic.download_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,9 +79,10 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         """See the proto."""
         caller = caller_from_context(context)
         digest = translate.download_digest_from(request)
-        key = self._key_of_adapter(caller, digest)
+        assignment = self._assignment_of_file(caller, digest)
+        key = None if assignment is None else _key(assignment, caller)
         try:
-            async with aclosing(self._file_parts(digest, request.offset, key)) as parts:
+            async with aclosing(self._file_parts(digest, request.offset, assignment, key)) as parts:
                 async for response in parts:
                     yield response
                     del response  # not held while the next one waits for its turn
@@ -163,10 +164,10 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         return None if message is grpc.aio.EOF else message
 
     async def _file_parts(
-        self, digest: Digest, offset: int, key: TrafficKey | None
+        self, digest: Digest, offset: int, assignment: Assignment | None, key: TrafficKey | None
     ) -> AsyncGenerator[rounds_pb2.DownloadAdapterResponse | bytes, None]:
         try:
-            async with self._use.blobs.adapter(digest) as path:
+            async with self._file(digest, assignment) as path:
                 with _opened(path) as handle:
                     size_bytes = os.fstat(handle).st_size
                     if offset > size_bytes:
@@ -194,11 +195,18 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         assignment = find_assignment(self._use.driver.runs, caller, assignment_id)
         return None if assignment is None else _key(assignment, caller)
 
-    def _key_of_adapter(self, caller: Caller, digest: Digest) -> TrafficKey | None:
+    def _file(self, digest: Digest, assignment: Assignment | None) -> AbstractAsyncContextManager[Path]:
+        """Where the file lies: a site's update, for whoever is to score it, or an adapter."""
+        if assignment is not None and assignment.entry is not None:
+            return self._use.blobs.update(assignment.entry.assignment_id, digest)
+        return self._use.blobs.adapter(digest)
+
+    def _assignment_of_file(self, caller: Caller, digest: Digest) -> Assignment | None:
+        """The caller's assignment, if it begins with that file."""
         assignment = live_assignment(self._use.driver.runs, caller)
         if assignment is None or assignment.adapter is None or assignment.adapter.digest != digest:
             return None
-        return _key(assignment, caller)
+        return assignment
 
 
 def _size_bytes(message: rounds_pb2.UploadUpdateRequest | ChunkMessage) -> int:

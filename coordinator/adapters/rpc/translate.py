@@ -95,21 +95,21 @@ def _assignment(assignment: Assignment) -> rounds_pb2.Assignment:
         terms=terms_to_proto(assignment.run.terms),
         deadline_at=timestamp(assignment.deadline_at),
     )
-    spec = assignment.run.spec
-    if assignment.kind is AssignmentKind.INITIALISE or assignment.adapter is None or spec is None:
+    spec, file = assignment.run.spec, assignment.adapter
+    if file is None or spec is None:
         message.initialise.SetInParent()
-    elif assignment.plan is not None:
-        message.train.CopyFrom(
-            rounds_pb2.TrainWork(
-                global_adapter=adapter_ref(assignment.adapter, spec),
-                adapter_spec=spec_to_proto(spec),
-                trained=_FACTORS[assignment.plan.trained],
-                uploaded=_FACTORS[assignment.plan.uploaded],
-            )
-        )
-    else:
-        candidate = adapter_ref(assignment.adapter, spec)
-        message.evaluate.CopyFrom(rounds_pb2.EvaluateWork(candidate=candidate, adapter_spec=spec_to_proto(spec)))
+        return message
+    adapter, shape = adapter_ref(file, spec), spec_to_proto(spec)
+    match assignment.kind:
+        case AssignmentKind.TRAIN:
+            assert assignment.plan is not None, "a strategy plans what a site trains"
+            trained, uploaded = _FACTORS[assignment.plan.trained], _FACTORS[assignment.plan.uploaded]
+            work = rounds_pb2.TrainWork(global_adapter=adapter, adapter_spec=shape, trained=trained, uploaded=uploaded)
+            message.train.CopyFrom(work)
+        case AssignmentKind.SCORE:
+            message.score.CopyFrom(rounds_pb2.ScoreWork(update=adapter, adapter_spec=shape))
+        case AssignmentKind.EVALUATE:
+            message.evaluate.CopyFrom(rounds_pb2.EvaluateWork(candidate=adapter, adapter_spec=shape))
     return message
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from common.errors import InputInvalidError, Reason
 from common.terms import Terms
 from coordinator.domain.aggregation.fed_medlora import FedMedLora
+from coordinator.domain.aggregation.fed_medlora_plus import FedMedLoraPlus
 from coordinator.domain.aggregation.strategy import OFFERED, Strategy
 
-STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in (FedMedLora(),)}
+STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in (FedMedLora(), FedMedLoraPlus())}
 
 
 def strategy_of(terms: Terms) -> Strategy:

@@ -28,22 +28,32 @@ class FedMedLora:
 
     def weigh(self, terms: AggregationTerms, contributions: Sequence[Contribution]) -> tuple[float, ...]:
         """p_k in float64, n_k as the terms say; the paper's code counts label tokens."""
-        match terms.weight_by:
-            case WeightBy.LABEL_TOKENS:
-                counts = [contribution.num_label_tokens for contribution in contributions]
-            case WeightBy.EXAMPLES:
-                counts = [contribution.num_examples for contribution in contributions]
-            case WeightBy.UNIFORM:
-                counts = [1] * len(contributions)
+        counts = sizes(terms, contributions)
         total = sum(counts)
         return tuple(count / total for count in counts)
 
     def combine(self, updates: Sequence[Factors], weights: Sequence[float], current: Factors) -> Factors:
         """The weighted mean of each factor; the global adapter's own factors do not enter."""
-        return Factors(
-            a=weighted_mean([update.a for update in updates], weights),
-            b=weighted_mean([update.b for update in updates], weights),
-        )
+        return mean_of_factors(updates, weights)
+
+
+def sizes(terms: AggregationTerms, contributions: Sequence[Contribution]) -> list[int]:
+    """n_k of each contribution: what ``weight_by`` says."""
+    match terms.weight_by:
+        case WeightBy.LABEL_TOKENS:
+            return [contribution.num_label_tokens for contribution in contributions]
+        case WeightBy.EXAMPLES:
+            return [contribution.num_examples for contribution in contributions]
+        case WeightBy.UNIFORM:
+            return [1] * len(contributions)
+
+
+def mean_of_factors(updates: Sequence[Factors], weights: Sequence[float]) -> Factors:
+    """The weighted mean of A and that of B."""
+    return Factors(
+        a=weighted_mean([update.a for update in updates], weights),
+        b=weighted_mean([update.b for update in updates], weights),
+    )
 
 
 def weighted_mean(matrices: Sequence[Matrix], weights: Sequence[float]) -> Matrix:

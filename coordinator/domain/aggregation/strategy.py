@@ -27,7 +27,7 @@ class Need(StrEnum):
 
 
 # What a round of `coordinator.domain.round_machine` gives.
-OFFERED = frozenset({Need.CLEAR_UPDATES, Need.EQUAL_RANKS})
+OFFERED = frozenset({Need.CLEAR_UPDATES, Need.UPDATE_SCORES, Need.EQUAL_RANKS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +45,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contribution:
-    """One accepted update without its tensors: the counts that came with it."""
+    """One accepted update without its tensors: the counts that came with it, and its loss where it was scored.
+
+    Attributes:
+        validation_loss: Mean token cross-entropy (nats) on the consortium's validation set.
+    """
 
     num_examples: int
     num_label_tokens: int
+    validation_loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

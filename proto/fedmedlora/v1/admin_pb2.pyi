@@ -217,6 +217,7 @@ class RosterEntry(_message.Message):
     UPLOAD_BYTES_FIELD_NUMBER: _builtins.int
     DOWNLOAD_BYTES_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    VALIDATION_LOSS_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """Required."""
     outcome: Global___SiteOutcome.ValueType
@@ -233,6 +234,8 @@ class RosterEntry(_message.Message):
     """Payload bytes received from the site in this round, counted at the coordinator."""
     download_bytes: _builtins.int
     """Payload bytes sent to the site in this round, counted at the coordinator."""
+    validation_loss: _builtins.float
+    """Mean token cross-entropy (nats) of the update on the validation set, where the strategy asks for that."""
     @_builtins.property
     def progress(self) -> Global___SiteProgress:
         """Last progress of the site, while it works."""
@@ -249,12 +252,15 @@ class RosterEntry(_message.Message):
         upload_bytes: _builtins.int = ...,
         download_bytes: _builtins.int = ...,
         progress: Global___SiteProgress | None = ...,
+        validation_loss: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "progress", b"progress", "validation_loss", b"validation_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["download_bytes", b"download_bytes", "num_examples", b"num_examples", "num_label_tokens", b"num_label_tokens", "outcome", b"outcome", "progress", b"progress", "reason", b"reason", "site", b"site", "upload_bytes", b"upload_bytes", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "download_bytes", b"download_bytes", "num_examples", b"num_examples", "num_label_tokens", b"num_label_tokens", "outcome", b"outcome", "progress", b"progress", "reason", b"reason", "site", b"site", "upload_bytes", b"upload_bytes", "validation_loss", b"validation_loss", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__validation_loss: _TypeAlias = _typing.Literal["validation_loss"]  # noqa: Y015
+    _WhichOneofArgType__validation_loss: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_loss) -> _WhichOneofReturnType__validation_loss | None: ...
 
 Global___RosterEntry: _TypeAlias = RosterEntry  # noqa: Y015
 
@@ -351,6 +357,7 @@ class RoundReport(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     IS_UNSCORED_FIELD_NUMBER: _builtins.int
     EVALUATOR_OUTCOMES_FIELD_NUMBER: _builtins.int
+    IS_WEIGHED_BY_SIZE_FIELD_NUMBER: _builtins.int
     round_number: _builtins.int
     """Required. Counted from 1."""
     phase: Global___Phase.ValueType
@@ -361,6 +368,8 @@ class RoundReport(_message.Message):
     """Required. Whether the aggregate lacks an invited site."""
     is_unscored: _builtins.bool
     """Required. Whether the candidate was promoted without scores, because no evaluator gave any."""
+    is_weighed_by_size: _builtins.bool
+    """Required. Whether weights are those of sizes alone, because no evaluator scored every update."""
     @_builtins.property
     def roster(self) -> _containers.RepeatedCompositeFieldContainer[Global___RosterEntry]:
         """Required. Sorted by site."""
@@ -387,7 +396,7 @@ class RoundReport(_message.Message):
 
     @_builtins.property
     def evaluator_outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluatorOutcome]:
-        """Evaluators that will not score the candidate, in the order in which that was decided."""
+        """Evaluators that will not score updates or candidate, in the order in which that was decided."""
 
     def __init__(
         self,
@@ -404,10 +413,11 @@ class RoundReport(_message.Message):
         duration: _duration_pb2.Duration | None = ...,
         is_unscored: _builtins.bool = ...,
         evaluator_outcomes: _abc.Iterable[Global___EvaluatorOutcome] | None = ...,
+        is_weighed_by_size: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "closed_at", b"closed_at", "duration", b"duration", "opened_at", b"opened_at", "scores", b"scores"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "closed_at", b"closed_at", "duration", b"duration", "evaluator_outcomes", b"evaluator_outcomes", "is_subset", b"is_subset", "is_unscored", b"is_unscored", "opened_at", b"opened_at", "phase", b"phase", "reason", b"reason", "roster", b"roster", "round_number", b"round_number", "scores", b"scores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "closed_at", b"closed_at", "duration", b"duration", "evaluator_outcomes", b"evaluator_outcomes", "is_subset", b"is_subset", "is_unscored", b"is_unscored", "is_weighed_by_size", b"is_weighed_by_size", "opened_at", b"opened_at", "phase", b"phase", "reason", b"reason", "roster", b"roster", "round_number", b"round_number", "scores", b"scores"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -170,6 +170,7 @@ class Assignment(_message.Message):
     INITIALISE_FIELD_NUMBER: _builtins.int
     TRAIN_FIELD_NUMBER: _builtins.int
     EVALUATE_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
     assignment_id: _builtins.str
     """Required. 32 hex digits."""
     run_id: _builtins.str
@@ -194,7 +195,11 @@ class Assignment(_message.Message):
 
     @_builtins.property
     def evaluate(self) -> Global___EvaluateWork:
-        """Score an adapter."""
+        """Score a candidate."""
+
+    @_builtins.property
+    def score(self) -> Global___ScoreWork:
+        """Score the update of a site."""
 
     def __init__(
         self,
@@ -207,12 +212,13 @@ class Assignment(_message.Message):
         initialise: Global___InitialiseWork | None = ...,
         train: Global___TrainWork | None = ...,
         evaluate: Global___EvaluateWork | None = ...,
+        score: Global___ScoreWork | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline_at", b"deadline_at", "evaluate", b"evaluate", "initialise", b"initialise", "terms", b"terms", "train", b"train", "work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline_at", b"deadline_at", "evaluate", b"evaluate", "initialise", b"initialise", "score", b"score", "terms", b"terms", "train", b"train", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_id", b"assignment_id", "deadline_at", b"deadline_at", "evaluate", b"evaluate", "initialise", b"initialise", "round_number", b"round_number", "run_id", b"run_id", "terms", b"terms", "train", b"train", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_id", b"assignment_id", "deadline_at", b"deadline_at", "evaluate", b"evaluate", "initialise", b"initialise", "round_number", b"round_number", "run_id", b"run_id", "score", b"score", "terms", b"terms", "train", b"train", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_work: _TypeAlias = _typing.Literal["initialise", "train", "evaluate"]  # noqa: Y015
+    _WhichOneofReturnType_work: _TypeAlias = _typing.Literal["initialise", "train", "evaluate", "score"]  # noqa: Y015
     _WhichOneofArgType_work: _TypeAlias = _typing.Literal["work", b"work"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_work) -> _WhichOneofReturnType_work | None: ...
 
@@ -302,6 +308,36 @@ class EvaluateWork(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluateWork: _TypeAlias = EvaluateWork  # noqa: Y015
+
+@_typing.final
+class ScoreWork(_message.Message):
+    """Score the update of a site, an adapter with all factors: the loss alone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPDATE_FIELD_NUMBER: _builtins.int
+    ADAPTER_SPEC_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def update(self) -> _types_pb2.AdapterRef:
+        """Required."""
+
+    @_builtins.property
+    def adapter_spec(self) -> _types_pb2.AdapterSpec:
+        """Required. Shape of the update."""
+
+    def __init__(
+        self,
+        *,
+        update: _types_pb2.AdapterRef | None = ...,
+        adapter_spec: _types_pb2.AdapterSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter_spec", b"adapter_spec", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_spec", b"adapter_spec", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreWork: _TypeAlias = ScoreWork  # noqa: Y015
 
 @_typing.final
 class DeclineAssignmentRequest(_message.Message):
@@ -736,7 +772,7 @@ Global___F1Counts: _TypeAlias = F1Counts  # noqa: Y015
 
 @_typing.final
 class EvaluationScores(_message.Message):
-    """Scores of a candidate on the consortium's validation set."""
+    """Scores of an adapter on the consortium's validation set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -754,11 +790,11 @@ class EvaluationScores(_message.Message):
     """Required. Tokens that counted in the loss."""
     @_builtins.property
     def strict(self) -> Global___F1Counts:
-        """Optional. Strict, type-aware, micro; required when the gate compares it."""
+        """Optional. Strict, type-aware, micro; required of a candidate when the gate compares it."""
 
     @_builtins.property
     def lenient(self) -> Global___F1Counts:
-        """Optional. Lenient, type-aware, micro; required when the gate compares it."""
+        """Optional. Lenient, type-aware, micro; required of a candidate when the gate compares it."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:

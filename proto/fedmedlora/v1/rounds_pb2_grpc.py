@@ -101,7 +101,8 @@ class RoundServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DownloadAdapter(self, request, context):
-        """Streams an adapter file: a header first, then chunks from the offset asked for.
+        """Streams an adapter file: a header first, then chunks from the offset asked for. An update of a site is streamed to
+        an evaluator alone, while it has the SCORE assignment for it.
         Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID,
         DISK_FULL, STORE_AWAY or DIGEST_DIFFERS when the coordinator cannot read the file now, whole, and with
         STREAM_TOO_SLOW when the caller reads nothing for the coordinator's stream_progress_deadline.
@@ -141,7 +142,7 @@ class RoundServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReportEvaluation(self, request, context):
-        """Gives the scores of an EVALUATE assignment.
+        """Gives the scores of a SCORE or EVALUATE assignment.
         Callers: evaluator. Idempotent: the same scores again get the same answer. Refuses with ASSIGNMENT_UNKNOWN,
         ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, METRIC_NOT_FINITE, METRIC_MISSING, FIELD_INVALID.
         """

@@ -49,7 +49,8 @@ class RoundServiceStub:
     FIELD_INVALID and, when the update was refused before, that reason again.
     """
     DownloadAdapter: _grpc.UnaryStreamMultiCallable[_rounds_pb2.DownloadAdapterRequest, _rounds_pb2.DownloadAdapterResponse]
-    """Streams an adapter file: a header first, then chunks from the offset asked for.
+    """Streams an adapter file: a header first, then chunks from the offset asked for. An update of a site is streamed to
+    an evaluator alone, while it has the SCORE assignment for it.
     Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID,
     DISK_FULL, STORE_AWAY or DIGEST_DIFFERS when the coordinator cannot read the file now, whole, and with
     STREAM_TOO_SLOW when the caller reads nothing for the coordinator's stream_progress_deadline.
@@ -73,7 +74,7 @@ class RoundServiceStub:
     RUN_ENDED, ALREADY_ANSWERED, FIELD_INVALID and, when the update was refused, that reason again.
     """
     ReportEvaluation: _grpc.UnaryUnaryMultiCallable[_rounds_pb2.ReportEvaluationRequest, _rounds_pb2.ReportEvaluationResponse]
-    """Gives the scores of an EVALUATE assignment.
+    """Gives the scores of a SCORE or EVALUATE assignment.
     Callers: evaluator. Idempotent: the same scores again get the same answer. Refuses with ASSIGNMENT_UNKNOWN,
     ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, METRIC_NOT_FINITE, METRIC_MISSING, FIELD_INVALID.
     """
@@ -99,7 +100,8 @@ class RoundServiceAsyncStub(RoundServiceStub):
     FIELD_INVALID and, when the update was refused before, that reason again.
     """
     DownloadAdapter: _aio.UnaryStreamMultiCallable[_rounds_pb2.DownloadAdapterRequest, _rounds_pb2.DownloadAdapterResponse]  # type: ignore[assignment]
-    """Streams an adapter file: a header first, then chunks from the offset asked for.
+    """Streams an adapter file: a header first, then chunks from the offset asked for. An update of a site is streamed to
+    an evaluator alone, while it has the SCORE assignment for it.
     Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID,
     DISK_FULL, STORE_AWAY or DIGEST_DIFFERS when the coordinator cannot read the file now, whole, and with
     STREAM_TOO_SLOW when the caller reads nothing for the coordinator's stream_progress_deadline.
@@ -123,7 +125,7 @@ class RoundServiceAsyncStub(RoundServiceStub):
     RUN_ENDED, ALREADY_ANSWERED, FIELD_INVALID and, when the update was refused, that reason again.
     """
     ReportEvaluation: _aio.UnaryUnaryMultiCallable[_rounds_pb2.ReportEvaluationRequest, _rounds_pb2.ReportEvaluationResponse]  # type: ignore[assignment]
-    """Gives the scores of an EVALUATE assignment.
+    """Gives the scores of a SCORE or EVALUATE assignment.
     Callers: evaluator. Idempotent: the same scores again get the same answer. Refuses with ASSIGNMENT_UNKNOWN,
     ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, METRIC_NOT_FINITE, METRIC_MISSING, FIELD_INVALID.
     """
@@ -164,7 +166,8 @@ class RoundServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rounds_pb2.DownloadAdapterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_rounds_pb2.DownloadAdapterResponse], _abc.AsyncIterator[_rounds_pb2.DownloadAdapterResponse]]:
-        """Streams an adapter file: a header first, then chunks from the offset asked for.
+        """Streams an adapter file: a header first, then chunks from the offset asked for. An update of a site is streamed to
+        an evaluator alone, while it has the SCORE assignment for it.
         Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID,
         DISK_FULL, STORE_AWAY or DIGEST_DIFFERS when the coordinator cannot read the file now, whole, and with
         STREAM_TOO_SLOW when the caller reads nothing for the coordinator's stream_progress_deadline.
@@ -212,7 +215,7 @@ class RoundServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rounds_pb2.ReportEvaluationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rounds_pb2.ReportEvaluationResponse, _abc.Awaitable[_rounds_pb2.ReportEvaluationResponse]]:
-        """Gives the scores of an EVALUATE assignment.
+        """Gives the scores of a SCORE or EVALUATE assignment.
         Callers: evaluator. Idempotent: the same scores again get the same answer. Refuses with ASSIGNMENT_UNKNOWN,
         ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, METRIC_NOT_FINITE, METRIC_MISSING, FIELD_INVALID.
         """

@@ -587,6 +587,32 @@ class TrainingTerms(_message.Message):
 Global___TrainingTerms: _TypeAlias = TrainingTerms  # noqa: Y015
 
 @_typing.final
+class FedMedLoraPlusTerms(_message.Message):
+    """Parameters of the strategy `fed_medlora_plus`: weights n_k^size_exponent exp(-L_k / temperature), normalised."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_EXPONENT_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    size_exponent: _builtins.float
+    """Optional. 0 to 10: how much the size of a site counts; 0, not at all."""
+    temperature: _builtins.float
+    """Required. 1e-3 to 1e6: the higher, the less the loss of an update counts."""
+    def __init__(
+        self,
+        *,
+        size_exponent: _builtins.float = ...,
+        temperature: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["size_exponent", b"size_exponent", "temperature", b"temperature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FedMedLoraPlusTerms: _TypeAlias = FedMedLoraPlusTerms  # noqa: Y015
+
+@_typing.final
 class AggregationTerms(_message.Message):
     """How updates are combined."""
 
@@ -596,6 +622,7 @@ class AggregationTerms(_message.Message):
     WEIGHT_BY_FIELD_NUMBER: _builtins.int
     WIRE_DTYPE_FIELD_NUMBER: _builtins.int
     SERVER_MOMENTUM_FIELD_NUMBER: _builtins.int
+    FED_MEDLORA_PLUS_FIELD_NUMBER: _builtins.int
     strategy: _builtins.str
     """Required. Name of the strategy."""
     weight_by: Global___WeightBy.ValueType
@@ -604,6 +631,10 @@ class AggregationTerms(_message.Message):
     """Required."""
     server_momentum: _builtins.float
     """Optional. 0 to 0.99: how much of the global adapter's last move is added to the next one; 0, none."""
+    @_builtins.property
+    def fed_medlora_plus(self) -> Global___FedMedLoraPlusTerms:
+        """Of `fed_medlora_plus`."""
+
     def __init__(
         self,
         *,
@@ -611,12 +642,15 @@ class AggregationTerms(_message.Message):
         weight_by: Global___WeightBy.ValueType = ...,
         wire_dtype: Global___WireDtype.ValueType = ...,
         server_momentum: _builtins.float = ...,
+        fed_medlora_plus: Global___FedMedLoraPlusTerms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fed_medlora_plus", b"fed_medlora_plus", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["server_momentum", b"server_momentum", "strategy", b"strategy", "weight_by", b"weight_by", "wire_dtype", b"wire_dtype"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fed_medlora_plus", b"fed_medlora_plus", "parameters", b"parameters", "server_momentum", b"server_momentum", "strategy", b"strategy", "weight_by", b"weight_by", "wire_dtype", b"wire_dtype"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_parameters: _TypeAlias = _typing.Literal["fed_medlora_plus"]  # noqa: Y015
+    _WhichOneofArgType_parameters: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_parameters) -> _WhichOneofReturnType_parameters | None: ...
 
 Global___AggregationTerms: _TypeAlias = AggregationTerms  # noqa: Y015
 

@@ -1,0 +1,17 @@
+"""Parameters of the strategies that have any, one value each; `common.terms` holds those of the strategy it names.
+
+A field of ``AggregationTerms`` has the strategy's name, and so have its message and its table in a terms file. What the
+parameters do is said, and done, in the strategy's own file under `coordinator/domain/aggregation/`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedMedLoraPlusTerms:
+    """w_k ~ n_k^size_exponent exp(-L_k / temperature), L_k in nats (`fed_medlora_plus.py`)."""
+
+    size_exponent: float = 0.0
+    temperature: float = 1.0
