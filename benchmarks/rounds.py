@@ -111,7 +111,7 @@ def _weights(terms: Terms, links: Sequence[Link]) -> tuple[float, ...]:
         for one in (link.result() for link in links)
         if isinstance(one, TrainResult)
     ]
-    return strategy_of(terms).weigh(terms.aggregation, contributions)
+    return strategy_of(terms).weigh(contributions, geometry=None)
 
 
 def _combine(

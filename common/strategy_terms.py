@@ -15,3 +15,32 @@ class FedMedLoraPlusTerms:
 
     size_exponent: float = 0.0
     temperature: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraFairTerms:
+    """What the square of B's correction costs (`lora_fair.py`); the paper's best is 0.01."""
+
+    penalty: float = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrimmedMeanTerms:
+    """How many values are left out on either side (`trimmed_mean.py`)."""
+
+    trimmed_count: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormBoundTerms:
+    """How far one update may move the factors of all modules together, Frobenius norm (`norm_bound.py`)."""
+
+    max_norm: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KrumTerms:
+    """How many updates may be anything, and how many are averaged (`krum.py`)."""
+
+    byzantine_count: int = 1
+    selected_count: int = 1

@@ -17,13 +17,16 @@ from typing import Any
 from common.adapter import MAX_LORA_RANK, MAX_NAME_LENGTH, WireDtype
 from common.errors import InputInvalidError, Reason
 from common.ids import Digest, check_digest, check_name, digest_of
-from common.strategy_terms import FedMedLoraPlusTerms
+from common.strategy_terms import FedMedLoraPlusTerms, KrumTerms, LoraFairTerms, NormBoundTerms, TrimmedMeanTerms
 
 MAX_BASE_MODEL_NAME = 200
 # Lists of names reach prompts, cards and every assignment, which must stay far below the largest message.
 MAX_ENTITY_TYPES, MAX_ENTITY_TYPE_LENGTH = 200, 100
 MAX_TARGET_MODULES = 200
 MAX_SITES = 5_000
+
+# Of a field that came when there were terms without it: see `Terms.canonical`.
+ADDED_LATER = {"is_added_later": True}
 
 
 class PromptForm(StrEnum):
@@ -133,6 +136,8 @@ class TrainingTerms:
         batch_size: At most so many examples a step.
         tokens_per_batch: At most so many tokens a step, padding included.
         max_length: Examples longer than this many tokens are left out and counted.
+        proximal_mu: What a site's distance from the global adapter costs: loss + mu/2 |x - x_global|^2 (FedProx, arXiv
+            1812.06127); 0, nothing.
         examples_per_round: At most so many sentence-level examples a round; 0 means all. Round r takes the r-th slice
             of the seeded order, wrapping around.
     """
@@ -152,6 +157,7 @@ class TrainingTerms:
     gradient_checkpointing: bool = False
     examples_per_round: int = 0
     seed: int = 0
+    proximal_mu: float = field(default=0.0, metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +172,10 @@ class AggregationTerms:
     wire_dtype: WireDtype = WireDtype.BF16
     server_momentum: float = 0.0
     fed_medlora_plus: FedMedLoraPlusTerms | None = None
+    krum: KrumTerms | None = None
+    lora_fair: LoraFairTerms | None = None
+    norm_bound: NormBoundTerms | None = None
+    trimmed_mean: TrimmedMeanTerms | None = None
 
 
 # Names of the strategies that have parameters.
@@ -235,12 +245,12 @@ class Terms:
 def _document(section: Any) -> dict[str, Any]:
     """A section as JSON has it. A float field holds a float even when an int was given, since 0 and 0.0 are equal.
 
-    What is None is left out: parameters of a strategy that is added later change no digest of today.
+    What is None is left out, and what was ADDED_LATER and has its default: terms that do without it keep their digest.
     """
     document = {}
     for each in dataclasses.fields(section):
         value = getattr(section, each.name)
-        if value is None:
+        if value is None or (each.metadata == ADDED_LATER and value == each.default):
             continue
         if dataclasses.is_dataclass(value):
             value = _document(value)
@@ -265,9 +275,15 @@ _BOUNDS: tuple[tuple[str, str, float, float], ...] = (
     ("training", "max_length", 16, 131_072),
     ("training", "examples_per_round", 0, 10_000_000),
     ("training", "seed", 0, 2**53),
+    ("training", "proximal_mu", 0, 1e6),
     ("aggregation", "server_momentum", 0, 0.99),
     ("aggregation.fed_medlora_plus", "size_exponent", 0, 10),
     ("aggregation.fed_medlora_plus", "temperature", 1e-3, 1e6),
+    ("aggregation.krum", "byzantine_count", 0, 1000),
+    ("aggregation.krum", "selected_count", 1, 1000),
+    ("aggregation.lora_fair", "penalty", 1e-9, 1e9),
+    ("aggregation.norm_bound", "max_norm", 1e-9, 1e9),
+    ("aggregation.trimmed_mean", "trimmed_count", 0, 1000),
     ("admission", "max_num_examples", 1, 2**53),
     ("admission", "max_num_label_tokens", 1, 2**53),
     ("rounds", "count", 1, 10_000),

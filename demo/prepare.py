@@ -44,7 +44,7 @@ CONSORTIUM = "demo"
 # mounted.
 MARK = Path("operator/made-by-the-demo")
 EVALUATOR = "evaluator"
-VALIDATION_PASSAGES = 30
+VALIDATION_PASSAGES = 15
 ENTITY_TYPES = ("drug", "problem", "test", "treatment")
 CORPORA_TYPES = ("drug", "problem")  # what all of the corpora annotate
 # Their annotators follow different guidelines, and a mean of three sites learns a third of each in a round: carried on
@@ -187,7 +187,8 @@ def _agents(options: DemoOptions, addresses: Addresses, corpora: Sequence[SiteCo
             "site": {"state_folder": "state"},
             "base_model": {"location": addresses.base_model or options.base_model},
             "data": {kind: [_seen_from(home, file) for file in files[name]], **_limits(role)},
-            "trainer": {"device": options.device, "threads": 1},
+            # Sites train at the same time; the evaluator works alone, on every core.
+            "trainer": {"device": options.device, "threads": 0 if role is Role.EVALUATOR else 1},
             "metrics": {"listen": listen},
         }
         configs[name] = write_toml(home / "site.toml", tables)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import reduce
 from pathlib import Path
 
-from common.adapter import A_SUFFIX, B_SUFFIX, AdapterSpec
+from common.adapter import A_SUFFIX, B_SUFFIX
 from common.ids import SiteName
-from common.terms import Terms
 from common.weights_io import WeightsReader, WeightsWriter
 from coordinator.domain.aggregation import strategy_of
+from coordinator.domain.aggregation.geometry import added, geometry_of_module
 from coordinator.domain.aggregation.server_momentum import carry_on
-from coordinator.domain.aggregation.strategy import Contribution, Factors
+from coordinator.domain.aggregation.strategy import Contribution, Factors, Geometry, Need
 from coordinator.domain.values import AdapterFile, RosterEntry, Run
 
 
@@ -38,13 +39,31 @@ def aggregate(
         OSError: the disk failed.
     """
     assert run.spec is not None, "a round has an adapter specification"
-    weights = strategy_of(run.terms).weigh(run.terms.aggregation, _contributions(accepted))
+    strategy = strategy_of(run.terms)
+    # A module's A and B stand next to each other (`common.adapter.check_spec`): that is how the file is written.
+    modules = [name.removesuffix(A_SUFFIX) for name in run.spec.names[::2]]
     with ExitStack() as stack:
         updates = [stack.enter_context(WeightsReader(path)) for path in update_paths]
         current = stack.enter_context(WeightsReader(global_path))
         previous = None if previous_path is None else stack.enter_context(WeightsReader(previous_path))
-        candidate = _combine(run.terms, run.spec, (updates, weights), (current, previous), out)
+        geometry = _geometry(modules, updates, current) if Need.GEOMETRY in strategy.needs else None
+        weights = strategy.weigh(_contributions(accepted), geometry)
+        writer = stack.enter_context(WeightsWriter(out, run.spec.tensors, run.spec.dtype))
+        for module in modules:
+            combined = strategy.combine(_pairs(module, updates, current), weights, _pair(current, module))
+            if previous is not None:
+                momentum = run.terms.aggregation.server_momentum
+                combined = carry_on(combined, _pair(current, module), _pair(previous, module), momentum)
+            writer.write(module + A_SUFFIX, combined.a)
+            writer.write(module + B_SUFFIX, combined.b)
+    candidate = AdapterFile(digest=writer.digest, size_bytes=writer.size_bytes)
     return candidate, tuple((entry.site, weight) for entry, weight in zip(accepted, weights, strict=True))
+
+
+def _geometry(modules: Sequence[str], updates: Sequence[WeightsReader], current: WeightsReader) -> Geometry:
+    """A first pass over all files."""
+    each = (geometry_of_module(_pairs(module, updates, current), _pair(current, module)) for module in modules)
+    return reduce(added, each)
 
 
 def _contributions(accepted: Sequence[RosterEntry]) -> tuple[Contribution, ...]:
@@ -59,36 +78,14 @@ def _contributions(accepted: Sequence[RosterEntry]) -> tuple[Contribution, ...]:
     )
 
 
-def _combine(
-    terms: Terms,
-    spec: AdapterSpec,
-    weighted: tuple[Sequence[WeightsReader], Sequence[float]],
-    adapters: tuple[WeightsReader, WeightsReader | None],
-    out: Path,
-) -> AdapterFile:
-    strategy = strategy_of(terms)
-    updates, weights = weighted
-    current, previous = adapters
-    with WeightsWriter(out, spec.tensors, spec.dtype) as writer:
-        # A module's A and B stand next to each other (`common.adapter.check_spec`): that is how the file is written.
-        for module in (name.removesuffix(A_SUFFIX) for name in spec.names[::2]):
-            before = _pair(current, module)
-            combined = strategy.combine([_factors(update, module, before) for update in updates], weights, before)
-            if previous is not None:
-                combined = carry_on(combined, before, _pair(previous, module), terms.aggregation.server_momentum)
-            writer.write(module + A_SUFFIX, combined.a)
-            writer.write(module + B_SUFFIX, combined.b)
-    return AdapterFile(digest=writer.digest, size_bytes=writer.size_bytes)
+def _pairs(module: str, updates: Sequence[WeightsReader], current: WeightsReader) -> list[Factors]:
+    """The module's pair of each update; a factor that did not travel (admission saw to it) is the global adapter's."""
+    a, b = module + A_SUFFIX, module + B_SUFFIX
+    return [
+        Factors(a=(update if a in update else current).tensor(a), b=(update if b in update else current).tensor(b))
+        for update in updates
+    ]
 
 
 def _pair(adapter: WeightsReader, module: str) -> Factors:
     return Factors(a=adapter.tensor(module + A_SUFFIX), b=adapter.tensor(module + B_SUFFIX))
-
-
-def _factors(update: WeightsReader, module: str, before: Factors) -> Factors:
-    """The module's pair in ``update``; a factor that did not travel (admission saw to it) is as it was before."""
-    a, b = module + A_SUFFIX, module + B_SUFFIX
-    return Factors(
-        a=update.tensor(a) if a in update else before.a,
-        b=update.tensor(b) if b in update else before.b,
-    )

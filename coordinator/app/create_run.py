@@ -19,6 +19,6 @@ async def create(driver: RoundDriver, clock: Clock, terms: Terms) -> Run:
         NotNowError: RUN_EXISTS, when the name is taken by other terms.
     """
     check_terms(terms)
-    check_needs(strategy_of(terms))
+    check_needs(strategy_of(terms), terms)
     # The id is a function of the terms: creating twice, even across a crash, creates once.
     return await driver.add(create_run(RunId(derived_id("run", terms.digest)), terms, clock.now()))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from common.adapter import AdapterSpec, WireDtype
 from common.errors import Reason
 from common.ids import AssignmentId, RunId, SiteName
-from common.strategy_terms import FedMedLoraPlusTerms
+from common.strategy_terms import FedMedLoraPlusTerms, KrumTerms, NormBoundTerms
 from common.terms import (
     AdmissionTerms,
     AggregationTerms,
@@ -90,6 +90,7 @@ TERMS: st.SearchStrategy[Terms] = st.builds(
         quantization=st.sampled_from(Quantization),
         gradient_checkpointing=st.booleans(),
         seed=COUNTS,
+        proximal_mu=NUMBERS,
     ),
     aggregation=st.builds(
         AggregationTerms,
@@ -97,6 +98,8 @@ TERMS: st.SearchStrategy[Terms] = st.builds(
         weight_by=st.sampled_from(WeightBy),
         wire_dtype=st.sampled_from(WireDtype),
         server_momentum=NUMBERS,
+        krum=st.none() | st.builds(KrumTerms, byzantine_count=COUNTS, selected_count=COUNTS),
+        norm_bound=st.none() | st.builds(NormBoundTerms, max_norm=NUMBERS),
         fed_medlora_plus=st.none() | st.builds(FedMedLoraPlusTerms, size_exponent=NUMBERS, temperature=NUMBERS),
     ),
     admission=st.builds(AdmissionTerms, max_num_examples=COUNTS, max_num_label_tokens=COUNTS),

@@ -246,7 +246,8 @@ COUNTS = st.lists(st.integers(1, 10**10), min_size=1, max_size=12)
 
 def weigh(counts: list[int], weight_by: WeightBy) -> tuple[float, ...]:
     contributions = [Contribution(num_examples=count, num_label_tokens=count) for count in counts]
-    return FedMedLora().weigh(AggregationTerms(weight_by=weight_by), contributions)
+    terms = make_terms(aggregation=AggregationTerms(weight_by=weight_by))
+    return FedMedLora(terms).weigh(contributions, None)
 
 
 @given(counts=COUNTS, weight_by=st.sampled_from(WeightBy))
@@ -275,7 +276,7 @@ def test_uniform_weights_ignore_the_counts(counts: list[int]) -> None:
 def test_a_mean_lies_between_its_least_and_greatest_part(values: list[float], counts: list[int]) -> None:
     weights = weigh(counts[: len(values)], WeightBy.EXAMPLES)
     updates = [Factors(a=np.full((2, 3), v, np.float32), b=np.full((3, 2), v, np.float32)) for v in values]
-    mean = FedMedLora().combine(updates, weights, updates[0])
+    mean = FedMedLora(make_terms()).combine(updates, weights, updates[0])
     for factor in (mean.a, mean.b):
         slack = 1e-9
         assert (factor >= min(values) - slack).all() and (factor <= max(values) + slack).all()

@@ -15,6 +15,7 @@ from common.terms import AggregationTerms, WeightBy
 from coordinator.domain.aggregation.fed_medlora import FedMedLora
 from coordinator.domain.aggregation.fed_medlora_plus import FedMedLoraPlus
 from coordinator.domain.aggregation.strategy import Contribution, Factors
+from tests.fakes.coordinator_values import make_terms
 
 LOSSES = st.floats(0, 50)
 SIZES = st.integers(1, 10**10)
@@ -32,7 +33,7 @@ def weigh(
 ) -> tuple[float, ...]:
     parameters = FedMedLoraPlusTerms(size_exponent=beta, temperature=temperature)
     terms = AggregationTerms(strategy="fed_medlora_plus", weight_by=weight_by, fed_medlora_plus=parameters)
-    return FedMedLoraPlus().weigh(terms, contributions_of(sites))
+    return FedMedLoraPlus(make_terms(aggregation=terms)).weigh(contributions_of(sites), None)
 
 
 def contributions_of(sites: list[Site] | list[tuple[int, float]]) -> list[Contribution]:
@@ -89,7 +90,9 @@ def test_at_the_papers_temperature_losses_of_a_tenth_to_one_differ_by_less_than_
 
 @given(SITES, st.sampled_from(WeightBy))
 def test_a_high_temperature_leaves_the_weights_of_sizes(sites: list[tuple[int, float]], weight_by: WeightBy) -> None:
-    by_size = FedMedLora().weigh(AggregationTerms(weight_by=weight_by), contributions_of(sites))
+    by_size = FedMedLora(make_terms(aggregation=AggregationTerms(weight_by=weight_by))).weigh(
+        contributions_of(sites), None
+    )
     # 50 nats over 1e6 move a weight by 5e-5 of itself.
     assert weigh(sites, 1.0, 1e6, weight_by) == pytest.approx(by_size, rel=1e-4)
 
@@ -100,7 +103,9 @@ def test_when_one_update_was_not_scored_all_have_the_weights_of_their_sizes(
 ) -> None:
     unscored = data.draw(st.integers(0, len(sites) - 1))
     some: list[Site] = [(size, None if number == unscored else loss) for number, (size, loss) in enumerate(sites)]
-    by_size = FedMedLora().weigh(AggregationTerms(weight_by=weight_by), contributions_of(sites))
+    by_size = FedMedLora(make_terms(aggregation=AggregationTerms(weight_by=weight_by))).weigh(
+        contributions_of(sites), None
+    )
     assert weigh(some, weight_by=weight_by) == by_size
 
 
@@ -120,7 +125,9 @@ def test_equal_updates_give_themselves_and_factors_are_averaged_apart() -> None:
     one = Factors(a=np.full((2, 3), 0.5, np.float32), b=np.full((3, 2), -2.0, np.float32))
     other = Factors(a=np.full((2, 3), 1.5, np.float32), b=np.full((3, 2), 2.0, np.float32))
     weights = weigh([(10, 0.2), (10, 0.9)])
-    same, mixed = (FedMedLoraPlus().combine(updates, weights, one) for updates in ([one, one], [one, other]))
+    same, mixed = (
+        FedMedLoraPlus(make_terms()).combine(updates, weights, one) for updates in ([one, one], [one, other])
+    )
     np.testing.assert_allclose(same.a, one.a, rtol=1e-15)
     np.testing.assert_allclose(mixed.a, 0.5 * weights[0] + 1.5 * weights[1], rtol=1e-15)
     np.testing.assert_allclose(mixed.b, -2.0 * weights[0] + 2.0 * weights[1], rtol=1e-15)

@@ -34,6 +34,7 @@ TERMS = TrainingTerms(
     schedule=Schedule.COSINE,
     warmup_ratio=0.3,
     weight_decay=0.1,
+    proximal_mu=0.5,
 )
 EXAMPLES = [
     TokenizedExample(ids=(5, 6, 7, *range(8, 12 + number % 5), 50, 51, 52, 1), learned_from=7 + number % 5)

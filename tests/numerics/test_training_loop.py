@@ -14,7 +14,7 @@ from common.adapter import WireDtype
 from common.errors import InputInvalidError, Reason
 from common.terms import LoraTerms, Schedule, TrainingTerms
 from site_agent.trainer.training.base_model import LoadedModel
-from site_agent.trainer.training.loop import Course, StepReport, TrainingOutcome, train
+from site_agent.trainer.training.loop import Course, StepReport, TrainingOutcome, _pull_back, train
 from site_agent.trainer.training.lora import (
     adapter_parameters,
     adapter_spec,
@@ -158,3 +158,33 @@ def test_bf16_activations_train_fp32_factors(folder: Path) -> None:
     outcome = train(low, adapted, course(replace(TERMS, local_epochs=3)), reports.append)
     assert {one.dtype for one in adapter_parameters(adapted).values()} == {torch.float32}
     assert outcome.mean_loss < 0.5 * reports[0].loss
+
+
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    return float(torch.sqrt(torch.stack([((one[name] - other[name]) ** 2).sum() for name in one]).sum()))
+
+
+def test_the_proximal_term_holds_a_site_near_to_where_it_began(folder: Path) -> None:
+    _, adapted = fresh(folder)
+    start = {name: one.detach().clone() for name, one in adapter_parameters(adapted).items()}
+    moved = [distance(trained(folder, replace(TERMS, proximal_mu=mu))[2], start) for mu in (0.0, 0.3, 3.0, 100.0)]
+    assert moved == sorted(moved, reverse=True)
+    assert moved[-1] < 0.5 * moved[0]
+
+
+def test_the_first_step_begins_where_the_proximal_term_is_zero(folder: Path) -> None:
+    one_step = replace(TERMS, batch_size=len(EXAMPLES), tokens_per_batch=10_000)
+    _, _, plain = trained(folder, one_step)
+    _, _, pulled = trained(folder, replace(one_step, proximal_mu=5.0))
+    assert all(torch.equal(plain[name], pulled[name]) for name in plain)
+
+
+def test_the_proximal_terms_gradient_is_that_of_half_the_squared_distance() -> None:
+    factor = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    start = {"factor": torch.tensor([0.5, 1.0])}
+    (factor.sum() + 0.5 * 3.0 * ((factor - start["factor"]) ** 2).sum()).backward()  # type: ignore[no-untyped-call]
+    assert factor.grad is not None
+    expected = factor.grad.clone()
+    factor.grad = torch.ones(2)
+    _pull_back({"factor": factor}, start, 3.0)
+    torch.testing.assert_close(factor.grad, expected)

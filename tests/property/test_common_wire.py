@@ -14,8 +14,9 @@ from common import terms as terms_module
 from common.adapter import AdapterSpec, TensorSpec, WireDtype, check_spec
 from common.errors import InputInvalidError, Reason
 from common.ids import digest_of
-from common.strategy_terms import FedMedLoraPlusTerms
+from common.strategy_terms import FedMedLoraPlusTerms, KrumTerms, LoraFairTerms, NormBoundTerms, TrimmedMeanTerms
 from common.terms import (
+    STRATEGIES_WITH_PARAMETERS,
     AdmissionTerms,
     AggregationTerms,
     BaseModelTerms,
@@ -88,6 +89,7 @@ TRAININGS = st.builds(
     gradient_checkpointing=st.booleans(),
     examples_per_round=st.integers(0, 10_000_000),
     seed=st.integers(0, 2**53),
+    proximal_mu=floats(0, 1e6),
 )
 ROUNDS = st.builds(
     RoundTerms,
@@ -98,6 +100,13 @@ ROUNDS = st.builds(
     grace=st.just(0.0) | SECONDS,
     evaluate_deadline=SECONDS,
 )
+PARAMETERS: dict[str, st.SearchStrategy[Any]] = {
+    "fed_medlora_plus": st.builds(FedMedLoraPlusTerms, size_exponent=floats(0, 10), temperature=floats(1e-3, 1e6)),
+    "krum": st.builds(KrumTerms, byzantine_count=st.integers(0, 1000), selected_count=st.integers(1, 1000)),
+    "lora_fair": st.builds(LoraFairTerms, penalty=floats(1e-9, 1e9)),
+    "norm_bound": st.builds(NormBoundTerms, max_norm=floats(1e-9, 1e9)),
+    "trimmed_mean": st.builds(TrimmedMeanTerms, trimmed_count=st.integers(0, 1000)),
+}
 TERMS = st.builds(
     Terms,
     name=NAMES,
@@ -111,10 +120,8 @@ TERMS = st.builds(
         wire_dtype=st.sampled_from(WireDtype),
         server_momentum=floats(0, 0.99),
     )
-    | st.builds(
-        AggregationTerms,
-        strategy=st.just("fed_medlora_plus"),
-        fed_medlora_plus=st.builds(FedMedLoraPlusTerms, size_exponent=floats(0, 10), temperature=floats(1e-3, 1e6)),
+    | st.sampled_from(sorted(PARAMETERS)).flatmap(
+        lambda name: st.builds(AggregationTerms, strategy=st.just(name), **{name: PARAMETERS[name]})
     ),
     admission=st.builds(
         AdmissionTerms, max_num_examples=st.integers(1, 2**53), max_num_label_tokens=st.integers(1, 2**53)
@@ -163,6 +170,10 @@ def test_a_specification_comes_back_equal_with_an_equal_digest(spec: AdapterSpec
     received = spec_from_proto(types_pb2.AdapterSpec.FromString(sent))
     assert received == spec
     assert received.digest == spec.digest
+
+
+def test_every_strategy_with_parameters_is_sent() -> None:
+    assert PARAMETERS.keys() == set(STRATEGIES_WITH_PARAMETERS)
 
 
 PAIRS = [

@@ -82,3 +82,10 @@ def test_all_problems_are_listed_together() -> None:
     with pytest.raises(InputInvalidError) as caught:
         check_terms(broken)
     assert caught.value.message.count(";") == 2
+
+
+def test_a_field_that_was_added_later_is_in_the_canonical_document_only_when_it_is_used() -> None:
+    used = replace(TERMS, training=replace(TERMS.training, proximal_mu=0.5))
+    assert b"proximal_mu" not in TERMS.canonical
+    assert b'"proximal_mu":0.5' in used.canonical
+    assert used.digest != TERMS.digest

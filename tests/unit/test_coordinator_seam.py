@@ -11,21 +11,27 @@ import pytest
 from common.adapter import FactorSet
 from common.errors import InputInvalidError, Reason, UpdateRefusedError
 from common.ids import SiteName
+from common.strategy_terms import KrumTerms
 from common.terms import AggregationTerms, GateMetric, GateTerms, Terms
 from common.weights_io import write_weights
 from coordinator.app.create_run import create
+from coordinator.app.poll import live_assignment
 from coordinator.domain.aggregation import STRATEGIES, check_needs, strategy_of
-from coordinator.domain.aggregation.strategy import OFFERED, Contribution, Factors, Need, Plan
+from coordinator.domain.aggregation.strategy import OFFERED, Contribution, Factors, Geometry, Need, Plan
+from coordinator.domain.assignments import Assignment
 from coordinator.domain.values import Phase, SiteOutcome
+from tests.fakes.coordinator_rounds import update_scores
+from tests.fakes.coordinator_strategies import aggregation_of
 from tests.fakes.coordinator_updates import random_weights, read_float64
-from tests.fakes.coordinator_values import ANNA, SITES, make_terms
-from tests.fakes.coordinator_world import World, coordinator
+from tests.fakes.coordinator_values import ANNA, SITES, make_round_terms, make_terms
+from tests.fakes.coordinator_world import World, coordinator, evaluator
 
 
 class OneFactor:
     """Trains and sends one factor alone, and takes the plain mean of the pairs that it is given."""
 
     name = "one_factor"
+    least_updates = 1
 
     def __init__(self, uploaded: FactorSet, needs: frozenset[Need] = frozenset({Need.EQUAL_RANKS})) -> None:
         self.needs = needs
@@ -34,7 +40,7 @@ class OneFactor:
     def plan(self, round_number: int, site: SiteName) -> Plan:
         return Plan(trained=self._uploaded, uploaded=self._uploaded)
 
-    def weigh(self, terms: AggregationTerms, contributions: Sequence[Contribution]) -> tuple[float, ...]:
+    def weigh(self, contributions: Sequence[Contribution], geometry: Geometry | None) -> tuple[float, ...]:
         return (1 / len(contributions),) * len(contributions)
 
     def combine(self, updates: Sequence[Factors], weights: Sequence[float], current: Factors) -> Factors:
@@ -66,7 +72,7 @@ def one_factor_bytes(world: World, uploaded: FactorSet, seed: int) -> bytes:
 async def test_a_strategy_that_sends_one_factor_goes_from_its_plan_to_a_published_adapter(
     world: World, monkeypatch: pytest.MonkeyPatch, uploaded: FactorSet
 ) -> None:
-    monkeypatch.setitem(STRATEGIES, "one_factor", OneFactor(uploaded))
+    monkeypatch.setitem(STRATEGIES, "one_factor", lambda _terms: OneFactor(uploaded))
     await world.training(terms())
     given = world.assignment(ANNA)
     assert given.plan == Plan(trained=uploaded, uploaded=uploaded)
@@ -85,7 +91,7 @@ async def test_a_strategy_that_sends_one_factor_goes_from_its_plan_to_a_publishe
 
 
 async def test_a_factor_that_was_not_asked_for_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(STRATEGIES, "one_factor", OneFactor(FactorSet.B_ONLY))
+    monkeypatch.setitem(STRATEGIES, "one_factor", lambda _terms: OneFactor(FactorSet.B_ONLY))
     await world.training(terms())
     with pytest.raises(UpdateRefusedError) as refused:
         await world.send(ANNA, world.honest_bytes(1))
@@ -97,7 +103,7 @@ async def test_a_factor_that_was_not_asked_for_is_refused(world: World, monkeypa
 async def test_a_strategy_that_needs_what_no_round_gives_is_refused_before_a_run_is_created(
     world: World, monkeypatch: pytest.MonkeyPatch, need: Need
 ) -> None:
-    monkeypatch.setitem(STRATEGIES, "one_factor", OneFactor(FactorSet.B_ONLY, needs=OFFERED | {need}))
+    monkeypatch.setitem(STRATEGIES, "one_factor", lambda _terms: OneFactor(FactorSet.B_ONLY, OFFERED | {need}))
     with pytest.raises(InputInvalidError, match=f"one_factor needs {need}, which") as refused:
         await create(world.driver, world.clock, terms())
     assert refused.value.reason is Reason.TERMS_INVALID
@@ -105,5 +111,30 @@ async def test_a_strategy_that_needs_what_no_round_gives_is_refused_before_a_run
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_every_strategy_that_is_there_has_what_it_needs(name: str) -> None:
-    check_needs(strategy_of(make_terms(aggregation=AggregationTerms(strategy=name))))
+async def test_every_strategy_that_is_there_carries_a_run_to_its_published_adapter(world: World, name: str) -> None:
+    gate = GateTerms(metric=GateMetric.NONE)
+    await world.training(make_terms(aggregation=aggregation_of(name), rounds=make_round_terms(quorum=3), gate=gate))
+    for round_number in (1, 2):
+        plan = world.assignment(ANNA).plan
+        assert plan is not None
+        for number, site in enumerate(SITES):
+            await world.send(site, one_factor_bytes(world, plan.uploaded, seed=10 * round_number + number))
+        while isinstance(given := live_assignment(world.driver.runs, evaluator()), Assignment):
+            await world.answers.take_scores(evaluator(), given.assignment_id, update_scores())
+        await world.perform_pending()
+        await world.invite()
+    assert [past.phase for past in world.run.rounds] == [Phase.COMMITTED] * 2
+    assert world.run.served is not None and world.run.served.version == 2
+    for past in world.run.rounds:
+        assert all(entry.outcome is SiteOutcome.ACCEPTED for entry in past.roster)
+        assert 0 < sum(entry.weight for entry in past.roster) <= 1 + 1e-12
+
+
+def test_a_quorum_that_is_too_small_for_a_strategy_is_refused_with_what_it_needs() -> None:
+    parameters = KrumTerms(byzantine_count=1)
+    terms = make_terms(
+        aggregation=AggregationTerms(strategy="krum", krum=parameters), rounds=make_round_terms(quorum=3)
+    )
+    with pytest.raises(InputInvalidError, match="quorum: expected at least 5, which krum needs") as refused:
+        check_needs(strategy_of(terms), terms)
+    assert refused.value.reason is Reason.TERMS_INVALID

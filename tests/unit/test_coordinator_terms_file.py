@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -65,9 +67,10 @@ def test_the_shipped_example_shows_every_key_with_its_default() -> None:
 
 @pytest.mark.parametrize("strategy", STRATEGIES_WITH_PARAMETERS)
 def test_the_shipped_example_shows_a_strategys_parameters_with_their_defaults(path: Path, strategy: str) -> None:
-    table = EXAMPLE.read_text().split(f"\n# [aggregation.{strategy}]\n")[1].split("\n\n")[0]
+    lines = EXAMPLE.read_text().split(f"\n# [aggregation.{strategy}]\n")[1].splitlines()
+    table = takewhile(lambda line: re.match(r"# \w+ = ", line), lines)
     named = f'[aggregation]\nstrategy = "{strategy}"\n'
-    parameters = [line.removeprefix("# ") for line in table.splitlines()]
+    parameters = [line.removeprefix("# ") for line in table]
     shown = load(path, "\n".join([f"{MINIMAL}{named}[aggregation.{strategy}]", *parameters]))
     assert shown == load(path, MINIMAL + named)
     assert getattr(shown.aggregation, strategy) is not None

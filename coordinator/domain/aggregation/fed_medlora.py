@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from common.bfloat16 import BLOCK
 from common.ids import SiteName
-from common.terms import AggregationTerms, WeightBy
-from coordinator.domain.aggregation.strategy import Contribution, Factors, Matrix, Need, Plan
+from common.terms import Terms, WeightBy
+from coordinator.domain.aggregation.strategy import Contribution, Factors, Geometry, Matrix, Need, Plan
 
 
+@dataclass(frozen=True, slots=True)
 class FedMedLora:
     """A = sum_k p_k A_k, B = sum_k p_k B_k with p_k = n_k / sum n.
 
@@ -19,33 +22,40 @@ class FedMedLora:
     Equal updates give themselves; the order of sites is irrelevant; weights sum to one.
     """
 
-    name = "fed_medlora"
-    needs = frozenset({Need.EQUAL_RANKS})
+    terms: Terms
+    name: ClassVar[str] = "fed_medlora"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.EQUAL_RANKS})
+    least_updates: ClassVar[int] = 1
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains both factors of every module, in every round."""
         return Plan()
 
-    def weigh(self, terms: AggregationTerms, contributions: Sequence[Contribution]) -> tuple[float, ...]:
+    def weigh(self, contributions: Sequence[Contribution], geometry: Geometry | None) -> tuple[float, ...]:
         """p_k in float64, n_k as the terms say; the paper's code counts label tokens."""
-        counts = sizes(terms, contributions)
-        total = sum(counts)
-        return tuple(count / total for count in counts)
+        return size_weights(self.terms, contributions)
 
     def combine(self, updates: Sequence[Factors], weights: Sequence[float], current: Factors) -> Factors:
         """The weighted mean of each factor; the global adapter's own factors do not enter."""
         return mean_of_factors(updates, weights)
 
 
-def sizes(terms: AggregationTerms, contributions: Sequence[Contribution]) -> list[int]:
+def sizes(terms: Terms, contributions: Sequence[Contribution]) -> list[int]:
     """n_k of each contribution: what ``weight_by`` says."""
-    match terms.weight_by:
+    match terms.aggregation.weight_by:
         case WeightBy.LABEL_TOKENS:
             return [contribution.num_label_tokens for contribution in contributions]
         case WeightBy.EXAMPLES:
             return [contribution.num_examples for contribution in contributions]
         case WeightBy.UNIFORM:
             return [1] * len(contributions)
+
+
+def size_weights(terms: Terms, contributions: Sequence[Contribution]) -> tuple[float, ...]:
+    """n_k / sum n."""
+    counts = sizes(terms, contributions)
+    total = sum(counts)
+    return tuple(count / total for count in counts)
 
 
 def mean_of_factors(updates: Sequence[Factors], weights: Sequence[float]) -> Factors:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 from common.ids import SiteName
-from common.terms import AggregationTerms
-from coordinator.domain.aggregation.fed_medlora import FedMedLora, mean_of_factors, sizes
-from coordinator.domain.aggregation.strategy import Contribution, Factors, Need, Plan
+from common.terms import Terms
+from coordinator.domain.aggregation.fed_medlora import mean_of_factors, size_weights, sizes
+from coordinator.domain.aggregation.strategy import Contribution, Factors, Geometry, Need, Plan
 
 
+@dataclass(frozen=True, slots=True)
 class FedMedLoraPlus:
     """w_k ~ n_k^beta exp(-L_k / T), normalised; then A = sum_k w_k A_k, B = sum_k w_k B_k (arXiv 2601.22124).
 
@@ -23,24 +26,26 @@ class FedMedLoraPlus:
     bound one is admission's part.
     """
 
-    name = "fed_medlora_plus"
-    needs = frozenset({Need.CLEAR_UPDATES, Need.UPDATE_SCORES, Need.EQUAL_RANKS})
+    terms: Terms
+    name: ClassVar[str] = "fed_medlora_plus"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.CLEAR_UPDATES, Need.UPDATE_SCORES, Need.EQUAL_RANKS})
+    least_updates: ClassVar[int] = 1
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains both factors of every module, in every round."""
         return Plan()
 
-    def weigh(self, terms: AggregationTerms, contributions: Sequence[Contribution]) -> tuple[float, ...]:
+    def weigh(self, contributions: Sequence[Contribution], geometry: Geometry | None) -> tuple[float, ...]:
         """w_k in float64. When an update was not scored, all have the weights of Fed-MedLoRA."""
-        parameters = terms.fed_medlora_plus
+        parameters = self.terms.aggregation.fed_medlora_plus
         assert parameters is not None, "checked with the terms"
         losses = [contribution.validation_loss for contribution in contributions]
         scored = [loss for loss in losses if loss is not None]
         if len(scored) < len(losses):
-            return FedMedLora().weigh(terms, contributions)
+            return size_weights(self.terms, contributions)
         logs = [
             parameters.size_exponent * math.log(size) - loss / parameters.temperature
-            for size, loss in zip(sizes(terms, contributions), scored, strict=True)
+            for size, loss in zip(sizes(self.terms, contributions), scored, strict=True)
         ]
         greatest = max(logs)  # taken off, so that the exponential of a large loss is not 0 for every site
         shares = [math.exp(log - greatest) for log in logs]

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from common.adapter import FactorSet
 from common.ids import SiteName
-from common.terms import AggregationTerms
 
 Matrix = NDArray[np.float32] | NDArray[np.float64]
 
@@ -22,12 +21,13 @@ class Need(StrEnum):
 
     CLEAR_UPDATES = "clear_updates"  # it reads single updates, so it cannot be had together with secure aggregation
     UPDATE_SCORES = "update_scores"  # each update is scored by an evaluator first (the SCORING phase)
+    GEOMETRY = "geometry"  # it weighs by how updates lie to each other, so all modules are read once before the first
     EQUAL_RANKS = "equal_ranks"  # all sites train at the run's rank
     OWN_STATE = "own_state"  # it keeps state from round to round
 
 
 # What a round of `coordinator.domain.round_machine` gives.
-OFFERED = frozenset({Need.CLEAR_UPDATES, Need.UPDATE_SCORES, Need.EQUAL_RANKS})
+OFFERED = frozenset({Need.CLEAR_UPDATES, Need.UPDATE_SCORES, Need.GEOMETRY, Need.EQUAL_RANKS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +64,24 @@ class Factors:
     b: Matrix
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """How K updates lie to each other, over all modules; see `coordinator.domain.aggregation.geometry`.
+
+    Attributes:
+        products: ``(K, K)``, inner products of the moves B_k A_k - B A.
+        factors: ``(K,)``, squared norms of the moves of the factors themselves, (A_k - A, B_k - B).
+    """
+
+    products: NDArray[np.float64]
+    factors: NDArray[np.float64]
+
+
 class Strategy(Protocol):
-    """A named aggregation rule. Contributions and updates come sorted by site, so arrival order cannot matter."""
+    """A named aggregation rule, made of a run's terms.
+
+    Contributions and updates come sorted by site, so the order in which they arrived cannot matter.
+    """
 
     @property
     def name(self) -> str:
@@ -75,11 +91,18 @@ class Strategy(Protocol):
     def needs(self) -> frozenset[Need]:
         """What must be there for it to work."""
 
+    @property
+    def least_updates(self) -> int:
+        """The fewest updates that it can combine; the quorum is not below."""
+
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """What ``site`` is asked for in round ``round_number``."""
 
-    def weigh(self, terms: AggregationTerms, contributions: Sequence[Contribution]) -> tuple[float, ...]:
-        """Each contribution's weight, in the order given; they sum to one."""
+    def weigh(self, contributions: Sequence[Contribution], geometry: Geometry | None) -> tuple[float, ...]:
+        """Each contribution's weight, in the order given: what the roster says of it, and ``combine`` is given.
+
+        ``geometry`` is there for a strategy that needs it.
+        """
 
     def combine(self, updates: Sequence[Factors], weights: Sequence[float], current: Factors) -> Factors:
         """One module of the candidate, from the sites' factors and the global adapter's."""

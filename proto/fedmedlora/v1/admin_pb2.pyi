@@ -229,7 +229,7 @@ class RosterEntry(_message.Message):
     num_label_tokens: _builtins.int
     """Label tokens of an accepted update."""
     weight: _builtins.float
-    """Weight in the aggregate, 0 to 1; the weights of a round sum to 1."""
+    """Weight in the aggregate, 0 to 1. The weights of a round sum to 1, or to less where the strategy cut updates short."""
     upload_bytes: _builtins.int
     """Payload bytes received from the site in this round, counted at the coordinator."""
     download_bytes: _builtins.int

@@ -529,6 +529,7 @@ class TrainingTerms(_message.Message):
     EXAMPLES_PER_ROUND_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     LORA_PLUS_RATIO_FIELD_NUMBER: _builtins.int
+    PROXIMAL_MU_FIELD_NUMBER: _builtins.int
     local_epochs: _builtins.int
     """Required. 1 to 100."""
     learning_rate: _builtins.float
@@ -559,6 +560,8 @@ class TrainingTerms(_message.Message):
     """Optional. At most 2^53."""
     lora_plus_ratio: _builtins.float
     """Required. 1 to 100: the learning rate of B over that of A."""
+    proximal_mu: _builtins.float
+    """Optional. 0 to 1e6: what a site's distance from the global adapter costs (FedProx); 0, nothing."""
     def __init__(
         self,
         *,
@@ -577,10 +580,11 @@ class TrainingTerms(_message.Message):
         examples_per_round: _builtins.int = ...,
         seed: _builtins.int = ...,
         lora_plus_ratio: _builtins.float = ...,
+        proximal_mu: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "examples_per_round", b"examples_per_round", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "local_epochs", b"local_epochs", "lora_plus_ratio", b"lora_plus_ratio", "loss_on", b"loss_on", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "quantization", b"quantization", "schedule", b"schedule", "seed", b"seed", "tokens_per_batch", b"tokens_per_batch", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "examples_per_round", b"examples_per_round", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "local_epochs", b"local_epochs", "lora_plus_ratio", b"lora_plus_ratio", "loss_on", b"loss_on", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "proximal_mu", b"proximal_mu", "quantization", b"quantization", "schedule", b"schedule", "seed", b"seed", "tokens_per_batch", b"tokens_per_batch", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -613,6 +617,98 @@ class FedMedLoraPlusTerms(_message.Message):
 Global___FedMedLoraPlusTerms: _TypeAlias = FedMedLoraPlusTerms  # noqa: Y015
 
 @_typing.final
+class KrumTerms(_message.Message):
+    """Parameters of the strategy `krum`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYZANTINE_COUNT_FIELD_NUMBER: _builtins.int
+    SELECTED_COUNT_FIELD_NUMBER: _builtins.int
+    byzantine_count: _builtins.int
+    """Optional. 0 to 1000: how many updates may be anything; the quorum is at least twice that and 3."""
+    selected_count: _builtins.int
+    """Required. 1 to 1000: how many updates are averaged; 1 is Krum, more are Multi-Krum."""
+    def __init__(
+        self,
+        *,
+        byzantine_count: _builtins.int = ...,
+        selected_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byzantine_count", b"byzantine_count", "selected_count", b"selected_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KrumTerms: _TypeAlias = KrumTerms  # noqa: Y015
+
+@_typing.final
+class LoraFairTerms(_message.Message):
+    """Parameters of the strategy `lora_fair`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PENALTY_FIELD_NUMBER: _builtins.int
+    penalty: _builtins.float
+    """Required. 1e-9 to 1e9: what the square of B's correction costs."""
+    def __init__(
+        self,
+        *,
+        penalty: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["penalty", b"penalty"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoraFairTerms: _TypeAlias = LoraFairTerms  # noqa: Y015
+
+@_typing.final
+class NormBoundTerms(_message.Message):
+    """Parameters of the strategy `norm_bound`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_NORM_FIELD_NUMBER: _builtins.int
+    max_norm: _builtins.float
+    """Required. 1e-9 to 1e9: the longest move of all factors together that an update may make, Frobenius norm."""
+    def __init__(
+        self,
+        *,
+        max_norm: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_norm", b"max_norm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NormBoundTerms: _TypeAlias = NormBoundTerms  # noqa: Y015
+
+@_typing.final
+class TrimmedMeanTerms(_message.Message):
+    """Parameters of the strategy `trimmed_mean`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRIMMED_COUNT_FIELD_NUMBER: _builtins.int
+    trimmed_count: _builtins.int
+    """Optional. 0 to 1000: how many values are left out on either side; the quorum is above twice that."""
+    def __init__(
+        self,
+        *,
+        trimmed_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["trimmed_count", b"trimmed_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrimmedMeanTerms: _TypeAlias = TrimmedMeanTerms  # noqa: Y015
+
+@_typing.final
 class AggregationTerms(_message.Message):
     """How updates are combined."""
 
@@ -623,6 +719,10 @@ class AggregationTerms(_message.Message):
     WIRE_DTYPE_FIELD_NUMBER: _builtins.int
     SERVER_MOMENTUM_FIELD_NUMBER: _builtins.int
     FED_MEDLORA_PLUS_FIELD_NUMBER: _builtins.int
+    KRUM_FIELD_NUMBER: _builtins.int
+    LORA_FAIR_FIELD_NUMBER: _builtins.int
+    NORM_BOUND_FIELD_NUMBER: _builtins.int
+    TRIMMED_MEAN_FIELD_NUMBER: _builtins.int
     strategy: _builtins.str
     """Required. Name of the strategy."""
     weight_by: Global___WeightBy.ValueType
@@ -635,6 +735,22 @@ class AggregationTerms(_message.Message):
     def fed_medlora_plus(self) -> Global___FedMedLoraPlusTerms:
         """Of `fed_medlora_plus`."""
 
+    @_builtins.property
+    def krum(self) -> Global___KrumTerms:
+        """Of `krum`."""
+
+    @_builtins.property
+    def lora_fair(self) -> Global___LoraFairTerms:
+        """Of `lora_fair`."""
+
+    @_builtins.property
+    def norm_bound(self) -> Global___NormBoundTerms:
+        """Of `norm_bound`."""
+
+    @_builtins.property
+    def trimmed_mean(self) -> Global___TrimmedMeanTerms:
+        """Of `trimmed_mean`."""
+
     def __init__(
         self,
         *,
@@ -643,12 +759,16 @@ class AggregationTerms(_message.Message):
         wire_dtype: Global___WireDtype.ValueType = ...,
         server_momentum: _builtins.float = ...,
         fed_medlora_plus: Global___FedMedLoraPlusTerms | None = ...,
+        krum: Global___KrumTerms | None = ...,
+        lora_fair: Global___LoraFairTerms | None = ...,
+        norm_bound: Global___NormBoundTerms | None = ...,
+        trimmed_mean: Global___TrimmedMeanTerms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fed_medlora_plus", b"fed_medlora_plus", "parameters", b"parameters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fed_medlora_plus", b"fed_medlora_plus", "krum", b"krum", "lora_fair", b"lora_fair", "norm_bound", b"norm_bound", "parameters", b"parameters", "trimmed_mean", b"trimmed_mean"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fed_medlora_plus", b"fed_medlora_plus", "parameters", b"parameters", "server_momentum", b"server_momentum", "strategy", b"strategy", "weight_by", b"weight_by", "wire_dtype", b"wire_dtype"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fed_medlora_plus", b"fed_medlora_plus", "krum", b"krum", "lora_fair", b"lora_fair", "norm_bound", b"norm_bound", "parameters", b"parameters", "server_momentum", b"server_momentum", "strategy", b"strategy", "trimmed_mean", b"trimmed_mean", "weight_by", b"weight_by", "wire_dtype", b"wire_dtype"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_parameters: _TypeAlias = _typing.Literal["fed_medlora_plus"]  # noqa: Y015
+    _WhichOneofReturnType_parameters: _TypeAlias = _typing.Literal["fed_medlora_plus", "krum", "lora_fair", "norm_bound", "trimmed_mean"]  # noqa: Y015
     _WhichOneofArgType_parameters: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_parameters) -> _WhichOneofReturnType_parameters | None: ...
 

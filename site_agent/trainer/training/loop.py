@@ -84,6 +84,7 @@ def train(
     rates = [group["lr"] for group in optimizer.param_groups]
     adapted, optimizer = accelerator.prepare(adapted, optimizer)
     adapted.train()
+    start = {name: one.detach().clone() for name, one in factors.items()} if terms.proximal_mu else {}
     tally = Tally() if checkpoint is None else checkpoint.restore(factors, optimizer)
     for begins_epoch, group in steps[tally.step :]:
         began = time.monotonic()
@@ -96,6 +97,7 @@ def train(
         with autocast(loaded):
             loss = label_losses(loaded, batch).mean()
         accelerator.backward(loss)
+        _pull_back(factors, start, terms.proximal_mu)
         accelerator.clip_grad_norm_(list(factors.values()), terms.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
@@ -111,6 +113,14 @@ def train(
         tokens_per_second=tally.tokens / tally.seconds,
         padding_share=tally.padding / (tally.tokens + tally.padding),
     )
+
+
+def _pull_back(factors: Mapping[str, nn.Parameter], start: Mapping[str, Tensor], mu: float) -> None:
+    """Add the gradient of mu/2 |x - start|^2 (FedProx, arXiv 1812.06127, equation 2); the loss told is without it."""
+    for name, before in start.items():
+        gradient = factors[name].grad
+        assert gradient is not None, "every factor that is trained has one"
+        gradient.add_(factors[name].detach() - before, alpha=mu)
 
 
 def _count(tally: Tally, batch: Batch, loss: Tensor, began: float) -> float:

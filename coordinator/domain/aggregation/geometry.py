@@ -1,0 +1,44 @@
+"""How updates lie to each other, module by module: what robust rules weigh by. Weighs nothing itself.
+
+A LoRA update is known up to a change of basis: (B M, M^-1 A) is the same change of the model for every M. So distances
+between sites are taken between products, without ever forming one: with X = B_i A_i and Y = B_j A_j,
+<X, Y> = tr((B_i^T B_j)(A_j A_i^T)) = sum((B_i^T B_j) * (A_i A_j^T)), two matrices of (lora_rank, lora_rank).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coordinator.domain.aggregation.strategy import Factors, Geometry
+
+
+def geometry_of_module(updates: Sequence[Factors], current: Factors) -> Geometry:
+    """That of one module; those of all modules add up. In float64; every pair has the same rank."""
+    pairs = [*updates, current]
+    lora_rank = current.a.shape[0]
+    a = np.concatenate([pair.a for pair in pairs], dtype=np.float64)
+    b = np.concatenate([pair.b for pair in pairs], axis=1, dtype=np.float64)
+    blocks = ((b.T @ b) * (a @ a.T)).reshape(len(pairs), lora_rank, len(pairs), lora_rank)
+    inner = blocks.sum(axis=(1, 3))
+    moves = inner[:-1, :-1] - inner[:-1, -1:] - inner[-1:, :-1] + inner[-1, -1]
+    factors = [_squared(update.a, current.a) + _squared(update.b, current.b) for update in updates]
+    return Geometry(products=moves, factors=np.array(factors))
+
+
+def added(first: Geometry, second: Geometry) -> Geometry:
+    """That of both together."""
+    return Geometry(products=first.products + second.products, factors=first.factors + second.factors)
+
+
+def squared_distances(geometry: Geometry) -> NDArray[np.float64]:
+    """``(K, K)``: between the products of every two updates; never below 0, which rounding could bring about."""
+    norms = np.diag(geometry.products)
+    return np.maximum(norms[:, None] + norms[None, :] - 2 * geometry.products, 0.0)
+
+
+def _squared(factor: NDArray[np.floating], before: NDArray[np.floating]) -> float:
+    move = np.subtract(factor, before, dtype=np.float64).reshape(-1)
+    return float(move @ move)

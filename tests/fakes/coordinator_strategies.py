@@ -1,0 +1,76 @@
+"""Every strategy with parameters that suit three sites, and updates to try them on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.strategy_terms import FedMedLoraPlusTerms, KrumTerms, LoraFairTerms, NormBoundTerms, TrimmedMeanTerms
+from common.terms import AggregationTerms, WeightBy
+from coordinator.domain.aggregation import strategy_of
+from coordinator.domain.aggregation.geometry import geometry_of_module
+from coordinator.domain.aggregation.strategy import Contribution, Factors, Strategy
+from tests.fakes.coordinator_values import make_terms
+
+OUT, RANK, IN = 7, 2, 5
+
+
+def aggregation_of(
+    name: str,
+    parameters: object | None = None,
+    weight_by: WeightBy = WeightBy.LABEL_TOKENS,
+) -> AggregationTerms:
+    """Terms that name it, with its ``parameters`` if it has any."""
+    defaults = {
+        "fed_medlora_plus": FedMedLoraPlusTerms(size_exponent=1.0),
+        "krum": KrumTerms(byzantine_count=0, selected_count=2),
+        "lora_fair": LoraFairTerms(),
+        "norm_bound": NormBoundTerms(max_norm=0.5),
+        "trimmed_mean": TrimmedMeanTerms(),
+    }
+    chosen = {name: parameters or defaults[name]} if name in defaults else {}
+    return AggregationTerms(strategy=name, weight_by=weight_by, **chosen)  # type: ignore[arg-type]
+
+
+def strategy_named(name: str, parameters: object | None = None) -> Strategy:
+    """The strategy, made of such terms."""
+    return strategy_of(make_terms(aggregation=aggregation_of(name, parameters)))
+
+
+def random_pair(seed: int, scale: float = 1.0) -> Factors:
+    """A pair in the dtype that files are read in."""
+    generator = np.random.default_rng(seed)
+    return Factors(
+        a=(scale * generator.standard_normal((RANK, IN))).astype(np.float32),
+        b=(scale * generator.standard_normal((OUT, RANK))).astype(np.float32),
+    )
+
+
+def near(pair: Factors, seed: int, step: float = 0.1) -> Factors:
+    """A pair that training moved a little."""
+    move = random_pair(seed, step)
+    return Factors(a=pair.a + move.a, b=pair.b + move.b)
+
+
+def contributions_of(counts: Sequence[int]) -> list[Contribution]:
+    """Contributions of so many label tokens, each scored in its own way."""
+    return [
+        Contribution(num_examples=1, num_label_tokens=count, validation_loss=0.1 * (number + 1))
+        for number, count in enumerate(counts)
+    ]
+
+
+def combined(
+    strategy: Strategy, updates: Sequence[Factors], current: Factors, contributions: Sequence[Contribution]
+) -> tuple[Factors, tuple[float, ...]]:
+    """What it makes of one module, and by which weights."""
+    weights = strategy.weigh(contributions, geometry_of_module(updates, current))
+    return strategy.combine(updates, weights, current), weights
+
+
+def product(pair: Factors) -> NDArray[np.float64]:
+    """B A, dense."""
+    dense: NDArray[np.float64] = pair.b.astype(np.float64) @ pair.a.astype(np.float64)
+    return dense
