@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from common.clock import Clock
@@ -26,17 +27,20 @@ class Cancelled:
     reason: Reason
 
 
+def assignments_of(runs: Iterable[Run], caller: Caller) -> Iterator[Assignment]:
+    """The caller's assignment in each run that has one for it, oldest run first; in a paused one, too."""
+    find = assignments.for_evaluator if caller.role is Role.EVALUATOR else assignments.for_site
+    return filter(None, (find(run, caller.name) for run in runs))
+
+
 def live_assignment(runs: tuple[Run, ...], caller: Caller) -> Assignment | None:
     """The caller's assignment in the oldest run that has one for it; a paused run hands none out."""
-    find = assignments.for_evaluator if caller.role is Role.EVALUATOR else assignments.for_site
-    return next(filter(None, (find(run, caller.name) for run in runs if not run.is_paused)), None)
+    return next(assignments_of((run for run in runs if not run.is_paused), caller), None)
 
 
 def find_assignment(runs: tuple[Run, ...], caller: Caller, wanted: AssignmentId) -> Assignment | None:
     """The caller's live assignment of that id, in whichever run it is."""
-    find = assignments.for_evaluator if caller.role is Role.EVALUATOR else assignments.for_site
-    live = filter(None, (find(run, caller.name) for run in runs))
-    return next((assignment for assignment in live if assignment.assignment_id == wanted), None)
+    return next((each for each in assignments_of(runs, caller) if each.assignment_id == wanted), None)
 
 
 class Poll:

@@ -16,6 +16,7 @@ from common.rpc_errors import from_rpc_error
 from common.terms import GateMetric, GateTerms
 from common.tls import Role
 from coordinator.adapters.rpc.operator_client import connect
+from coordinator.domain import events as ev
 from fedmedlora.v1 import admin_pb2, rounds_pb2, rounds_pb2_grpc
 from tests.fakes.coordinator_rounds import PLUS_AGGREGATION
 from tests.fakes.coordinator_served import Served, serving
@@ -77,6 +78,17 @@ async def test_an_evaluator_fetches_and_scores_one_update_after_the_other(world:
         report = (await client.get_run(world.run.run_id)).rounds[0]
     assert report.phase == admin_pb2.PHASE_AGGREGATING
     assert sorted(entry.validation_loss for entry in report.roster) == [0.5, 1.5, 2.5]
+
+
+async def test_an_update_that_is_being_scored_can_be_fetched_while_an_operator_holds_the_run(
+    world: World, served: Served
+) -> None:
+    await world.answer(*SITES)
+    async with served.channel(EVALUATOR, Role.EVALUATOR) as channel:
+        stub: Any = rounds_pb2_grpc.RoundServiceStub(channel)
+        assignment = (await stub.AwaitAssignment(rounds_pb2.AwaitAssignmentRequest())).assignment
+        await world.post(ev.PauseRequested(at=world.clock.now()))
+        assert await fetched(stub, Digest(assignment.score.update.digest))
 
 
 @pytest.mark.parametrize(

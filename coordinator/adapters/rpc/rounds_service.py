@@ -21,7 +21,7 @@ from coordinator.adapters.rpc import translate
 from coordinator.adapters.rpc.traffic_meter import TrafficMeter
 from coordinator.adapters.rpc.turns import Turns
 from coordinator.app.answers import Answers
-from coordinator.app.poll import Poll, find_assignment, live_assignment
+from coordinator.app.poll import Poll, assignments_of, find_assignment
 from coordinator.app.ports import BlobStore
 from coordinator.app.round_driver import RoundDriver
 from coordinator.app.update_intake import ReceivedChunk, UpdateIntake
@@ -202,11 +202,11 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         return self._use.blobs.adapter(digest)
 
     def _assignment_of_file(self, caller: Caller, digest: Digest) -> Assignment | None:
-        """The caller's assignment, if it begins with that file."""
-        assignment = live_assignment(self._use.driver.runs, caller)
-        if assignment is None or assignment.adapter is None or assignment.adapter.digest != digest:
-            return None
-        return assignment
+        """The caller's assignment that begins with that file, in a paused run, too: work that was begun goes on."""
+        for assignment in assignments_of(self._use.driver.runs, caller):
+            if assignment.adapter is not None and assignment.adapter.digest == digest:
+                return assignment
+        return None
 
 
 def _size_bytes(message: rounds_pb2.UploadUpdateRequest | ChunkMessage) -> int:
