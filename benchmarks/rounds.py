@@ -26,7 +26,7 @@ from common.adapter import A_SUFFIX, B_SUFFIX
 from common.terms import Terms
 from common.weights_io import WeightsReader, WeightsWriter
 from coordinator.domain.aggregation import strategy_of
-from coordinator.domain.aggregation.strategy import Contribution, Factors
+from coordinator.domain.aggregation.strategy import Contribution, Factors, Need
 from demo.chains import Chain, Link, run_chains
 from demo.corpora import SiteCorpus, corpora_of
 from demo.options import parse_options
@@ -106,6 +106,7 @@ def measure(bench: Bench, rounds: int) -> dict[str, object]:
 
 
 def _weights(terms: Terms, links: Sequence[Link]) -> tuple[float, ...]:
+    assert strategy_of(terms).needs == {Need.EQUAL_RANKS}, "nothing is scored or surveyed here"
     contributions = [
         Contribution(num_examples=one.num_examples, num_label_tokens=one.num_label_tokens)
         for one in (link.result() for link in links)

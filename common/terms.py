@@ -83,7 +83,10 @@ class OnRejection(StrEnum):
 
 
 class OnEvaluatorAbsent(StrEnum):
-    """What happens to a candidate that no evaluator scored by the deadline, or that none is left to score."""
+    """What happens to a candidate that no evaluator scored by the deadline, or that none is left to score.
+
+    And, in SCORING, to a round whose updates are not all scored: it fails, or goes on with the weights of sizes.
+    """
 
     FAIL = "fail"
     PROMOTE = "promote"

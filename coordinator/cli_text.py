@@ -99,7 +99,7 @@ def round_table(report: admin_pb2.RoundReport) -> Table:
         "loss": [
             f"{entry.validation_loss:.4f}" if entry.HasField("validation_loss") else "" for entry in report.roster
         ],
-        "weight": [f"{entry.weight:.4f}" if entry.weight else "" for entry in report.roster],
+        "weight": [weight(entry, is_known=bool(report.candidate.digest)) for entry in report.roster],
         "up": [bytes_text(entry.upload_bytes) for entry in report.roster],
         "down": [bytes_text(entry.download_bytes) for entry in report.roster],
         "now": [progress(entry) for entry in report.roster],
@@ -111,6 +111,12 @@ def round_table(report: admin_pb2.RoundReport) -> Table:
     for number, entry in enumerate(report.roster):
         table.add_row(entry.site, *(cells[number] for cells in shown.values()))
     return table
+
+
+def weight(entry: admin_pb2.RosterEntry, *, is_known: bool) -> str:
+    """An accepted update's weight once it is known, 0 too: a strategy may leave one out."""
+    is_in = is_known and entry.outcome == admin_pb2.SITE_OUTCOME_ACCEPTED
+    return f"{entry.weight:.4f}" if is_in or entry.weight else ""
 
 
 def progress(entry: admin_pb2.RosterEntry) -> str:

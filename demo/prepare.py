@@ -23,6 +23,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from common.terms import (
+    STRATEGIES_WITH_PARAMETERS,
     AggregationTerms,
     GateMetric,
     GateTerms,
@@ -95,7 +96,7 @@ def prepare(options: DemoOptions, addresses: Addresses) -> Prepared:
     _issue(options, Role.COORDINATOR, "coordinator", options.out / "coordinator")
     _issue(options, Role.OPERATOR, "operator", options.out / "operator")
     corpora = corpora_of(options, options.out / "agents")
-    _write_terms(options.out / "operator" / "terms.toml", terms)
+    write_terms(options.out / "operator" / "terms.toml", terms)
     return Prepared(
         coordinator_config=_coordinator(options, addresses),
         agent_configs=_agents(options, addresses, corpora),
@@ -211,11 +212,16 @@ def _brought(corpus: SiteCorpus, home: Path, options: DemoOptions) -> Path:
     return Path(shutil.move(corpus.dev, home / f"{corpus.site}.jsonl"))  # maybe onto another volume
 
 
-def _write_terms(path: Path, terms: Terms) -> None:
+def write_terms(path: Path, terms: Terms) -> None:
+    """The file that the operator creates the run from."""
     tables = dataclasses.asdict(terms)
     name = tables.pop("name")
     for duration in _DURATIONS:
         tables["rounds"][duration] = f"{tables['rounds'][duration]:g}s"
+    for parameters in STRATEGIES_WITH_PARAMETERS:  # a table of their own, or nothing
+        values = tables["aggregation"].pop(parameters)
+        if values is not None:
+            tables[f"aggregation.{parameters}"] = values
     write_toml(path, tables, head=f"name = {json.dumps(name)}")
 
 

@@ -82,7 +82,7 @@ class TrainerSection(_Section):
 class PolicySection(_Section):
     """What this site takes part in."""
 
-    strategies: tuple[str, ...] = ("fed_medlora", "fed_medlora_plus")
+    strategies: tuple[str, ...] = ("fed_medlora",)
 
 
 class MetricsSection(_Section):

@@ -50,10 +50,11 @@ def aggregate(
         weights = strategy.weigh(_contributions(accepted), geometry)
         writer = stack.enter_context(WeightsWriter(out, run.spec.tensors, run.spec.dtype))
         for module in modules:
-            combined = strategy.combine(_pairs(module, updates, current), weights, _pair(current, module))
+            before = _pair(current, module)
+            combined = strategy.combine(_pairs(module, updates, before), weights, before)
             if previous is not None:
                 momentum = run.terms.aggregation.server_momentum
-                combined = carry_on(combined, _pair(current, module), _pair(previous, module), momentum)
+                combined = carry_on(combined, before, _pair(previous, module), momentum)
             writer.write(module + A_SUFFIX, combined.a)
             writer.write(module + B_SUFFIX, combined.b)
     candidate = AdapterFile(digest=writer.digest, size_bytes=writer.size_bytes)
@@ -62,8 +63,11 @@ def aggregate(
 
 def _geometry(modules: Sequence[str], updates: Sequence[WeightsReader], current: WeightsReader) -> Geometry:
     """A first pass over all files."""
-    each = (geometry_of_module(_pairs(module, updates, current), _pair(current, module)) for module in modules)
-    return reduce(added, each)
+    return reduce(added, (_geometry_of(module, updates, _pair(current, module)) for module in modules))
+
+
+def _geometry_of(module: str, updates: Sequence[WeightsReader], before: Factors) -> Geometry:
+    return geometry_of_module(_pairs(module, updates, before), before)
 
 
 def _contributions(accepted: Sequence[RosterEntry]) -> tuple[Contribution, ...]:
@@ -78,11 +82,11 @@ def _contributions(accepted: Sequence[RosterEntry]) -> tuple[Contribution, ...]:
     )
 
 
-def _pairs(module: str, updates: Sequence[WeightsReader], current: WeightsReader) -> list[Factors]:
+def _pairs(module: str, updates: Sequence[WeightsReader], before: Factors) -> list[Factors]:
     """The module's pair of each update; a factor that did not travel (admission saw to it) is the global adapter's."""
     a, b = module + A_SUFFIX, module + B_SUFFIX
     return [
-        Factors(a=(update if a in update else current).tensor(a), b=(update if b in update else current).tensor(b))
+        Factors(a=update.tensor(a) if a in update else before.a, b=update.tensor(b) if b in update else before.b)
         for update in updates
     ]
 

@@ -13,7 +13,7 @@ from common.tls import Caller
 from coordinator.app.poll import find_assignment
 from coordinator.app.round_driver import RoundDriver
 from coordinator.domain import events as ev
-from coordinator.domain.admission import check_gate_metric, check_scores, explain_dead_assignment
+from coordinator.domain.admission import check_gate_metric, check_same_set, check_scores, explain_dead_assignment
 from coordinator.domain.assignments import Assignment, AssignmentKind
 from coordinator.domain.cohort import evaluate_assignment_id, score_assignment_id
 from coordinator.domain.values import Round, Run, Scores
@@ -79,14 +79,12 @@ class Answers:
             raise
         await self._driver.post(assignment.run.run_id, event)
         if not self._were_taken(caller, assignment_id, scores):
+            explain_dead_assignment(self._driver.runs, caller.name, assignment_id)
             raise NotNowError(Reason.ROUND_CLOSED, "the round closed while the scores were arriving")
 
     def _were_taken(self, caller: Caller, assignment_id: AssignmentId, scores: Scores) -> bool:
         return any(
-            taken == scores and assignment_id == taken_by
-            for run in self._driver.runs
-            for past in run.rounds
-            for taken_by, taken in _taken_scores(run, past, caller)
+            assignment_id in _given_by(run, past, caller, scores) for run in self._driver.runs for past in run.rounds
         )
 
     def _live(self, caller: Caller, assignment_id: AssignmentId) -> Assignment:
@@ -112,6 +110,7 @@ def _scored(assignment: Assignment, scores: Scores, at: datetime) -> ev.UpdateSc
     match assignment.kind:
         case AssignmentKind.SCORE if assignment.entry is not None:
             check_scores(scores)
+            check_same_set(assignment.run, scores)
             site = assignment.entry.site
             return ev.UpdateScored(at=at, round_number=assignment.round_number, site=site, scores=scores)
         case AssignmentKind.EVALUATE:
@@ -121,10 +120,10 @@ def _scored(assignment: Assignment, scores: Scores, at: datetime) -> ev.UpdateSc
     raise InputInvalidError(Reason.FIELD_INVALID, f"scores: expected the answer to {assignment.kind}, got scores")
 
 
-def _taken_scores(run: Run, past: Round, evaluator: Caller) -> Iterator[tuple[AssignmentId, Scores]]:
-    """The scores of a round, by the assignment with which ``evaluator`` would have given them."""
-    if past.scores is not None:
-        yield evaluate_assignment_id(run.run_id, past.number, evaluator.name), past.scores
+def _given_by(run: Run, past: Round, evaluator: Caller, scores: Scores) -> Iterator[AssignmentId]:
+    """The assignments of a round with which ``evaluator`` would have given these very scores."""
+    if past.scores == scores:
+        yield evaluate_assignment_id(run.run_id, past.number, evaluator.name)
     for entry in past.roster:
-        if entry.scores is not None:
-            yield score_assignment_id(run.run_id, past.number, evaluator.name, entry.site), entry.scores
+        if entry.scores == scores:
+            yield score_assignment_id(run.run_id, past.number, evaluator.name, entry.site)

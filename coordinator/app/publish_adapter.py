@@ -18,6 +18,7 @@ from coordinator.domain.values import Phase, Round, Run
 
 CARD_FILE = "README.md"
 SERVED = "served"
+_BY_SIZE = " Not every update was scored there, so the weights are those of sizes alone."
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -167,7 +168,7 @@ A LoRA adapter (rank {run.spec.lora_rank}, alpha {run.spec.lora_alpha}, {run.spe
 {rows}
 
 Round {closed.number} ended as **{closed.phase}**{" on a subset of the sites invited" if closed.is_subset else ""}.
-On the consortium's validation set: {scores}.
+On the consortium's validation set: {scores}.{_BY_SIZE if closed.is_weighed_by_size else ""}
 
 - weights: `{closed.candidate.digest}`
 - trained from: `{closed.global_adapter.digest}`

@@ -123,6 +123,24 @@ def check_scores(scores: Scores) -> None:
             )
 
 
+def check_same_set(run: Run, scores: Scores) -> None:
+    """Check that an update was scored on as much as the others of its round: losses of other sets do not compare.
+
+    Raises:
+        InputInvalidError: FIELD_INVALID, expected against got.
+    """
+    current = run.current
+    known = [] if current is None else [entry.scores for entry in current.roster if entry.scores is not None]
+    for first in known[:1]:
+        expected, got = ((each.num_examples, each.num_label_tokens) for each in (first, scores))
+        if expected != got:
+            raise InputInvalidError(
+                Reason.FIELD_INVALID,
+                f"scores: expected {expected[0]} examples with {expected[1]} label tokens, on which another update of "
+                f"this round was scored, got {got[0]} with {got[1]}",
+            )
+
+
 def check_gate_metric(terms: Terms, scores: Scores) -> None:
     """Check that a candidate's scores hold what the gate compares.
 
@@ -162,7 +180,7 @@ def explain_dead_assignment(runs: tuple[Run, ...], caller: SiteName, wanted: Ass
 def _evaluator_ids(run: Run, caller: SiteName) -> dict[AssignmentId, tuple[EvaluatorOutcome, ...]]:
     ids = {evaluate_assignment_id(run.run_id, past.number, caller): past.evaluator_outcomes for past in run.rounds}
     if Need.UPDATE_SCORES in strategy_of(run.terms).needs:
-        for past in run.rounds:
+        for past in run.rounds[-2:]:  # older ones are unknown by now
             ids |= {each: past.evaluator_outcomes for each in _score_ids(run, past, caller)}
     return {**ids, initialise_assignment_id(run.run_id, caller): run.evaluator_outcomes}
 

@@ -79,7 +79,7 @@ class AnswerRefused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateReady:
-    """The updates are combined; ``weights`` sum to one."""
+    """The updates are combined; ``weights`` sum to one, or to less where the strategy cut updates short."""
 
     at: datetime
     round_number: int

@@ -24,7 +24,7 @@ class SitePolicy:
 
     Attributes:
         kinds: Of work, as :attr:`Assignment.kind` names them.
-        strategies: By name.
+        strategies: In which it trains, by name; to make or score an adapter is the same work in all of them.
         weights_digest: Of the base model that the site keeps; None leaves the check to the trainer.
     """
 
@@ -66,7 +66,7 @@ def judge(assignment: Assignment, policy: SitePolicy) -> Decision:
     strategy = assignment.terms.aggregation.strategy
     if assignment.kind not in policy.kinds:
         return _unsupported(f"kind: expected one of {sorted(policy.kinds)}, got {assignment.kind}")
-    if strategy not in policy.strategies:
+    if assignment.kind == "train" and strategy not in policy.strategies:
         return _unsupported(f"strategy: expected one of {sorted(policy.strategies)}, got {strategy[:64]!r}")
     if expected is not None and got != expected:
         return Decision(reason=Reason.BASE_MODEL_MISMATCH, detail=f"base model weights: expected {expected}, got {got}")

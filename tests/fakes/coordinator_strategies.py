@@ -25,7 +25,7 @@ def aggregation_of(
     """Terms that name it, with its ``parameters`` if it has any."""
     defaults = {
         "fed_medlora_plus": FedMedLoraPlusTerms(size_exponent=1.0),
-        "krum": KrumTerms(byzantine_count=0, selected_count=2),
+        "krum": KrumTerms(byzantine_count=0, selected_count=1),
         "lora_fair": LoraFairTerms(),
         "norm_bound": NormBoundTerms(max_norm=0.5),
         "trimmed_mean": TrimmedMeanTerms(),

@@ -12,6 +12,7 @@ from site_agent.domain.assignment import (
     Assignment,
     EvaluateWork,
     InitialiseWork,
+    ScoreWork,
     TrainWork,
     Work,
 )
@@ -101,6 +102,12 @@ def evaluate_assignment() -> Assignment:
     """Score a candidate."""
     spec = make_spec()
     return make_assignment(EvaluateWork(candidate=make_ref(spec), adapter_spec=spec))
+
+
+def score_assignment() -> Assignment:
+    """Score an update."""
+    spec = make_spec()
+    return make_assignment(ScoreWork(update=make_ref(spec), adapter_spec=spec))
 
 
 def with_work(assignment: Assignment, **changes: object) -> Assignment:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -12,15 +13,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from common.adapter import FactorSet
+from common.errors import InputInvalidError, Reason
 from common.ids import SiteName
 from common.strategy_terms import KrumTerms, LoraFairTerms, NormBoundTerms, TrimmedMeanTerms
-from coordinator.domain.aggregation import STRATEGIES
+from coordinator.domain.aggregation import STRATEGIES, check_needs, strategy_of
 from coordinator.domain.aggregation.geometry import added, geometry_of_module, squared_distances
 from coordinator.domain.aggregation.strategy import Factors, Geometry, Need
 from tests.fakes.coordinator_strategies import (
     IN,
     OUT,
     RANK,
+    aggregation_of,
     combined,
     contributions_of,
     near,
@@ -28,6 +31,7 @@ from tests.fakes.coordinator_strategies import (
     random_pair,
     strategy_named,
 )
+from tests.fakes.coordinator_values import make_round_terms, make_terms
 
 EACH = pytest.mark.parametrize("name", STRATEGIES)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -131,6 +135,24 @@ def test_what_a_strategy_declares_is_what_it_asks_for(name: str) -> None:
         )
 
 
+def test_strategies_that_read_single_updates_say_so() -> None:
+    """The others need sums alone, so that secure aggregation could hide the rest."""
+    sums = {name for name in STRATEGIES if Need.CLEAR_UPDATES not in strategy_named(name).needs}
+    assert sums == {"fed_medlora", "ffa_lora", "rolora"}
+
+
+@EACH
+def test_momentum_goes_with_a_strategy_whose_factors_stay_comparable_and_with_no_other(name: str) -> None:
+    aggregation = replace(aggregation_of(name), server_momentum=0.5)
+    terms = make_terms(aggregation=aggregation, rounds=make_round_terms(quorum=3))
+    strategy = strategy_of(terms)
+    if strategy.allows_momentum:
+        return check_needs(strategy, terms)
+    with pytest.raises(InputInvalidError, match=f"server_momentum: expected 0 with {name}") as refused:
+        check_needs(strategy, terms)
+    assert refused.value.reason is Reason.TERMS_INVALID
+
+
 # The mean of products, exactly
 
 
@@ -165,7 +187,16 @@ def test_flexlora_gives_the_nearest_matrix_of_the_rank_to_the_mean_of_products(s
     assert (pair.a.shape, pair.b.shape) == ((RANK, IN), (OUT, RANK))
 
 
-def test_flexlora_fills_a_module_that_is_smaller_than_the_rank_with_zeros() -> None:
+@pytest.mark.parametrize("name", ["flexlora", "geometric_median", "krum"])
+def test_a_module_of_which_no_site_has_moved_b_can_still_learn(name: str) -> None:
+    current = Factors(a=random_pair(0).a, b=np.zeros((OUT, RANK), np.float32))
+    updates = [Factors(a=near(current, seed).a, b=current.b) for seed in range(5)]
+    pair, _ = combined(strategy_named(name), updates, current, contributions_of(COUNTS))
+    assert not pair.b.any()
+    assert np.array_equal(pair.a, current.a)
+
+
+def test_flexlora_fits_a_module_that_is_smaller_than_the_rank() -> None:
     generator = np.random.default_rng(0)
     current, *updates = (
         Factors(a=generator.standard_normal((4, 3)), b=generator.standard_normal((2, 4))) for _ in range(3)
@@ -271,13 +302,31 @@ def test_the_geometric_median_is_where_the_pulls_of_all_sites_cancel(seed: int) 
 def test_a_minority_far_away_hardly_weighs_in_the_geometric_median(seed: int, size: float) -> None:
     current, updates = scene(seed, 4)
     updates.append(near(current, seed + 99, step=size))
-    _, weights = combined(strategy_named("geometric_median"), updates, current, contributions_of(COUNTS))
+    pair, weights = combined(strategy_named("geometric_median"), updates, current, contributions_of(COUNTS))
     honest = max(float(np.linalg.norm(move)) for move in moves_of(updates[:4], current))
     far = float(np.linalg.norm(moves_of(updates, current)[4]))
     assert weights[4] * far < 10 * honest
+    assert np.linalg.norm(product(pair) - product(current)) < 20 * honest
 
 
-@pytest.mark.parametrize(("byzantine", "selected"), [(0, 1), (1, 1), (1, 3), (0, 5)])
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("geometric_median", None), ("krum", KrumTerms(byzantine_count=1, selected_count=2))]
+)
+@given(seed=SEEDS, turn=st.floats(1e3, 1e6))
+def test_an_honest_product_in_an_absurd_basis_harms_nobody(
+    name: str, parameters: object, seed: int, turn: float
+) -> None:
+    current, updates = scene(seed)
+    turned = [*updates[:4], Factors(a=updates[4].a * turn, b=updates[4].b.astype(np.float64) / turn)]
+    plain, odd = (
+        combined(strategy_named(name, parameters), each, current, contributions_of(COUNTS))[0]
+        for each in (updates, turned)
+    )
+    close(product(odd), product(plain), 1e-5)
+    assert float(np.abs(odd.a).max()) < 1e3
+
+
+@pytest.mark.parametrize(("byzantine", "selected"), [(0, 1), (1, 1), (1, 2), (0, 3)])
 @given(seed=SEEDS)
 def test_krum_selects_by_squared_distances_of_products(byzantine: int, selected: int, seed: int) -> None:
     current, updates = scene(seed)
@@ -290,7 +339,8 @@ def test_krum_selects_by_squared_distances_of_products(byzantine: int, selected:
         scores.append(sum(others[: 5 - byzantine - 2]))
     best = sorted(range(5), key=scores.__getitem__)[:selected]
     assert [k for k, weight in enumerate(weights) if weight > 0] == sorted(best)
-    assert strategy.least_updates == max(2 * byzantine + 3, selected)
+    assert strategy.least_updates == max(2 * byzantine + 3, selected + byzantine + 2) <= 5
+    assert strategy_named("krum", KrumTerms(byzantine_count=1, selected_count=9)).least_updates == 12
 
 
 def test_krum_does_not_touch_what_it_left_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import AsyncIterator
@@ -153,3 +154,36 @@ async def test_a_coordinator_that_starts_again_knows_the_scores_and_asks_for_the
         given = live_assignment(second.driver.runs, evaluator())
         assert given is not None and given.entry in second.round.unscored
         assert len(second.round.unscored) == len(SITES) - 1
+
+
+async def test_scores_of_another_validation_set_are_refused_and_their_evaluator_out(world: World) -> None:
+    given = live_assignment(world.driver.runs, evaluator())
+    assert given is not None
+    await world.answers.take_scores(evaluator(), given.assignment_id, update_scores())
+    other = live_assignment(world.driver.runs, evaluator(OTHER))
+    assert other is not None
+    elsewhere = replace(update_scores(), num_label_tokens=201)
+    with pytest.raises(InputInvalidError, match=r"expected 20 examples with 200 label tokens, .* got 20 with 201"):
+        await world.answers.take_scores(evaluator(OTHER), other.assignment_id, elsewhere)
+    assert live_assignment(world.driver.runs, evaluator(OTHER)) is None
+    assert live_assignment(world.driver.runs, evaluator()) is not None
+
+
+async def test_of_two_evaluators_that_score_one_update_at_once_one_counts_and_the_other_hears_why(world: World) -> None:
+    wanted = live_assignment(world.driver.runs, evaluator())
+    assert wanted is not None and wanted.entry is not None
+    names = [SiteName(f"evaluator-{number}") for number in range(20)]
+    same = [
+        (name, given.assignment_id)
+        for name in names
+        if (given := live_assignment(world.driver.runs, evaluator(name))) is not None and given.entry == wanted.entry
+    ][:2]
+    answers = await asyncio.gather(
+        *(
+            world.answers.take_scores(evaluator(name), assignment_id, update_scores(0.5 + number))
+            for number, (name, assignment_id) in enumerate(same)
+        ),
+        return_exceptions=True,
+    )
+    assert answers[0] is None
+    assert isinstance(answers[1], NotNowError) and answers[1].reason is Reason.ALREADY_ANSWERED

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputInvalidError
+from coordinator.adapters.terms_file import load_terms_toml
+from coordinator.domain.aggregation import STRATEGIES
 from demo.federation import loopback
 from demo.options import DemoOptions
-from demo.prepare import Prepared, prepare
+from demo.prepare import Prepared, prepare, write_terms
+from tests.fakes.coordinator_strategies import aggregation_of
+from tests.fakes.coordinator_values import make_terms
 from tests.fakes.demo_values import make_options
 from tests.tiny_model import make_tiny_model
 
@@ -87,3 +91,10 @@ def test_mounted_folders_are_emptied_and_stay(
     prepare_here(options)
 
     assert not (tmp_path / "ca" / "left").exists()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_operators_file_says_the_same_terms(tmp_path: Path, strategy: str) -> None:
+    terms = make_terms(aggregation=aggregation_of(strategy))
+    write_terms(tmp_path / "terms.toml", terms)
+    assert load_terms_toml(tmp_path / "terms.toml") == terms

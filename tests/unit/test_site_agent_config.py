@@ -53,7 +53,7 @@ def test_four_keys_are_enough(tmp_path: Path) -> None:
     config = load(tmp_path, SMALLEST)
     assert (config.trainer.device, config.policy.strategies, config.log.level) == (
         "auto",
-        ("fed_medlora", "fed_medlora_plus"),
+        ("fed_medlora",),
         "INFO",
     )
 

@@ -17,12 +17,15 @@ from tests.fakes.site_values import (
     make_ref,
     make_spec,
     make_terms,
+    score_assignment,
     train_assignment,
     with_work,
 )
 
 
-@pytest.mark.parametrize("assignment", [train_assignment(), evaluate_assignment(), make_assignment(InitialiseWork())])
+@pytest.mark.parametrize(
+    "assignment", [train_assignment(), score_assignment(), evaluate_assignment(), make_assignment(InitialiseWork())]
+)
 def test_a_site_may_do_what_its_policy_names(assignment: Assignment) -> None:
     assert judge(assignment, EVERY_KIND) == ALLOWED
 

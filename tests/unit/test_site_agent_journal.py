@@ -12,7 +12,7 @@ from site_agent.app.ports import Entry
 from site_agent.domain.assignment import Assignment, InitialiseWork
 from site_agent.domain.assignment_machine import AssignmentState, Stage
 from site_agent.orders import ADAPTER_FILE, FAILURE_FILE, UPDATE_FILE
-from tests.fakes.site_values import evaluate_assignment, make_assignment, train_assignment
+from tests.fakes.site_values import evaluate_assignment, make_assignment, score_assignment, train_assignment
 
 
 def entry_of(number: int, stage: Stage = Stage.RECEIVED, reason: Reason | None = None) -> Entry:
@@ -24,7 +24,9 @@ def journal(tmp_path: Path) -> FileJournal:
     return FileJournal(tmp_path)
 
 
-@pytest.mark.parametrize("assignment", [train_assignment(), evaluate_assignment(), make_assignment(InitialiseWork())])
+@pytest.mark.parametrize(
+    "assignment", [train_assignment(), score_assignment(), evaluate_assignment(), make_assignment(InitialiseWork())]
+)
 def test_an_entry_is_read_back_as_it_was_stored(tmp_path: Path, assignment: Assignment) -> None:
     entry = Entry(
         assignment=assignment,

@@ -76,7 +76,7 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
     async def DownloadAdapter(  # type: ignore[override]  # its chunks are encoded already
         self, request: rounds_pb2.DownloadAdapterRequest, context: Context
     ) -> AsyncIterator[rounds_pb2.DownloadAdapterResponse | bytes]:
-        """See the proto."""
+        """See the proto. Chunks are bytes of messages, which the interceptor sends as they are."""
         caller = caller_from_context(context)
         digest = translate.download_digest_from(request)
         assignment = self._assignment_of_file(caller, digest)

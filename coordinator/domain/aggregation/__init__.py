@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from common.adapter import FactorSet
 from common.errors import InputInvalidError, Reason
+from common.ids import SiteName
 from common.terms import Terms
 from coordinator.domain.aggregation.coordinate_median import CoordinateMedian
 from coordinator.domain.aggregation.fed_medlora import FedMedLora
@@ -16,7 +18,7 @@ from coordinator.domain.aggregation.krum import Krum
 from coordinator.domain.aggregation.lora_fair import LoraFair
 from coordinator.domain.aggregation.norm_bound import NormBound
 from coordinator.domain.aggregation.rolora import RoLora
-from coordinator.domain.aggregation.strategy import OFFERED, Strategy
+from coordinator.domain.aggregation.strategy import OFFERED, Need, Strategy
 from coordinator.domain.aggregation.trimmed_mean import TrimmedMean
 
 STRATEGIES: dict[str, Callable[[Terms], Strategy]] = {
@@ -50,7 +52,7 @@ def strategy_of(terms: Terms) -> Strategy:
 
 
 def check_needs(strategy: Strategy, terms: Terms) -> None:
-    """Check that a round gives all that ``strategy`` needs, and that the quorum is enough to combine.
+    """Check that a round gives all that ``strategy`` needs, and that it goes with the other terms.
 
     Raises:
         InputInvalidError: TERMS_INVALID, with what is missing.
@@ -59,6 +61,18 @@ def check_needs(strategy: Strategy, terms: Terms) -> None:
         raise InputInvalidError(
             Reason.TERMS_INVALID,
             f"aggregation.strategy: {strategy.name} needs {', '.join(missing)}, which this coordinator does not offer",
+        )
+    if terms.aggregation.server_momentum > 0 and not strategy.allows_momentum:
+        raise InputInvalidError(
+            Reason.TERMS_INVALID,
+            f"aggregation.server_momentum: expected 0 with {strategy.name}, whose moves cannot be added to each other, "
+            f"got {terms.aggregation.server_momentum:g}",
+        )
+    plans = [strategy.plan(round_number, SiteName("any")) for round_number in (1, 2)]
+    if Need.UPDATE_SCORES in strategy.needs and any(plan.uploaded is not FactorSet.A_AND_B for plan in plans):
+        raise InputInvalidError(
+            Reason.TERMS_INVALID,
+            f"aggregation.strategy: {strategy.name} has updates scored, which takes both factors, and plans fewer",
         )
     if terms.rounds.quorum < strategy.least_updates:
         raise InputInvalidError(

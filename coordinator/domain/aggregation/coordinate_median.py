@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from common.bfloat16 import BLOCK
 from common.ids import SiteName
 from common.terms import Terms
-from coordinator.domain.aggregation.strategy import Contribution, Factors, Geometry, Need, Plan
+from coordinator.domain.aggregation.strategy import Contribution, Factors, Geometry, Matrix, Need, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class CoordinateMedian:
     name: ClassVar[str] = "coordinate_median"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLEAR_UPDATES, Need.EQUAL_RANKS})
     least_updates: ClassVar[int] = 1
+    allows_momentum: ClassVar[bool] = True
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains both factors of every module, in every round."""
@@ -38,6 +42,18 @@ class CoordinateMedian:
     def combine(self, updates: Sequence[Factors], weights: Sequence[float], current: Factors) -> Factors:
         """Medians, in float64; the global adapter's own factors do not enter."""
         return Factors(
-            a=np.median(np.stack([update.a for update in updates]).astype(np.float64), axis=0),
-            b=np.median(np.stack([update.b for update in updates]).astype(np.float64), axis=0),
+            a=by_number([update.a for update in updates], partial(np.median, axis=0)),
+            b=by_number([update.b for update in updates], partial(np.median, axis=0)),
         )
+
+
+def by_number(
+    matrices: Sequence[Matrix], combine: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """``combine`` of all values of every number, ``(K, some)`` to ``(some,)``; by blocks, which hold few at once."""
+    flat = [matrix.reshape(-1) for matrix in matrices]
+    combined = np.empty(flat[0].size)
+    for start in range(0, combined.size, BLOCK):
+        values = np.stack([each[start : start + BLOCK] for each in flat]).astype(np.float64)
+        combined[start : start + BLOCK] = combine(values)
+    return combined.reshape(matrices[0].shape)

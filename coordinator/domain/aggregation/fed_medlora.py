@@ -26,6 +26,7 @@ class FedMedLora:
     name: ClassVar[str] = "fed_medlora"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.EQUAL_RANKS})
     least_updates: ClassVar[int] = 1
+    allows_momentum: ClassVar[bool] = True
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains both factors of every module, in every round."""

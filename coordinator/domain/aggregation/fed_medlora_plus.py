@@ -21,15 +21,16 @@ class FedMedLoraPlus:
     the paper's code computes, beta = 1 and T = 1 what its text says; with beta = 1 it nears Fed-MedLoRA as T grows.
 
     As Fed-MedLoRA it averages the *factors*, not the products; equal updates give themselves; the order of sites is
-    irrelevant; weights sum to one. A worse update never weighs more than a better one of the same size, but no weight
-    is ever 0: with losses of 0.1 to 1 and T = 1 the largest is at most 2.5 times the smallest. It limits a bad site; to
-    bound one is admission's part.
+    irrelevant; weights sum to one. A worse update never weighs more than a better one of the same size, but at the
+    paper's T it still weighs: with losses of 0.1 to 1 the largest is at most 2.5 times the smallest. It limits a bad
+    site; to bound one is admission's part.
     """
 
     terms: Terms
     name: ClassVar[str] = "fed_medlora_plus"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLEAR_UPDATES, Need.UPDATE_SCORES, Need.EQUAL_RANKS})
     least_updates: ClassVar[int] = 1
+    allows_momentum: ClassVar[bool] = True
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains both factors of every module, in every round."""

@@ -26,6 +26,7 @@ class FfaLora:
     name: ClassVar[str] = "ffa_lora"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.EQUAL_RANKS})
     least_updates: ClassVar[int] = 1
+    allows_momentum: ClassVar[bool] = True
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains B and sends B, in every round."""

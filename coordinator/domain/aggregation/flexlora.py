@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from common.ids import SiteName
 from common.terms import Terms
 from coordinator.domain.aggregation.fed_medlora import size_weights
 from coordinator.domain.aggregation.strategy import Contribution, Factors, Geometry, Need, Plan
+
+# Of the greatest singular value: below it lies rounding alone.
+_UNUSED = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class FlexLora:
     name: ClassVar[str] = "flexlora"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLEAR_UPDATES, Need.EQUAL_RANKS})
     least_updates: ClassVar[int] = 1
+    allows_momentum: ClassVar[bool] = False
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains both factors of every module, in every round."""
@@ -39,21 +42,25 @@ class FlexLora:
         return size_weights(self.terms, contributions)
 
     def combine(self, updates: Sequence[Factors], weights: Sequence[float], current: Factors) -> Factors:
-        """The nearest pair of the run's rank, in float64."""
-        roots = np.sqrt(weights)
-        b = np.concatenate([root * update.b.astype(np.float64) for root, update in zip(roots, updates, strict=True)], 1)
-        a = np.concatenate([root * update.a.astype(np.float64) for root, update in zip(roots, updates, strict=True)])
-        b_basis, b_rest = np.linalg.qr(b)
-        a_basis, a_rest = np.linalg.qr(a.T)
-        left, values, right = np.linalg.svd(b_rest @ a_rest.T, full_matrices=False)
-        kept = current.a.shape[0]
-        scale = np.sqrt(values[:kept])
-        return Factors(
-            a=_with_rows(scale[:, None] * (right[:kept] @ a_basis.T), kept),
-            b=_with_rows((b_basis @ left[:, :kept] * scale).T, kept).T,
-        )
+        """The nearest pair of the run's rank."""
+        return nearest_pair(updates, weights, current)
 
 
-def _with_rows(matrix: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Zeros below, where a module has fewer dimensions than the run's rank."""
-    return np.pad(matrix, ((0, count - len(matrix)), (0, 0)))
+def nearest_pair(updates: Sequence[Factors], weights: Sequence[float], current: Factors) -> Factors:
+    """The pair of ``current``'s rank whose product is nearest to sum_k weights[k] B_k A_k, in float64.
+
+    A direction that the sum does not use (all of them, while B is zero) keeps the global adapter's A beside a B of
+    zero: of two zeros neither would ever have a gradient again.
+    """
+    roots = np.sqrt(weights)
+    b = np.concatenate([root * update.b.astype(np.float64) for root, update in zip(roots, updates, strict=True)], 1)
+    a = np.concatenate([root * update.a.astype(np.float64) for root, update in zip(roots, updates, strict=True)])
+    b_basis, b_rest = np.linalg.qr(b)
+    a_basis, a_rest = np.linalg.qr(a.T)
+    left, values, right = np.linalg.svd(b_rest @ a_rest.T, full_matrices=False)
+    kept = min(current.a.shape[0], int(np.sum(values > _UNUSED * values[0])))
+    scale = np.sqrt(values[:kept])
+    pair = Factors(a=current.a.astype(np.float64), b=np.zeros(current.b.shape))
+    pair.a[:kept] = scale[:, None] * (right[:kept] @ a_basis.T)
+    pair.b[:, :kept] = b_basis @ left[:, :kept] * scale
+    return pair

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from common.ids import SiteName
 from common.terms import Terms
-from coordinator.domain.aggregation.fed_medlora import mean_of_factors, size_weights
+from coordinator.domain.aggregation.fed_medlora import size_weights
+from coordinator.domain.aggregation.flexlora import nearest_pair
 from coordinator.domain.aggregation.strategy import Contribution, Factors, Geometry, Need, Plan
 
 # Weiszfeld's iteration ends when no weight moves by more, or after so many steps (the paper takes 3 to 5).
@@ -23,18 +24,20 @@ _SMOOTHING = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class GeometricMedian:
-    """w_k ~ p_k / |M_k - z|, z = sum_k w_k M_k: z minimises sum_k p_k |M_k - z|; then A and B are averaged by w.
+    """w_k ~ p_k / |M_k - z|, z = sum_k w_k M_k: z minimises sum_k p_k |M_k - z|.
 
     M_k = B_k A_k - B A are the moves of the *products*, in which a change of basis at a site does not show; all of it
-    is worked out from their inner products. The factors are then averaged, as Fed-MedLoRA does. Sites that hold less
-    than half of the size cannot carry it away. Equal updates give themselves; the order of sites is irrelevant up to
-    rounding; weights sum to one.
+    is worked out from their inner products. The mean of products by these weights is then cut to the run's rank, as
+    FlexLoRA does: a mean of factors would show the basis again. Sites whose shares p_k are less than half together
+    (what they say of themselves, unless `weight_by` is uniform) cannot carry it away. Equal updates give a pair with
+    their product; the order of sites is irrelevant up to rounding; weights sum to one.
     """
 
     terms: Terms
     name: ClassVar[str] = "geometric_median"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLEAR_UPDATES, Need.GEOMETRY, Need.EQUAL_RANKS})
     least_updates: ClassVar[int] = 1
+    allows_momentum: ClassVar[bool] = False
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains both factors of every module, in every round."""
@@ -59,8 +62,8 @@ class GeometricMedian:
         return tuple(weights.tolist())
 
     def combine(self, updates: Sequence[Factors], weights: Sequence[float], current: Factors) -> Factors:
-        """The weighted mean of each factor; the global adapter's own factors do not enter."""
-        return mean_of_factors(updates, weights)
+        """The pair nearest to the weighted mean of products, in float64."""
+        return nearest_pair(updates, weights, current)
 
 
 def _distances(products: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 
 from coordinator.domain.aggregation.strategy import Factors, Geometry
 
+_ROWS = 1024
+
 
 def geometry_of_module(updates: Sequence[Factors], current: Factors) -> Geometry:
     """That of one module; those of all modules add up. In float64; every pair has the same rank."""
     pairs = [*updates, current]
     lora_rank = current.a.shape[0]
-    a = np.concatenate([pair.a for pair in pairs], dtype=np.float64)
-    b = np.concatenate([pair.b for pair in pairs], axis=1, dtype=np.float64)
-    blocks = ((b.T @ b) * (a @ a.T)).reshape(len(pairs), lora_rank, len(pairs), lora_rank)
+    square = _gram([pair.a.T for pair in pairs])
+    square *= _gram([pair.b for pair in pairs])
+    blocks = square.reshape(len(pairs), lora_rank, len(pairs), lora_rank)
     inner = blocks.sum(axis=(1, 3))
     moves = inner[:-1, :-1] - inner[:-1, -1:] - inner[-1:, :-1] + inner[-1, -1]
     factors = [_squared(update.a, current.a) + _squared(update.b, current.b) for update in updates]
@@ -37,6 +39,15 @@ def squared_distances(geometry: Geometry) -> NDArray[np.float64]:
     """``(K, K)``: between the products of every two updates; never below 0, which rounding could bring about."""
     norms = np.diag(geometry.products)
     return np.maximum(norms[:, None] + norms[None, :] - 2 * geometry.products, 0.0)
+
+
+def _gram(factors: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
+    """X^T X of ``factors`` side by side, ``(features, lora_rank)`` each; by blocks of rows, which hold little."""
+    total = np.zeros((len(factors) * factors[0].shape[1],) * 2)
+    for start in range(0, len(factors[0]), _ROWS):
+        rows = np.concatenate([factor[start : start + _ROWS] for factor in factors], axis=1, dtype=np.float64)
+        total += rows.T @ rows
+    return total
 
 
 def _squared(factor: NDArray[np.floating], before: NDArray[np.floating]) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from common.ids import SiteName
 from common.strategy_terms import KrumTerms
 from common.terms import Terms
-from coordinator.domain.aggregation.fed_medlora import mean_of_factors
+from coordinator.domain.aggregation.flexlora import nearest_pair
 from coordinator.domain.aggregation.geometry import squared_distances
 from coordinator.domain.aggregation.strategy import Contribution, Factors, Geometry, Need, Plan
 
@@ -22,18 +22,21 @@ class Krum:
 
     An update's score is the sum of its squared distances to the n - byzantine_count - 2 nearest others, for n updates,
     of which n >= 2 byzantine_count + 3 are asked for. Distances are those of the *products*, in which a change of basis
-    at a site does not show; the factors of those selected are averaged with equal weights. Equal updates give
-    themselves; of equal scores the first site's counts, so the order of arrival is irrelevant; weights sum to one.
+    at a site does not show, and so is the mean of those selected, cut to the run's rank as FlexLoRA does. Equal updates
+    give a pair with their product; of equal scores the first site's counts, so the order of arrival is irrelevant;
+    weights sum to one.
     """
 
     terms: Terms
     name: ClassVar[str] = "krum"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLEAR_UPDATES, Need.GEOMETRY, Need.EQUAL_RANKS})
+    allows_momentum: ClassVar[bool] = False
 
     @property
     def least_updates(self) -> int:
-        """So many that the honest ones are the majority among the nearest, and as many as are selected."""
-        return max(2 * self._parameters.byzantine_count + 3, self._parameters.selected_count)
+        """2 f + 3 for f that may be anything; and more than are selected by f + 2, of whom none need be taken."""
+        bad, selected = self._parameters.byzantine_count, self._parameters.selected_count
+        return max(2 * bad + 3, selected + bad + 2)
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains both factors of every module, in every round."""
@@ -49,9 +52,9 @@ class Krum:
         return tuple(1 / len(selected) if k in selected else 0.0 for k in range(len(contributions)))
 
     def combine(self, updates: Sequence[Factors], weights: Sequence[float], current: Factors) -> Factors:
-        """The mean of those selected; what is not selected is not touched, whatever is in it."""
+        """The pair nearest to the mean product of those selected; what is not selected is not touched."""
         chosen = [(update, weight) for update, weight in zip(updates, weights, strict=True) if weight > 0]
-        return mean_of_factors([update for update, _ in chosen], [weight for _, weight in chosen])
+        return nearest_pair([update for update, _ in chosen], [weight for _, weight in chosen], current)
 
     @property
     def _parameters(self) -> KrumTerms:

@@ -28,6 +28,7 @@ class RoLora:
     name: ClassVar[str] = "rolora"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.EQUAL_RANKS})
     least_updates: ClassVar[int] = 1
+    allows_momentum: ClassVar[bool] = False
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains the factor whose turn it is, and sends it."""
@@ -48,6 +49,6 @@ class RoLora:
 
 def _mean_or_same(matrices: Sequence[Matrix], weights: Sequence[float], before: Matrix) -> Matrix:
     """Weights sum to one but for rounding: a factor that nobody trained must not move by that."""
-    if all(np.array_equal(matrix, before) for matrix in matrices):
+    if all(matrix is before or np.array_equal(matrix, before) for matrix in matrices):
         return before
     return weighted_mean(matrices, weights)

@@ -20,7 +20,7 @@ class Need(StrEnum):
     """What a strategy may need in order to work; checked when a run is created."""
 
     CLEAR_UPDATES = "clear_updates"  # it reads single updates, so it cannot be had together with secure aggregation
-    UPDATE_SCORES = "update_scores"  # each update is scored by an evaluator first (the SCORING phase)
+    UPDATE_SCORES = "update_scores"  # each update, with all factors, is scored by an evaluator first (SCORING)
     GEOMETRY = "geometry"  # it weighs by how updates lie to each other, so all modules are read once before the first
     EQUAL_RANKS = "equal_ranks"  # all sites train at the run's rank
     OWN_STATE = "own_state"  # it keeps state from round to round
@@ -94,6 +94,10 @@ class Strategy(Protocol):
     @property
     def least_updates(self) -> int:
         """The fewest updates that it can combine; the quorum is not below."""
+
+    @property
+    def allows_momentum(self) -> bool:
+        """Whether the last move may be added to what it combined: not in another basis, nor beyond what it promises."""
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """What ``site`` is asked for in round ``round_number``."""

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.ids import SiteName
 from common.terms import Terms
-from coordinator.domain.aggregation.strategy import Contribution, Factors, Geometry, Matrix, Need, Plan
+from coordinator.domain.aggregation.coordinate_median import by_number
+from coordinator.domain.aggregation.strategy import Contribution, Factors, Geometry, Need, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class TrimmedMean:
     terms: Terms
     name: ClassVar[str] = "trimmed_mean"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLEAR_UPDATES, Need.EQUAL_RANKS})
+    allows_momentum: ClassVar[bool] = True
 
     @property
     def least_updates(self) -> int:
@@ -42,7 +45,8 @@ class TrimmedMean:
     def combine(self, updates: Sequence[Factors], weights: Sequence[float], current: Factors) -> Factors:
         """Trimmed means, in float64; the global adapter's own factors do not enter."""
         return Factors(
-            a=self._trimmed([update.a for update in updates]), b=self._trimmed([update.b for update in updates])
+            a=by_number([update.a for update in updates], self._trimmed_mean),
+            b=by_number([update.b for update in updates], self._trimmed_mean),
         )
 
     @property
@@ -51,7 +55,7 @@ class TrimmedMean:
         assert parameters is not None, "checked with the terms"
         return parameters.trimmed_count
 
-    def _trimmed(self, matrices: Sequence[Matrix]) -> Matrix:
-        ordered = np.sort(np.stack(matrices).astype(np.float64), axis=0)
-        mean: Matrix = ordered[self._trimmed_count : len(matrices) - self._trimmed_count].mean(axis=0)
+    def _trimmed_mean(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        ordered = np.sort(values, axis=0)
+        mean: NDArray[np.float64] = ordered[self._trimmed_count : len(values) - self._trimmed_count].mean(axis=0)
         return mean

@@ -267,17 +267,19 @@ class _OnEvaluatorAbsentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnE
     ON_EVALUATOR_ABSENT_FAIL: _OnEvaluatorAbsent.ValueType  # 1
     """The round fails."""
     ON_EVALUATOR_ABSENT_PROMOTE: _OnEvaluatorAbsent.ValueType  # 2
-    """The candidate is promoted unscored, and the report says so."""
+    """The candidate is promoted unscored, updates are weighed by size alone, and the report says so."""
 
 class OnEvaluatorAbsent(_OnEvaluatorAbsent, metaclass=_OnEvaluatorAbsentEnumTypeWrapper):
-    """What happens to a candidate that nobody scored by the deadline, or that no evaluator is left to score."""
+    """What happens to a candidate that nobody scored by the deadline, or that no evaluator is left to score; and to a round
+    in which updates are scored first and not all of them were.
+    """
 
 ON_EVALUATOR_ABSENT_UNSPECIFIED: OnEvaluatorAbsent.ValueType  # 0
 """Refused."""
 ON_EVALUATOR_ABSENT_FAIL: OnEvaluatorAbsent.ValueType  # 1
 """The round fails."""
 ON_EVALUATOR_ABSENT_PROMOTE: OnEvaluatorAbsent.ValueType  # 2
-"""The candidate is promoted unscored, and the report says so."""
+"""The candidate is promoted unscored, updates are weighed by size alone, and the report says so."""
 Global___OnEvaluatorAbsent: _TypeAlias = OnEvaluatorAbsent  # noqa: Y015
 
 @_typing.final
