@@ -45,7 +45,7 @@ CONSORTIUM = "demo"
 # mounted.
 MARK = Path("operator/made-by-the-demo")
 EVALUATOR = "evaluator"
-VALIDATION_PASSAGES = 15
+VALIDATION_PASSAGES = 30
 ENTITY_TYPES = ("drug", "problem", "test", "treatment")
 CORPORA_TYPES = ("drug", "problem")  # what all of the corpora annotate
 # Their annotators follow different guidelines, and a mean of three sites learns a third of each in a round: carried on

@@ -89,3 +89,8 @@ def test_a_field_that_was_added_later_is_in_the_canonical_document_only_when_it_
     assert b"proximal_mu" not in TERMS.canonical
     assert b'"proximal_mu":0.5' in used.canonical
     assert used.digest != TERMS.digest
+
+
+def test_terms_of_yesterday_keep_their_digest() -> None:
+    """What sites agreed to: a field that is added must be None or ADDED_LATER, so that this stays."""
+    assert TERMS.digest == "sha256:1531444542eee684f4421670c83a38757074bd94de7307b1b2acad80f72015d6"
