@@ -59,7 +59,7 @@ def scene(seed: int, count: int = len(COUNTS)) -> tuple[Factors, list[Factors]]:
     return current, [near(current, seed + 1 + number) for number in range(count)]
 
 
-def close(got: NDArray[np.floating], expected: NDArray[np.floating], tolerance: float = 1e-9) -> None:
+def assert_close(got: NDArray[np.floating], expected: NDArray[np.floating], tolerance: float = 1e-9) -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * max(1.0, float(np.abs(expected).max())))
 
 
@@ -73,7 +73,7 @@ def test_equal_updates_give_their_own_product(name: str, seed: int) -> None:
     update = near(current, seed + 1, step=1e-3)  # within every bound
     updates = planned(name, [update] * 5, current)
     pair, _ = combined(strategy_named(name), updates, current, contributions_of(COUNTS))
-    close(product(pair), product(updates[0]))
+    assert_close(product(pair), product(updates[0]))
 
 
 @EACH
@@ -87,7 +87,7 @@ def test_the_order_of_sites_is_irrelevant(name: str, seed: int, order: list[int]
         strategy, [updates[index] for index in order], current, [contributions[index] for index in order]
     )
     assert other_weights == pytest.approx([weights[index] for index in order], rel=1e-9, abs=1e-12)
-    close(product(other), product(pair))
+    assert_close(product(other), product(pair))
 
 
 @EACH
@@ -167,7 +167,7 @@ def test_with_one_factor_shared_the_product_is_the_mean_of_products(name: str, r
     current, updates = scene(seed)
     updates = planned(name, updates, current, round_number)
     pair, _ = combined(strategy_named(name), updates, current, contributions_of(COUNTS))
-    close(product(pair), mean_product(updates), 1e-12)
+    assert_close(product(pair), mean_product(updates), 1e-12)
     kept = "b" if (name, round_number) == ("rolora", 2) else "a"
     assert np.array_equal(getattr(pair, kept), getattr(current, kept))
 
@@ -183,7 +183,7 @@ def test_flexlora_gives_the_nearest_matrix_of_the_rank_to_the_mean_of_products(s
     current, updates = scene(seed)
     pair, _ = combined(strategy_named("flexlora"), updates, current, contributions_of(COUNTS))
     left, values, right = np.linalg.svd(mean_product(updates))
-    close(product(pair), left[:, :RANK] * values[:RANK] @ right[:RANK])
+    assert_close(product(pair), left[:, :RANK] * values[:RANK] @ right[:RANK])
     assert (pair.a.shape, pair.b.shape) == ((RANK, IN), (OUT, RANK))
 
 
@@ -203,7 +203,7 @@ def test_flexlora_fits_a_module_that_is_smaller_than_the_rank() -> None:
     )
     pair = strategy_named("flexlora").combine(updates, (0.5, 0.5), current)
     assert (pair.a.shape, pair.b.shape) == ((4, 3), (2, 4))
-    close(product(pair), 0.5 * product(updates[0]) + 0.5 * product(updates[1]))
+    assert_close(product(pair), 0.5 * product(updates[0]) + 0.5 * product(updates[1]))
 
 
 @given(seed=SEEDS, penalty=st.floats(1e-6, 1e3))
@@ -217,7 +217,7 @@ def test_lora_fair_corrects_b_by_least_squares(seed: int, penalty: float) -> Non
     system = np.concatenate([mean.a.T, np.sqrt(penalty) * np.eye(RANK)])
     wanted = np.concatenate([error.T, np.zeros((RANK, OUT))])
     expected = mean.b + np.linalg.lstsq(system, wanted, rcond=None)[0].T
-    close(pair.b, expected, 1e-7)
+    assert_close(pair.b, expected, 1e-7)
     assert np.array_equal(pair.a, mean.a)
     assert np.linalg.norm(mean_product(updates) - product(pair)) <= np.linalg.norm(error) * (1 + 1e-9)
 
@@ -276,8 +276,8 @@ def test_a_norm_bound_that_nobody_reaches_is_fed_medlora(seed: int) -> None:
         combined(strategy, updates, current, contributions_of(COUNTS))[0]
         for strategy in (strategy_named("norm_bound", NormBoundTerms(max_norm=1e9)), strategy_named("fed_medlora"))
     ]
-    close(pairs[0].a, pairs[1].a, 1e-12)
-    close(pairs[0].b, pairs[1].b, 1e-12)
+    assert_close(pairs[0].a, pairs[1].a, 1e-12)
+    assert_close(pairs[0].b, pairs[1].b, 1e-12)
 
 
 def moves_of(updates: Sequence[Factors], current: Factors) -> list[NDArray[np.float64]]:
@@ -322,7 +322,7 @@ def test_an_honest_product_in_an_absurd_basis_harms_nobody(
         combined(strategy_named(name, parameters), each, current, contributions_of(COUNTS))[0]
         for each in (updates, turned)
     )
-    close(product(odd), product(plain), 1e-5)
+    assert_close(product(odd), product(plain), 1e-5)
     assert float(np.abs(odd.a).max()) < 1e3
 
 
@@ -360,7 +360,7 @@ def test_inner_products_are_those_of_dense_moves_and_modules_add_up(seed: int) -
     scenes = [scene(seed), scene(seed + 1000)]
     total: Geometry = added(*(geometry_of_module(updates, current) for current, updates in scenes))
     flat = [np.concatenate([moves_of(updates, current)[k].ravel() for current, updates in scenes]) for k in range(5)]
-    close(total.products, np.array([[x @ y for y in flat] for x in flat]))
+    assert_close(total.products, np.array([[x @ y for y in flat] for x in flat]))
     for k in range(5):
         expected = sum(moved_by(updates[k], current) ** 2 for current, updates in scenes)
         assert total.factors[k] == pytest.approx(expected, rel=1e-6)
