@@ -97,6 +97,7 @@ class EvaluateOrder:
         shots: Worked examples put into the prompt, taken from ``shot_files``; 0 for none.
         generate: Whether to decode answers and score entities.
         measure_loss: Whether to measure the token loss, as the gate of a run needs it.
+        tell_documents: Whether the result holds the counts of each document, as comparing models by bootstrap needs it.
     """
 
     kind: Literal["evaluate"] = "evaluate"
@@ -110,6 +111,7 @@ class EvaluateOrder:
     max_passages: int = 0
     generate: bool = True
     measure_loss: bool = True
+    tell_documents: bool = False
     seed: int = 0
 
 
@@ -202,6 +204,19 @@ class TypeCounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentCounts:
+    """Counts of one document; it has no name here, only its place: the same passages come in the same order.
+
+    Attributes:
+        file: Which of the order's ``data_files`` it is from, counted from 0.
+    """
+
+    file: int
+    strict: F1Counts
+    lenient: F1Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateResult:
     """Scores of one adapter on one set of passages; counts, so that they can be added over sets.
 
@@ -211,6 +226,7 @@ class EvaluateResult:
     Attributes:
         strict_interval: Of the strict F1 with 95 % confidence, by drawing documents again (bootstrap).
         malformed_answers: Answers that broke their form; what could be read of them counts all the same.
+        documents: Where the order asks for them; files in the order's order, documents as they come in each.
     """
 
     kind: Literal["evaluate"] = "evaluate"
@@ -224,6 +240,7 @@ class EvaluateResult:
     lenient_agnostic: F1Counts | None = None
     strict_interval: F1Interval | None = None
     per_type: tuple[TypeCounts, ...] = ()
+    documents: tuple[DocumentCounts, ...] = ()
     malformed_answers: int = 0
     seconds: float = 0.0
 

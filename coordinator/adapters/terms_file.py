@@ -25,7 +25,11 @@ def load_terms_toml(path: Path) -> Terms:
     Raises:
         InputInvalidError: CONFIG_INVALID with every problem of shape, or TERMS_INVALID with every broken bound.
     """
-    document = read_toml(path)
+    return terms_of_document(read_toml(path), path)
+
+
+def terms_of_document(document: dict[str, Any], path: Path) -> Terms:
+    """The terms in tables that were read from ``path``; raises as `load_terms_toml`."""
     problems: list[str] = []
     document = _over_preset(document, problems)
     _parse_durations(document, problems)
@@ -56,14 +60,15 @@ def _over_preset(document: dict[str, Any], problems: list[str]) -> dict[str, Any
         problems.append(f"{_PRESET_KEY}: expected one of {', '.join(preset_names())}, got {name!r}")
         return document
     with (_presets() / f"{name}.toml").open("rb") as file:
-        return _merged(tomllib.load(file), document)
+        return merged_tables(tomllib.load(file), document)
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def merged_tables(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """``below`` with what ``above`` says instead, key by key in every table."""
     merged = dict(below)
     for key, value in above.items():
         both_tables = isinstance(value, dict) and isinstance(below.get(key), dict)
-        merged[key] = _merged(below[key], value) if both_tables else value
+        merged[key] = merged_tables(below[key], value) if both_tables else value
     return merged
 
 

@@ -89,8 +89,8 @@ class CommandPerformer:
             ]
             before = await files.enter_async_context(self.blobs.adapter(current.global_adapter.digest))
             previous = None
-            if (moved_from := _moved_from(run, current)) is not None:
-                previous = await files.enter_async_context(self.blobs.adapter(moved_from.digest))
+            if (earlier := moved_from(run, current)) is not None:
+                previous = await files.enter_async_context(self.blobs.adapter(earlier.digest))
             began = self.clock.monotonic()
             candidate, weights = await asyncio.to_thread(
                 aggregate, run, current.accepted, updates, before, draft, previous
@@ -100,7 +100,7 @@ class CommandPerformer:
         return ev.CandidateReady(at=self.clock.now(), round_number=current.number, candidate=candidate, weights=weights)
 
 
-def _moved_from(run: Run, current: Round) -> AdapterFile | None:
+def moved_from(run: Run, current: Round) -> AdapterFile | None:
     """The global adapter of the round before, if there is one and its last move counts."""
     if current.number == 1 or run.terms.aggregation.server_momentum == 0:
         return None

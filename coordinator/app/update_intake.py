@@ -124,10 +124,10 @@ class UpdateIntake:
     async def _take(
         self, assignment: Assignment, caller: Caller, claim: UploadClaim, chunks: AsyncIterator[ReceivedChunk]
     ) -> Digest:
-        spec, tensors = _admit(assignment, claim)
+        spec, tensors = admit(assignment, claim)
         await self._receive_bytes(claim, chunks)
         path = self._blobs.partial_path(claim.assignment_id, claim.digest)
-        await asyncio.to_thread(_check_content, path, tensors, spec)
+        await asyncio.to_thread(check_content, path, tensors, spec)
         file = AdapterFile(digest=claim.digest, size_bytes=claim.size_bytes)
         if claim.update is None:
             self._live(caller, claim.assignment_id)  # an adapter's file stays: not one that another has forestalled
@@ -181,8 +181,13 @@ class UpdateIntake:
         return False
 
 
-def _admit(assignment: Assignment, claim: UploadClaim) -> tuple[AdapterSpec, tuple[TensorSpec, ...]]:
-    """Check the claim against the assignment; returns the adapter's shape and the tensors that must come."""
+def admit(assignment: Assignment, claim: UploadClaim) -> tuple[AdapterSpec, tuple[TensorSpec, ...]]:
+    """Check the claim against the assignment; returns the adapter's shape and the tensors that must come.
+
+    Raises:
+        InputInvalidError: SPEC_INVALID, or FIELD_INVALID for an answer of another kind than asked for.
+        UpdateRefusedError: as `check_first_adapter` and `check_claim`.
+    """
     terms = assignment.run.terms
     if assignment.kind is AssignmentKind.INITIALISE and claim.first_spec is not None:
         spec = check_first_adapter(terms, check_spec(claim.first_spec))
@@ -217,7 +222,8 @@ def _too_late() -> NotNowError:
     return NotNowError(Reason.ROUND_CLOSED, "the round closed while the upload was arriving")
 
 
-def _check_content(path: Path, tensors: tuple[TensorSpec, ...], spec: AdapterSpec) -> None:
+def check_content(path: Path, tensors: tuple[TensorSpec, ...], spec: AdapterSpec) -> None:
+    """Check the file of an admitted claim; raises as `common.weights_io.check_update`."""
     with WeightsReader(path) as reader:
         check_update(reader, tensors, spec.dtype)
 

@@ -38,7 +38,7 @@ from site_agent.orders import (
     TrainResult,
 )
 from site_agent.trainer.base_model_files import describe_base_model
-from site_agent.trainer.extraction.scoring import f1
+from site_agent.trainer.extraction.scoring import add_counts, f1
 from site_agent.trainer.runner import run_order
 from site_agent.trainer.training import perform
 from tests.tiny_model import TINY_TARGET_MODULES, make_tiny_model, write_passages
@@ -156,7 +156,7 @@ def test_initialise_twice_gives_the_same_file(
 
 @pytest.fixture(scope="module")
 def chain(base: BaseModelSource, no_sockets: Path, first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a TRAIN order over two files and four EVALUATE orders, performed by one process."""
+    """A folder with a TRAIN order over two files and five EVALUATE orders, performed by one process."""
     home = tmp_path_factory.mktemp("chain")
     files = [write_passages(home / f"{word}.jsonl", 10, word=word) for word in ("aspirin", "ibuprofen")]
     others = [home / "q.jsonl", home / "r.jsonl"]
@@ -167,8 +167,10 @@ def chain(base: BaseModelSource, no_sockets: Path, first: Path, tmp_path_factory
     write_order(home / "adapted", evaluate(base, files[0]))
     write_order(home / "entities", replace(evaluate(base, files[0]), measure_loss=False))
     write_order(home / "shared", replace(evaluate(base, files[0], *others), max_passages=2, generate=False))
+    told = replace(evaluate(base, files[0], others[0]), max_passages=5, measure_loss=False, tell_documents=True)
+    write_order(home / "documents", told, first)
     (home / "adapted" / ADAPTER_FILE).symlink_to(home / "train" / UPDATE_FILE)
-    done = run(no_sockets, *(home / name for name in ("train", "bare", "adapted", "entities", "shared")))
+    done = run(no_sockets, *(home / name for name in ("train", "bare", "adapted", "entities", "shared", "documents")))
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     return home
 
@@ -219,6 +221,17 @@ def test_an_evaluation_may_score_entities_without_measuring_the_loss(chain: Path
     assert scored.mean_loss is None
     progress = PROGRESS.validate_json((chain / "entities" / PROGRESS_FILE).read_bytes())
     assert (progress.step, progress.steps) == (10, 10)
+
+
+def test_an_evaluation_tells_the_counts_of_each_document_and_its_file_when_asked(chain: Path) -> None:
+    silent = RESULT.validate_json((chain / "entities" / RESULT_FILE).read_bytes())
+    told = RESULT.validate_json((chain / "documents" / RESULT_FILE).read_bytes())
+    assert isinstance(silent, EvaluateResult)
+    assert isinstance(told, EvaluateResult)
+    assert silent.documents == ()
+    assert [one.file for one in told.documents] == [0, 0, 0, 1, 1]
+    assert told.strict == add_counts(one.strict for one in told.documents)
+    assert told.lenient == add_counts(one.lenient for one in told.documents)
 
 
 def test_no_more_passages_are_scored_than_the_order_says_however_many_files_there_are(chain: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from site_agent.orders import EvaluateOrder, EvaluateResult, Progress, TrainerStage
+from site_agent.orders import DocumentCounts, EvaluateOrder, EvaluateResult, Progress, TrainerStage
 from site_agent.trainer.choices import choose_shots, sample_in_order, shares_of
 from site_agent.trainer.extraction.examples import training_examples
 from site_agent.trainer.extraction.passage_files import read_passage_sets, read_passages
@@ -33,8 +33,8 @@ def evaluate(order: EvaluateOrder, base_model: Path, adapter: Path, progress: Pr
     shots = read_passages([Path(name) for name in order.shot_files]) if order.shots else ()
     shares = shares_of(order.max_passages, len(sets))
     samples = [
-        _sample(order, passages, share, shots)
-        for passages, share in zip(sets, shares, strict=True)
+        _sample(order, file, passages, share, shots)
+        for file, (passages, share) in enumerate(zip(sets, shares, strict=True))
         if share or not order.max_passages
     ]
     loaded = load_base_model(base_model, choose_device(order.base_model.device), order.training.quantization)
@@ -58,38 +58,45 @@ def evaluate(order: EvaluateOrder, base_model: Path, adapter: Path, progress: Pr
     )
     if order.generate:
         before = len(examples) if order.measure_loss else 0
-        result = _with_entities(result, loaded, samples, order.seed, partial(_report_from, report, before))
+        result = _with_entities(result, loaded, samples, order, partial(_report_from, report, before))
     return replace(result, seconds=time.monotonic() - started)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sample:
-    """The passages of one file that are scored, and what is asked about them."""
+    """The passages of one file that are scored, and what is asked about them; ``file`` is its place in the order."""
 
+    file: int
     passages: Sequence[Passage]
     question: Question
 
 
-def _sample(order: EvaluateOrder, passages: Sequence[Passage], share: int, shots: Sequence[Passage]) -> _Sample:
+def _sample(
+    order: EvaluateOrder, file: int, passages: Sequence[Passage], share: int, shots: Sequence[Passage]
+) -> _Sample:
     question = Question.about(passages, order.task)
     candidates = [example for passage in shots for example in training_examples(passage)]
     chosen = choose_shots(candidates, order.shots, question.entity_types, order.seed)
-    return _Sample(passages=sample_in_order(passages, share, order.seed), question=replace(question, shots=chosen))
+    taken = sample_in_order(passages, share, order.seed)
+    return _Sample(file=file, passages=taken, question=replace(question, shots=chosen))
 
 
 def _with_entities(
     result: EvaluateResult,
     loaded: LoadedModel,
     samples: Sequence[_Sample],
-    seed: int,
+    order: EvaluateOrder,
     report: Callable[[int], None],
 ) -> EvaluateResult:
     scored: list[EntityScores] = []
+    documents: list[DocumentCounts] = []
     malformed = before = 0
     for sample in samples:
         texts = [passage.text for passage in sample.passages]
         answers = find_entities(loaded, sample.question, texts, partial(_report_from, report, before))
-        scored.extend(score_documents(sample.passages, answers.entities, sample.question.entity_types).values())
+        of_file = score_documents(sample.passages, answers.entities, sample.question.entity_types).values()
+        scored.extend(of_file)
+        documents.extend(DocumentCounts(file=sample.file, strict=one.strict, lenient=one.lenient) for one in of_file)
         malformed += answers.malformed
         before += answers.sentences
     scores = add_scores(scored)
@@ -99,8 +106,9 @@ def _with_entities(
         lenient=scores.lenient,
         strict_agnostic=scores.strict_agnostic,
         lenient_agnostic=scores.lenient_agnostic,
-        strict_interval=bootstrap_f1([document.strict for document in scored], seed),
+        strict_interval=bootstrap_f1([document.strict for document in scored], order.seed),
         per_type=scores.per_type,
+        documents=tuple(documents) if order.tell_documents else (),
         malformed_answers=malformed,
     )
 
