@@ -28,6 +28,9 @@ app.add_typer(model, name="model")
 app.add_typer(data, name="data")
 app.add_typer(adapter, name="adapter")
 
+# What becomes a module of the trainer with a parser of its own, help included: its options stand in one place.
+_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
 ConfigFile = Annotated[Path, typer.Option("--config", help="the agent's configuration (TOML)")]
 
 
@@ -65,10 +68,7 @@ def health(config: ConfigFile) -> None:
     raise typer.Exit(1 if ailment else 0)
 
 
-# That module has its own parser, help included, so that its options stand in one place.
-@app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-)
+@app.command(context_settings=_PASSED_ON)
 def extract(context: typer.Context) -> None:
     """Find the entities of notes, with character offsets (`extract --help` tells how)."""
     _become("predict", *context.args)
@@ -84,6 +84,12 @@ def model_digest(path: Annotated[Path, typer.Argument(help="the base model's fol
 def check_data(files: Annotated[list[Path], typer.Argument(help="JSONL files of annotated passages")]) -> None:
     """Count the passages, and list every malformed record by line and field."""
     _become("check_notes", *(str(file) for file in files))
+
+
+@data.command("import", context_settings=_PASSED_ON)
+def import_data(context: typer.Context) -> None:
+    """Turn annotated notes of another format into passages (`data import --help` tells how)."""
+    _become("import_notes", *context.args)
 
 
 @adapter.command("fetch")

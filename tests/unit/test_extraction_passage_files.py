@@ -128,6 +128,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "unknown field": (line(record(Marfan=1)), "record: expected no fields but id, text"),
     "meta no object": (line(record(meta="Marfan")), "meta: expected an object, got a string"),
     "document no string": (line(record(meta={"doc": 7})), "meta.doc: expected a string, got an integer"),
+    "patient no string": (line(record(meta={"patient": ["Marfan"]})), "meta.patient: expected a string, got a list"),
     "entity no object": (line(record(entities=["Marfan"], relations=[])), "entities[0]: expected an object"),
     "entity field missing": (
         line(record(entities=[{"id": "T1", "type": "drug", "start": 12, "end": 19}], relations=[])),
@@ -268,3 +269,9 @@ def test_a_line_of_exactly_the_limit_is_read(tmp_path: Path, monkeypatch: pytest
     content = line(record())
     monkeypatch.setattr(passage_files, "MAX_LINE_BYTES", len(content))
     assert len(read_passages([write(tmp_path, content + line(record(id="p-2")))])) == 2
+
+
+@pytest.mark.parametrize(("patient", "expected"), [("p-7", "p-7"), (7, "7"), ("", None)])
+def test_the_patient_is_a_key_in_words_or_a_number(tmp_path: Path, patient: object, expected: str | None) -> None:
+    path = write(tmp_path, line(record(meta={"patient": patient})))
+    assert read_passages([path])[0].patient == expected

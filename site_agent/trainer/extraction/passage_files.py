@@ -6,37 +6,17 @@ Of a file the error shows its name, line numbers and field names; never a value.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
 
-from common.errors import InputInvalidError, Reason
 from site_agent.trainer.extraction.passage_records import parse_record
 from site_agent.trainer.extraction.passages import Passage
+from site_agent.trainer.extraction.problems import Problems
 
 # A whole discharge summary with thousands of entities fits; what does not is no passage.
 MAX_LINE_BYTES = 4 * 2**20
-MAX_PROBLEMS_SHOWN = 50
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
-@dataclass(slots=True)
-class _Problems:
-    """All that is wrong: the first ones in words, the rest as a count, so that memory stays bounded."""
-
-    shown: list[str] = field(default_factory=list)
-    total: int = 0
-
-    def add(self, problem: str) -> None:
-        self.total += 1
-        if len(self.shown) < MAX_PROBLEMS_SHOWN:
-            self.shown.append(problem)
-
-    def message(self) -> str:
-        more = self.total - len(self.shown)
-        lines = [*self.shown, *([f"and {more} more"] if more else [])]
-        return f"problems in the notes: {self.total}\n" + "\n".join(lines)
 
 
 def read_passages(paths: Sequence[Path]) -> tuple[Passage, ...]:
@@ -56,7 +36,7 @@ def read_passage_sets(paths: Sequence[Path]) -> tuple[tuple[Passage, ...], ...]:
     Raises:
         InputInvalidError: NOTES_INVALID, with all problems of all files together.
     """
-    problems = _Problems()
+    problems = Problems()
     sets: list[list[Passage]] = []
     first_seen: dict[str, str] = {}
     for path, label in zip(paths, _labels(paths), strict=True):
@@ -78,8 +58,7 @@ def read_passage_sets(paths: Sequence[Path]) -> tuple[tuple[Passage, ...], ...]:
             problems.add(f"{label}: expected at least one passage, got an empty file")
     if not paths:
         problems.add("expected at least one file, got none")
-    if problems.total:
-        raise InputInvalidError(Reason.NOTES_INVALID, problems.message())
+    problems.refuse_any()
     return tuple(tuple(passages) for passages in sets)
 
 

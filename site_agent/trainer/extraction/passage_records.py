@@ -101,10 +101,17 @@ def parse_record(line: bytes) -> Passage | tuple[str, ...]:
     text = record.get_words("text")
     entities = _entities(record, text)
     relations = _relations(record)
-    document = _document(record)
+    meta = _meta(record)
     if problems or passage_id is None or text is None:
         return tuple(problems)
-    return Passage(id=passage_id, text=text, entities=entities, relations=relations, document=document or passage_id)
+    return Passage(
+        id=passage_id,
+        text=text,
+        entities=entities,
+        relations=relations,
+        document=meta.get("doc") or passage_id,
+        patient=meta.get("patient") or None,
+    )
 
 
 def _decode(line: bytes, problems: list[str]) -> dict[str, object] | None:
@@ -183,14 +190,17 @@ def _refuse_repeats(record: _Fields, name: str, ids: list[str]) -> None:
         record.add(name, f"expected every id once, got {repeats} repeated")
 
 
-def _document(record: _Fields) -> str | None:
-    """``meta.doc``, or None where there is none."""
+def _meta(record: _Fields) -> dict[str, str]:
+    """What ``meta`` says of document and patient."""
     if "meta" not in record.values:
-        return None
+        return {}
     meta = record.get("meta", dict)
-    if meta is None or "doc" not in meta:
-        return None
-    return _Fields(values=meta, path="meta.", problems=record.problems).get("doc", str)
+    if meta is None:
+        return {}
+    patient = meta.get("patient")
+    named = meta | {"patient": str(patient)} if type(patient) is int else meta  # many sites number their patients
+    fields = _Fields(values=named, path="meta.", problems=record.problems)
+    return {name: value for name in ("doc", "patient") if name in meta and (value := fields.get(name, str)) is not None}
 
 
 def _short(number: int) -> str:

@@ -41,6 +41,7 @@ class Passage:
 
     Attributes:
         document: Groups the passages of one document: confidence intervals resample documents.
+        patient: Whose note it is, as a key of the site's own; None where the record does not say.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Passage:
     entities: tuple[Entity, ...]
     relations: tuple[Relation, ...]
     document: str
+    patient: str | None = None
 
 
 def annotated_types(passages: Iterable[Passage]) -> frozenset[str]:

@@ -1,0 +1,112 @@
+"""``python -m site_agent.trainer.import_notes``: annotated notes of another format to a JSONL file of passages.
+
+What ``fedmed-site data import`` runs as a child process. It prints counts, line numbers and labels; no text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.errors import FedMedError, InputInvalidError, Reason
+from common.files import replacing
+from site_agent.trainer.extraction.importers.formats import FORMATS
+from site_agent.trainer.extraction.importers.gathering import gather
+from site_agent.trainer.extraction.importers.importing import DEFAULT_WORDS, Import
+from site_agent.trainer.extraction.importers.patients import read_patients
+from site_agent.trainer.extraction.importers.type_map import TypeMap, load_type_map
+from site_agent.trainer.extraction.passage_files import MAX_LINE_BYTES
+from site_agent.trainer.extraction.passage_writing import to_line
+from site_agent.trainer.extraction.passages import Passage
+from site_agent.trainer.quiet import quiet_libraries
+
+# Notes are for their owner: nobody else may read the file.
+_OWNER_ALONE = 0o600
+
+
+@dataclass(slots=True)
+class _Counts:
+    passages: int = 0
+    types: Counter[str] = field(default_factory=Counter)
+
+    def add(self, passage: Passage) -> None:
+        self.passages += 1
+        self.types.update(entity.type for entity in passage.entities)
+        self.types.update(relation.type for relation in passage.relations)
+
+
+def main() -> int:
+    """Write the passages and print what they are and what was left out; the exit code of the process."""
+    quiet_libraries()
+    options = _parse()
+    try:
+        _import(options)
+    except FedMedError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"{error.filename}: {error.strerror}\n")
+        return 1
+    return 0
+
+
+def _import(options: argparse.Namespace) -> None:
+    if options.out.exists() and any(path.exists() and path.samefile(options.out) for path in options.inputs):
+        raise InputInvalidError(Reason.FIELD_INVALID, "--out: expected another file than those that are read")
+    run = Import(
+        types=load_type_map(options.type_map) if options.type_map else TypeMap(),
+        max_words=options.words,
+        patients=read_patients(options.patients) if options.patients else {},
+    )
+    of = FORMATS[options.format]
+    counts = _Counts()
+    with replacing(options.out, _OWNER_ALONE) as file:
+        for passage in run.passages(of.read, gather(options.inputs, of)):
+            line = to_line(passage, options.format)
+            if len(line) > MAX_LINE_BYTES:
+                run.problems.add(f"passage {counts.passages + 1}: expected at most {MAX_LINE_BYTES} bytes, got more")
+                continue
+            file.write(line)
+            counts.add(passage)
+        run.refuse_unmapped()
+        if not options.skip_malformed or not counts.passages:
+            run.problems.refuse_any()
+    _tell(run, counts)
+
+
+def _tell(run: Import, counts: _Counts) -> None:
+    sys.stdout.write(f"{counts.passages} passages of {run.documents} documents\n")
+    for name, count in sorted(counts.types.items()):
+        sys.stdout.write(f"{name:>16} {count}\n")
+    for what, count in sorted(run.left_out.items()):
+        sys.stdout.write(f"left out or changed: {what}: {count}\n")
+    if run.problems.total:
+        sys.stderr.write(f"skipped, with {run.problems.message()}\n")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="fedmed-site data import", description="Turn annotated notes of another format into JSONL passages."
+    )
+    parser.add_argument("format", choices=sorted(FORMATS), help="what the files are")
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="files, or folders of them")
+    parser.add_argument("--out", type=Path, required=True, help="JSONL file to write, readable by you alone")
+    parser.add_argument("--type-map", type=Path, help="TOML file: what each type of the source becomes")
+    parser.add_argument("--patients", type=Path, help="CSV file with the columns document and patient")
+    parser.add_argument("--words", type=_count, default=DEFAULT_WORDS, help="the most words of a passage [%(default)s]")
+    parser.add_argument("--skip-malformed", action="store_true", help="import the rest, and list what was skipped")
+    return parser.parse_args()
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("expected at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())
