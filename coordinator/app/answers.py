@@ -48,7 +48,7 @@ class Answers:
         self._progress[assignment_id] = progress
         self._forget_past()
         taken = ev.AssignmentTaken(at=self._clock.now(), assignment_id=assignment_id)
-        await self._driver.post(assignment.run.run_id, taken)
+        await self._driver.post(assignment.run.run_id, taken, caller)
 
     async def decline(self, caller: Caller, assignment_id: AssignmentId, reason: Reason) -> None:
         """Take a site's or evaluator's no."""
@@ -56,7 +56,7 @@ class Answers:
         declined = ev.AssignmentDeclined(
             at=self._clock.now(), assignment_id=assignment_id, by=caller.name, reason=reason
         )
-        await self._driver.post(assignment.run.run_id, declined)
+        await self._driver.post(assignment.run.run_id, declined, caller)
 
     async def take_scores(self, caller: Caller, assignment_id: AssignmentId, scores: Scores) -> None:
         """Take an evaluator's scores of an update or of a candidate; the same scores again get the same answer.
@@ -75,9 +75,9 @@ class Answers:
                 refused = ev.AnswerRefused(
                     at=self._clock.now(), assignment_id=assignment_id, by=caller.name, reason=refusal.reason
                 )
-                await self._driver.post(assignment.run.run_id, refused)
+                await self._driver.post(assignment.run.run_id, refused, caller)
             raise
-        await self._driver.post(assignment.run.run_id, event)
+        await self._driver.post(assignment.run.run_id, event, caller)
         if not self._were_taken(caller, assignment_id, scores):
             explain_dead_assignment(self._driver.runs, caller.name, assignment_id)
             raise NotNowError(Reason.ROUND_CLOSED, "the round closed while the scores were arriving")

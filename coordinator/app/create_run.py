@@ -5,13 +5,14 @@ from __future__ import annotations
 from common.clock import Clock
 from common.ids import RunId, derived_id
 from common.terms import Terms, check_terms
+from common.tls import Caller
 from coordinator.app.round_driver import RoundDriver
 from coordinator.domain.aggregation import check_needs, strategy_of
 from coordinator.domain.run_machine import create_run
 from coordinator.domain.values import Run
 
 
-async def create(driver: RoundDriver, clock: Clock, terms: Terms) -> Run:
+async def create(driver: RoundDriver, clock: Clock, terms: Terms, caller: Caller | None = None) -> Run:
     """Create the run of ``terms``, or return the one that is there.
 
     Raises:
@@ -21,4 +22,4 @@ async def create(driver: RoundDriver, clock: Clock, terms: Terms) -> Run:
     check_terms(terms)
     check_needs(strategy_of(terms), terms)
     # The id is a function of the terms: creating twice, even across a crash, creates once.
-    return await driver.add(create_run(RunId(derived_id("run", terms.digest)), terms, clock.now()))
+    return await driver.add(create_run(RunId(derived_id("run", terms.digest)), terms, clock.now()), caller)

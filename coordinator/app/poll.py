@@ -80,7 +80,7 @@ class Poll:
         assignment = find_assignment(self._driver.runs, caller, current)
         if assignment is not None:
             taken = ev.AssignmentTaken(at=self._clock.now(), assignment_id=current)
-            await self._driver.post(assignment.run.run_id, taken)
+            await self._driver.post(assignment.run.run_id, taken, caller)
 
     async def _answer_within_hold(self, caller: Caller, current: AssignmentId | None) -> Assignment | Cancelled | None:
         ends_at = self._clock.monotonic() + self._hold_seconds

@@ -9,8 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from common.hash_chain import ChainHead
 from common.ids import AssignmentId, Digest, RunId, SiteName
 from common.tls import Role
+from coordinator.domain.audit import AuditEvent
 from coordinator.domain.commands import Command
 from coordinator.domain.events import RunEvent
 from coordinator.domain.values import Run
@@ -41,13 +43,15 @@ class Traffic:
 
 
 class RunStore(Protocol):
-    """Durable runs. ``save`` is one transaction: the run and its commands, or neither."""
+    """Durable runs. ``save`` is one transaction: the run, its commands and its entries in the audit log, or none."""
 
     async def load_runs(self) -> tuple[Run, ...]:
         """All runs, oldest first."""
 
-    async def save(self, before: Run | None, after: Run, commands: Sequence[Command]) -> None:
-        """Store what changed between ``before`` and ``after``, and the commands to perform; equal ids once."""
+    async def save(
+        self, before: Run | None, after: Run, commands: Sequence[Command], audit: Sequence[AuditEvent] = ()
+    ) -> None:
+        """Store what changed from ``before`` to ``after``, the commands to perform (equal ids once), and ``audit``."""
 
     async def save_time_lost(self, moved: Sequence[Run], counted_until: datetime) -> None:
         """Store runs whose deadlines moved together with the instant up to which they account for: all or nothing."""
@@ -72,6 +76,22 @@ class RunStore(Protocol):
 
     async def traffic(self, run_id: RunId) -> tuple[Traffic, ...]:
         """All bytes counted for a run."""
+
+
+class Audit(Protocol):
+    """The audit log: a hash chain (`common.hash_chain`) that only grows.
+
+    What changes state is recorded in that change's own transaction (``RunStore.save``); ``record`` is for the rest.
+    """
+
+    async def record(self, events: Sequence[AuditEvent]) -> None:
+        """Add ``events``, all or none."""
+
+    async def audit_head(self) -> ChainHead:
+        """Where the log ends."""
+
+    async def audit_lines(self, after: int, at_most: int) -> tuple[bytes, ...]:
+        """At most so many lines behind the one with number ``after``, in order."""
 
 
 class PartialUpload(Protocol):

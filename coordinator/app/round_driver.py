@@ -12,12 +12,13 @@ from common.clock import Clock
 from common.errors import NotFoundError, NotNowError, Reason
 from common.ids import RunId
 from common.retry import backoff
-from common.tls import Role
+from common.tls import Caller, Role
 from coordinator.app.counted_time import MARK_SECONDS, CountedTime, Reading
 from coordinator.app.ports import RunObserver, RunStore, named
 from coordinator.app.presence import Presence
 from coordinator.domain import events as ev
 from coordinator.domain import run_machine
+from coordinator.domain.audit import COORDINATOR, Change, audit_of
 from coordinator.domain.commands import Command
 from coordinator.domain.values import Run
 
@@ -93,20 +94,20 @@ class RoundDriver:
         for command in await self._store.pending_commands():
             self._commands.put_nowait(command)
 
-    async def add(self, run: Run) -> Run:
+    async def add(self, run: Run, caller: Caller | None = None) -> Run:
         """Store a new run and begin to move it; when its terms have a run already, return that one.
 
         Raises:
             NotNowError: RUN_EXISTS, when the name is taken by other terms.
         """
-        return await asyncio.shield(self._add(run))
+        return await asyncio.shield(self._add(run, caller))
 
-    async def post(self, run_id: RunId, event: ev.RunEvent) -> Run:
-        """Step one run by one event; returns the run as stored."""
+    async def post(self, run_id: RunId, event: ev.RunEvent, caller: Caller | None = None) -> Run:
+        """Step one run by one event; returns the run as stored. ``caller``: whose call it is, for the audit log."""
         # Shielded: a caller that hangs up half-way must not part what is stored from what is held here.
-        return await asyncio.shield(self._post(run_id, event))
+        return await asyncio.shield(self._post(run_id, event, caller))
 
-    async def _add(self, run: Run) -> Run:
+    async def _add(self, run: Run, caller: Caller | None) -> Run:
         await self.account_time()
         async with self._adding:
             for known in self.runs:
@@ -117,20 +118,22 @@ class RoundDriver:
                         Reason.RUN_EXISTS,
                         f"run {run.terms.name}: expected terms {known.terms.digest}, got {run.terms.digest}",
                     )
-            await self._store.save(None, run, ())
+            change = Change(before=None, after=run, event=None, at=run.created_at, caller=_named(caller))
+            await self._store.save(None, run, (), audit_of(change))
             self._runs[run.run_id] = run
         self._observer.run_moved(None, run, None)
         self._announce()
         return run
 
-    async def _post(self, run_id: RunId, event: ev.RunEvent) -> Run:
+    async def _post(self, run_id: RunId, event: ev.RunEvent, caller: Caller | None) -> Run:
         await self.account_time()
         async with self._writers[run_id]:
             before = self._runs[run_id]
             after, commands = run_machine.step(before, event)
             if after == before:
                 return before
-            await self._store.save(before, after, commands)
+            change = Change(before=before, after=after, event=event, at=event.at, caller=_named(caller))
+            await self._store.save(before, after, commands, audit_of(change))
             self._runs[run_id] = after
         for command in commands:
             self._commands.put_nowait(command)
@@ -261,3 +264,7 @@ class RoundDriver:
     def _announce(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _named(caller: Caller | None) -> str:
+    return COORDINATOR if caller is None else caller.uri

@@ -111,7 +111,7 @@ class UpdateIntake:
             refused = ev.AnswerRefused(
                 at=self._clock.now(), assignment_id=claim.assignment_id, by=caller.name, reason=refusal.reason
             )
-            await self._driver.post(assignment.run.run_id, refused)
+            await self._driver.post(assignment.run.run_id, refused, caller)
             raise
         except NotNowError:  # the round closed meanwhile
             await self._blobs.delete_updates([claim.assignment_id])
@@ -133,7 +133,7 @@ class UpdateIntake:
             self._live(caller, claim.assignment_id)  # an adapter's file stays: not one that another has forestalled
             await self._blobs.keep_adapter(claim.assignment_id, claim.digest)
             received = ev.FirstAdapterReceived(at=self._clock.now(), adapter=file, spec=spec)
-            run = await self._driver.post(assignment.run.run_id, received)
+            run = await self._driver.post(assignment.run.run_id, received, caller)
             if run.first_adapter != file:
                 raise _too_late()
             return claim.digest
@@ -144,6 +144,7 @@ class UpdateIntake:
         await self._driver.post(
             assignment.run.run_id,
             ev.UpdateAccepted(at=self._clock.now(), assignment_id=claim.assignment_id, update=update),
+            caller,
         )
         entry = _entry(self._driver, claim.assignment_id)
         if entry is None or entry.update != update:

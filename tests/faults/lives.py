@@ -101,9 +101,10 @@ def sent_files(folder: Path) -> dict[str, bytes]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a run left: its rosters and scores, and every file of the registry."""
+    """What a run left: its rosters and scores, what the audit log says, and every file of the registry."""
 
     rounds: tuple[object, ...]
+    audit: tuple[bytes, ...]
     published: dict[str, bytes]
     updates: list[str]
 
@@ -115,7 +116,8 @@ async def outcome_of(root: Path) -> Outcome:
         rounds = tuple((past.phase, past.roster, past.scores, past.candidate) for past in world.run.rounds)
         files = sorted(path for path in world.registry.rglob("*") if path.is_file())
         published = {str(path.relative_to(world.registry)): path.read_bytes() for path in files}
-        return Outcome(rounds=rounds, published=published, updates=world.update_files())
+        audit = await world.store.audit_lines(0, 1000)
+        return Outcome(rounds=rounds, audit=audit, published=published, updates=world.update_files())
 
 
 async def live(root: Path, agents: PlayedAgents, fuse: Fuse, bucket: Bucket | None = None) -> bool:

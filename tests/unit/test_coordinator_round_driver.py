@@ -13,6 +13,7 @@ from common.terms import GateMetric, GateTerms
 from common.tls import Role
 from coordinator.app.create_run import create
 from coordinator.domain import events as ev
+from coordinator.domain.audit import AuditEvent
 from coordinator.domain.commands import Command
 from coordinator.domain.values import Phase, Run, RunState, SiteOutcome
 from tests.fakes.coordinator_values import (
@@ -157,7 +158,7 @@ async def test_nobody_is_told_of_a_step_that_was_not_stored(world: World, monkey
     await world.training()
     before, told = world.run, len(world.observer.moves)
 
-    async def fail(_before: Run | None, _after: Run, _commands: Sequence[Command]) -> None:
+    async def fail(*_step: object) -> None:
         raise OSError("disk full")
 
     with monkeypatch.context() as patched:
@@ -175,8 +176,8 @@ async def test_a_caller_that_hangs_up_half_way_leaves_memory_and_store_alike(
     await world.training()
     save, saving, go_on = world.store.save, asyncio.Event(), asyncio.Event()
 
-    async def slow(before: Run | None, after: Run, commands: Sequence[Command]) -> None:
-        await save(before, after, commands)
+    async def slow(before: Run | None, after: Run, commands: Sequence[Command], audit: Sequence[AuditEvent]) -> None:
+        await save(before, after, commands, audit)
         saving.set()
         await go_on.wait()
 

@@ -11,6 +11,7 @@ import grpc.aio
 from common.clock import Clock
 from common.errors import NotNowError, Reason, UnavailableError
 from common.ids import SiteName
+from common.tls import caller_from_context
 from common.wire import spec_to_proto, terms_from_proto, terms_to_proto
 from coordinator.adapters.rpc import reports
 from coordinator.adapters.rpc.translate import time_left, timestamp
@@ -47,7 +48,9 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     async def CreateRun(self, request: admin_pb2.CreateRunRequest, context: Context) -> admin_pb2.CreateRunResponse:
         """See the proto."""
-        run = await create(self._use.driver, self._use.clock, terms_from_proto(request.terms))
+        run = await create(
+            self._use.driver, self._use.clock, terms_from_proto(request.terms), caller_from_context(context)
+        )
         return admin_pb2.CreateRunResponse(run_id=run.run_id, terms_digest=run.terms.digest)
 
     async def ListRuns(self, request: admin_pb2.ListRunsRequest, context: Context) -> admin_pb2.ListRunsResponse:
@@ -75,17 +78,17 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     async def AbortRun(self, request: admin_pb2.AbortRunRequest, context: Context) -> admin_pb2.AbortRunResponse:
         """See the proto."""
-        await self._post_to_open(request.run, ev.AbortRequested(at=self._use.clock.now()))
+        await self._post_to_open(context, request.run, ev.AbortRequested(at=self._use.clock.now()))
         return admin_pb2.AbortRunResponse()
 
     async def PauseRun(self, request: admin_pb2.PauseRunRequest, context: Context) -> admin_pb2.PauseRunResponse:
         """See the proto."""
-        await self._post_to_open(request.run, ev.PauseRequested(at=self._use.clock.now()))
+        await self._post_to_open(context, request.run, ev.PauseRequested(at=self._use.clock.now()))
         return admin_pb2.PauseRunResponse()
 
     async def ResumeRun(self, request: admin_pb2.ResumeRunRequest, context: Context) -> admin_pb2.ResumeRunResponse:
         """See the proto."""
-        await self._post_to_open(request.run, ev.ResumeRequested(at=self._use.clock.now()))
+        await self._post_to_open(context, request.run, ev.ResumeRequested(at=self._use.clock.now()))
         return admin_pb2.ResumeRunResponse()
 
     async def ExtendDeadline(
@@ -94,7 +97,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         """See the proto."""
         now = self._use.clock.now()
         extension = ev.ExtensionRequested(at=now, not_before=now + time_left(request))
-        run = await self._post_to_open(request.run, extension)
+        run = await self._post_to_open(context, request.run, extension)
         return admin_pb2.ExtendDeadlineResponse(deadlines=reports.open_deadlines(run))
 
     async def ListSites(self, request: admin_pb2.ListSitesRequest, context: Context) -> admin_pb2.ListSitesResponse:
@@ -110,10 +113,12 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         ]
         return admin_pb2.ListSitesResponse(sites=sites)
 
-    async def _post_to_open(self, id_or_name: str, event: ev.RunEvent) -> Run:
+    async def _post_to_open(self, context: Context, id_or_name: str, event: ev.RunEvent) -> Run:
         """Step a run that is open, or say that it has ended, be it while the event waited."""
         before = self._use.driver.run_named(id_or_name)
-        after = await self._use.driver.post(before.run_id, event) if before.state.is_open else before
+        after = before
+        if before.state.is_open:
+            after = await self._use.driver.post(before.run_id, event, caller_from_context(context))
         is_aborted = after.state is RunState.ABORTED and isinstance(event, ev.AbortRequested)
         if after.state.is_open or is_aborted:
             return after

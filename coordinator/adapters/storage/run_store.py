@@ -10,12 +10,15 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, Table, insert, select, update
 
+from common.hash_chain import ChainHead
 from common.ids import RunId, SiteName
 from common.tls import Role
+from coordinator.adapters.storage import audit_log
 from coordinator.adapters.storage.codec import decode_round, decode_run, encode_round, encode_run
 from coordinator.adapters.storage.engine import Database
 from coordinator.adapters.storage.tables import CLOCK, COMMANDS, ROUNDS, RUNS, SITES, STORE, TRAFFIC
 from coordinator.app.ports import KnownSite, Traffic
+from coordinator.domain.audit import AuditEvent
 from coordinator.domain.commands import Command, CommandKind
 from coordinator.domain.values import Round, Run
 
@@ -23,7 +26,7 @@ T = TypeVar("T")
 
 
 class SqlRunStore:
-    """Implements `coordinator.app.ports.RunStore` over SQLAlchemy."""
+    """Implements `coordinator.app.ports.RunStore` and `Audit` over SQLAlchemy."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -33,11 +36,18 @@ class SqlRunStore:
         """All runs, oldest first."""
         return await self._transact(_load_runs)
 
-    async def save(self, before: Run | None, after: Run, commands: Sequence[Command]) -> None:
-        """Store the run, the rounds that changed, and the commands, in one transaction."""
+    async def save(
+        self, before: Run | None, after: Run, commands: Sequence[Command], audit: Sequence[AuditEvent] = ()
+    ) -> None:
+        """Store the run, the rounds that changed, the commands and what the audit log says, in one transaction."""
         known = {} if before is None else {past.number: past for past in before.rounds}
         changed = [past for past in after.rounds if known.get(past.number) != past]
-        await self._transact(lambda connection: _save(connection, after, changed, commands))
+
+        def work(connection: Connection) -> None:
+            _save(connection, after, changed, commands)
+            audit_log.append(connection, audit)
+
+        await self._transact(work)
 
     async def save_time_lost(self, moved: Sequence[Run], counted_until: datetime) -> None:
         """Store the runs and the instant, in one transaction."""
@@ -72,6 +82,18 @@ class SqlRunStore:
     async def traffic(self, run_id: RunId) -> tuple[Traffic, ...]:
         """All bytes counted for a run, by round and site."""
         return await self._transact(lambda connection: _traffic(connection, run_id))
+
+    async def record(self, events: Sequence[AuditEvent]) -> None:
+        """Add events to the audit log, in one transaction."""
+        await self._transact(lambda connection: audit_log.append(connection, events))
+
+    async def audit_head(self) -> ChainHead:
+        """Where the audit log ends."""
+        return await self._transact(audit_log.head_of)
+
+    async def audit_lines(self, after: int, at_most: int) -> tuple[bytes, ...]:
+        """At most so many lines of the audit log behind the one with number ``after``."""
+        return await self._transact(lambda connection: audit_log.lines_after(connection, after, at_most))
 
     async def store_id(self) -> str:
         """The store's own name, 32 hex digits, the same for ever."""

@@ -75,3 +75,10 @@ TRAFFIC = Table(
     Column("upload_bytes", BigInteger, nullable=False),
     Column("download_bytes", BigInteger, nullable=False),
 )
+
+AUDIT = Table(
+    "audit",
+    METADATA,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("line", Text, nullable=False),  # canonical JSON, chained: see common.hash_chain
+)
