@@ -37,7 +37,7 @@ from common.ids import RunId, SiteName, derived_id, digest_of  # noqa: E402
 from common.malloc import tune_malloc  # noqa: E402
 from common.terms import STRATEGIES_WITH_PARAMETERS, AggregationTerms, LoraTerms, Terms  # noqa: E402
 from common.weights_io import WeightsWriter  # noqa: E402
-from coordinator.app.aggregate_round import aggregate  # noqa: E402
+from coordinator.app.aggregate_round import RoundFiles, aggregate  # noqa: E402
 from coordinator.domain.aggregation import STRATEGIES, check_needs, strategy_of  # noqa: E402
 from coordinator.domain.cohort import invite  # noqa: E402
 from coordinator.domain.run_machine import create_run  # noqa: E402
@@ -78,7 +78,8 @@ def measure_here(strategy: str, folder: Path, sites: list[str]) -> dict[str, obj
     run = replace(create_run(RunId(derived_id("run")), terms, datetime.now(UTC)), spec=spec)
     roster = [_accepted(entry) for entry in invite(run.run_id, 1, frozenset(map(SiteName, sites)))]
     began = time.monotonic()
-    aggregate(run, roster, [folder / entry.site for entry in roster], folder / GLOBAL, folder / f"{strategy}.candidate")
+    files = RoundFiles(updates=[folder / entry.site for entry in roster], current=folder / GLOBAL)
+    aggregate(run, roster, files, folder / f"{strategy}.candidate", folder / f"{strategy}.state")
     seconds = time.monotonic() - began
     return {
         "strategy": strategy,
@@ -115,7 +116,8 @@ def _measured(strategy: str, folder: Path, sites: int) -> dict[str, object]:
     command = [sys.executable, "-m", "benchmarks.aggregation", "--here", str(folder)]
     command += ["--sites", str(sites), "--strategies", strategy]
     said = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
-    (folder / f"{strategy}.candidate").unlink()
+    for kind in ("candidate", "state"):
+        (folder / f"{strategy}.{kind}").unlink(missing_ok=True)
     row: dict[str, object] = json.loads(said)
     return row
 

@@ -44,3 +44,68 @@ class KrumTerms:
 
     byzantine_count: int = 1
     selected_count: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedAvgMTerms:
+    """How far the server goes along its momentum, and how much of that it keeps (`fedavgm.py`)."""
+
+    learning_rate: float = 1.0
+    momentum: float = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedAdamTerms:
+    """The server's step, its two decays, and what is added to the root of the second moment (`fedadam.py`).
+
+    With these, the first step is half of the mean move where that is far below ``tau``, and 0.01 at most.
+    """
+
+    learning_rate: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.99
+    tau: float = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedYogiTerms:
+    """As those of FedAdam (`fedyogi.py`)."""
+
+    learning_rate: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.99
+    tau: float = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedAdagradTerms:
+    """As those of FedAdam, whose second moment never decays (`fedadagrad.py`)."""
+
+    learning_rate: float = 0.01
+    beta1: float = 0.0
+    tau: float = 1e-3
+
+
+# (strategy, field, least, greatest): every number of the parameters, with the bounds it must keep.
+PARAMETER_BOUNDS: tuple[tuple[str, str, float, float], ...] = (
+    ("fed_medlora_plus", "size_exponent", 0, 10),
+    ("fed_medlora_plus", "temperature", 1e-3, 1e6),
+    ("fedadagrad", "learning_rate", 1e-9, 1e3),
+    ("fedadagrad", "beta1", 0, 0.999),
+    ("fedadagrad", "tau", 1e-9, 1e3),
+    ("fedadam", "learning_rate", 1e-9, 1e3),
+    ("fedadam", "beta1", 0, 0.999),
+    ("fedadam", "beta2", 0, 0.9999),
+    ("fedadam", "tau", 1e-9, 1e3),
+    ("fedavgm", "learning_rate", 1e-9, 1e3),
+    ("fedavgm", "momentum", 0, 0.999),
+    ("fedyogi", "learning_rate", 1e-9, 1e3),
+    ("fedyogi", "beta1", 0, 0.999),
+    ("fedyogi", "beta2", 0, 0.9999),
+    ("fedyogi", "tau", 1e-9, 1e3),
+    ("krum", "byzantine_count", 0, 1000),
+    ("krum", "selected_count", 1, 1000),
+    ("lora_fair", "penalty", 1e-9, 1e9),
+    ("norm_bound", "max_norm", 1e-9, 1e9),
+    ("trimmed_mean", "trimmed_count", 0, 1000),
+)

@@ -17,7 +17,18 @@ from typing import Any
 from common.adapter import MAX_LORA_RANK, MAX_NAME_LENGTH, WireDtype
 from common.errors import InputInvalidError, Reason
 from common.ids import Digest, check_digest, check_name, digest_of
-from common.strategy_terms import FedMedLoraPlusTerms, KrumTerms, LoraFairTerms, NormBoundTerms, TrimmedMeanTerms
+from common.strategy_terms import (
+    PARAMETER_BOUNDS,
+    FedAdagradTerms,
+    FedAdamTerms,
+    FedAvgMTerms,
+    FedMedLoraPlusTerms,
+    FedYogiTerms,
+    KrumTerms,
+    LoraFairTerms,
+    NormBoundTerms,
+    TrimmedMeanTerms,
+)
 
 MAX_BASE_MODEL_NAME = 200
 # Lists of names reach prompts, cards and every assignment, which must stay far below the largest message.
@@ -175,6 +186,10 @@ class AggregationTerms:
     wire_dtype: WireDtype = WireDtype.BF16
     server_momentum: float = 0.0
     fed_medlora_plus: FedMedLoraPlusTerms | None = None
+    fedadagrad: FedAdagradTerms | None = None
+    fedadam: FedAdamTerms | None = None
+    fedavgm: FedAvgMTerms | None = None
+    fedyogi: FedYogiTerms | None = None
     krum: KrumTerms | None = None
     lora_fair: LoraFairTerms | None = None
     norm_bound: NormBoundTerms | None = None
@@ -280,13 +295,6 @@ _BOUNDS: tuple[tuple[str, str, float, float], ...] = (
     ("training", "seed", 0, 2**53),
     ("training", "proximal_mu", 0, 1e6),
     ("aggregation", "server_momentum", 0, 0.99),
-    ("aggregation.fed_medlora_plus", "size_exponent", 0, 10),
-    ("aggregation.fed_medlora_plus", "temperature", 1e-3, 1e6),
-    ("aggregation.krum", "byzantine_count", 0, 1000),
-    ("aggregation.krum", "selected_count", 1, 1000),
-    ("aggregation.lora_fair", "penalty", 1e-9, 1e9),
-    ("aggregation.norm_bound", "max_norm", 1e-9, 1e9),
-    ("aggregation.trimmed_mean", "trimmed_count", 0, 1000),
     ("admission", "max_num_examples", 1, 2**53),
     ("admission", "max_num_label_tokens", 1, 2**53),
     ("rounds", "count", 1, 10_000),
@@ -295,6 +303,7 @@ _BOUNDS: tuple[tuple[str, str, float, float], ...] = (
     ("rounds", "grace", 0, 30 * 86_400),
     ("rounds", "evaluate_deadline", 1, 30 * 86_400),
     ("gate", "min_improvement", -1e6, 1e6),
+    *((f"aggregation.{strategy}", name, least, most) for strategy, name, least, most in PARAMETER_BOUNDS),
 )
 
 

@@ -7,32 +7,59 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
-from common.adapter import A_SUFFIX, B_SUFFIX
+from common.adapter import A_SUFFIX, B_SUFFIX, AdapterSpec, TensorSpec, WireDtype
 from common.ids import SiteName
 from common.weights_io import WeightsReader, WeightsWriter
 from coordinator.domain.aggregation import strategy_of
 from coordinator.domain.aggregation.geometry import added, geometry_of_module
 from coordinator.domain.aggregation.server_momentum import carry_on
-from coordinator.domain.aggregation.strategy import Contribution, Factors, Geometry, Need
+from coordinator.domain.aggregation.strategy import (
+    Contribution,
+    Factors,
+    Geometry,
+    Matrix,
+    Need,
+    StatefulStrategy,
+)
 from coordinator.domain.values import AdapterFile, RosterEntry, Run
 
 
-def aggregate(
-    run: Run,
-    accepted: Sequence[RosterEntry],
-    update_paths: Sequence[Path],
-    global_path: Path,
-    out: Path,
-    previous_path: Path | None = None,
-) -> tuple[AdapterFile, tuple[tuple[SiteName, float], ...]]:
-    """Write the candidate of ``accepted`` to ``out``; returns its file and each site's weight.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundFiles:
+    """What a round is aggregated from.
 
-    ``accepted`` is sorted by site, so the outcome does not depend on the order of arrival; ``update_paths`` are the
-    files of their updates, in the same order. ``previous_path`` is the global adapter of the round before: the terms'
-    server momentum carries its last move on, if it is given.
+    Attributes:
+        updates: Files of the accepted updates, in the order of their sites.
+        current: The global adapter.
+        previous: The global adapter of the round before, when the terms' server momentum carries its move on.
+        state: What the strategy kept beside ``current``, if it did.
+    """
+
+    updates: Sequence[Path]
+    current: Path
+    previous: Path | None = None
+    state: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aggregate:
+    """What came of it: the candidate, each site's weight, and what the strategy keeps, if it keeps anything."""
+
+    candidate: AdapterFile
+    weights: tuple[tuple[SiteName, float], ...]
+    state: AdapterFile | None = None
+
+
+def aggregate(
+    run: Run, accepted: Sequence[RosterEntry], files: RoundFiles, out: Path, state_out: Path | None = None
+) -> Aggregate:
+    """Write the candidate of ``accepted`` to ``out``, and what a strategy keeps to ``state_out``.
+
+    ``accepted`` is sorted by site, so the outcome does not depend on the order of arrival.
 
     Raises:
         UpdateRefusedError: a file is not what was admitted.
@@ -43,11 +70,15 @@ def aggregate(
     # A module's A and B stand next to each other (`common.adapter.check_spec`): that is how the file is written.
     modules = [name.removesuffix(A_SUFFIX) for name in run.spec.names[::2]]
     with ExitStack() as stack:
-        updates = [stack.enter_context(WeightsReader(path)) for path in update_paths]
-        current = stack.enter_context(WeightsReader(global_path))
-        previous = None if previous_path is None else stack.enter_context(WeightsReader(previous_path))
+        updates = [stack.enter_context(WeightsReader(path)) for path in files.updates]
+        current = stack.enter_context(WeightsReader(files.current))
+        previous = None if files.previous is None else stack.enter_context(WeightsReader(files.previous))
         geometry = _geometry(modules, updates, current) if Need.GEOMETRY in strategy.needs else None
         weights = strategy.weigh(_contributions(accepted), geometry)
+        keeper = None
+        if isinstance(strategy, StatefulStrategy):
+            assert state_out is not None, "a strategy that keeps something is given where to"
+            keeper = stack.enter_context(_StateKeeper(strategy, run.spec, files.state, state_out))
         writer = stack.enter_context(WeightsWriter(out, run.spec.tensors, run.spec.dtype))
         for module in modules:
             before = _pair(current, module)
@@ -55,10 +86,50 @@ def aggregate(
             if previous is not None:
                 momentum = run.terms.aggregation.server_momentum
                 combined = carry_on(combined, before, _pair(previous, module), momentum)
-            writer.write(module + A_SUFFIX, combined.a)
-            writer.write(module + B_SUFFIX, combined.b)
-    candidate = AdapterFile(digest=writer.digest, size_bytes=writer.size_bytes)
-    return candidate, tuple((entry.site, weight) for entry, weight in zip(accepted, weights, strict=True))
+            for name, factor, was in ((A_SUFFIX, combined.a, before.a), (B_SUFFIX, combined.b, before.b)):
+                writer.write(module + name, factor if keeper is None else keeper.advance(module + name, factor, was))
+    return Aggregate(
+        candidate=AdapterFile(digest=writer.digest, size_bytes=writer.size_bytes),
+        weights=tuple((entry.site, weight) for entry, weight in zip(accepted, weights, strict=True)),
+        state=None if keeper is None else keeper.file,
+    )
+
+
+class _StateKeeper:
+    """Reads a strategy's moments of the round before and writes those of this one, factor by factor, in float32."""
+
+    def __init__(self, strategy: StatefulStrategy, spec: AdapterSpec, before: Path | None, out: Path) -> None:
+        self._strategy = strategy
+        self._before = None if before is None else WeightsReader(before)
+        tensors = [
+            TensorSpec(name=f"{tensor.name}.{moment}", shape=tensor.shape)
+            for tensor in spec.tensors
+            for moment in strategy.moments
+        ]
+        self._writer = WeightsWriter(out, tensors, WireDtype.F32)
+
+    def __enter__(self) -> _StateKeeper:
+        self._writer.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._before is not None:
+            self._before.close()
+        self._writer.__exit__(*exception)  # type: ignore[arg-type]
+
+    def advance(self, name: str, aggregate: Matrix, current: Matrix) -> Matrix:
+        """The candidate's factor ``name``; its moments are written."""
+        names = [f"{name}.{moment}" for moment in self._strategy.moments]
+        before = None if self._before is None else [self._before.tensor(each) for each in names]
+        factor, moments = self._strategy.advance(aggregate, current, before)
+        for each, moment in zip(names, moments, strict=True):
+            self._writer.write(each, moment)
+        return factor
+
+    @property
+    def file(self) -> AdapterFile:
+        """What was written, once it is whole."""
+        return AdapterFile(digest=self._writer.digest, size_bytes=self._writer.size_bytes)
 
 
 def _geometry(modules: Sequence[str], updates: Sequence[WeightsReader], current: WeightsReader) -> Geometry:

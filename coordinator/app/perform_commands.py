@@ -16,13 +16,14 @@ from common.errors import FedMedError, Reason
 from common.ids import AssignmentId
 from common.logging import log_fault
 from common.tls import Role
-from coordinator.app.aggregate_round import aggregate
+from coordinator.app.aggregate_round import RoundFiles, aggregate
 from coordinator.app.ports import BlobStore, RunStore, named
 from coordinator.app.publish_adapter import publish
 from coordinator.app.round_driver import RoundDriver
 from coordinator.domain import events as ev
-from coordinator.domain.cohort import initialise_assignment_id
+from coordinator.domain.cohort import initialise_assignment_id, state_id
 from coordinator.domain.commands import Command, CommandKind
+from coordinator.domain.kept_state import state_before, superseded_states
 from coordinator.domain.values import AdapterFile, Phase, Round, Run
 
 
@@ -59,7 +60,8 @@ class CommandPerformer:
 
     async def _assignments_of(self, run: Run, round_number: int) -> list[AssignmentId]:
         if round_number > 0:
-            return [entry.assignment_id for entry in run.rounds[round_number - 1].roster]
+            updates = [entry.assignment_id for entry in run.rounds[round_number - 1].roster]
+            return [*updates, *superseded_states(run)]
         evaluators = named(await self.store.known_sites(), Role.EVALUATOR)
         return [initialise_assignment_id(run.run_id, evaluator) for evaluator in evaluators]
 
@@ -81,6 +83,7 @@ class CommandPerformer:
 
     async def _combine(self, run: Run, current: Round) -> ev.CandidateReady:
         draft = self.blobs.draft_path(f"{run.run_id}-{current.number}")
+        state_draft = self.blobs.draft_path(f"{run.run_id}-{current.number}.state")
         accepted = [(entry, entry.update.file.digest) for entry in current.accepted if entry.update is not None]
         async with AsyncExitStack() as files:
             updates = [
@@ -88,16 +91,25 @@ class CommandPerformer:
                 for entry, digest in accepted
             ]
             before = await files.enter_async_context(self.blobs.adapter(current.global_adapter.digest))
-            previous = None
+            previous = state = None
             if (earlier := moved_from(run, current)) is not None:
                 previous = await files.enter_async_context(self.blobs.adapter(earlier.digest))
+            if (kept := state_before(run, current)) is not None:
+                state = await files.enter_async_context(self.blobs.update(kept[0], kept[1].digest))
+            read = RoundFiles(updates=updates, current=before, previous=previous, state=state)
             began = self.clock.monotonic()
-            candidate, weights = await asyncio.to_thread(
-                aggregate, run, current.accepted, updates, before, draft, previous
-            )
+            combined = await asyncio.to_thread(aggregate, run, current.accepted, read, draft, state_draft)
             self.aggregated(self.clock.monotonic() - began)
-        await self.blobs.keep_candidate(draft, candidate.digest)
-        return ev.CandidateReady(at=self.clock.now(), round_number=current.number, candidate=candidate, weights=weights)
+        if combined.state is not None:
+            await self.blobs.keep_state(state_draft, state_id(run.run_id, current.number), combined.state.digest)
+        await self.blobs.keep_candidate(draft, combined.candidate.digest)
+        return ev.CandidateReady(
+            at=self.clock.now(),
+            round_number=current.number,
+            candidate=combined.candidate,
+            weights=combined.weights,
+            state=combined.state,
+        )
 
 
 def moved_from(run: Run, current: Round) -> AdapterFile | None:

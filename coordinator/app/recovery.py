@@ -9,6 +9,7 @@ from common.tls import Role
 from coordinator.app.ports import BlobStore, RunStore, named
 from coordinator.app.round_driver import RoundDriver
 from coordinator.domain.cohort import initialise_assignment_id
+from coordinator.domain.kept_state import needed_states
 from coordinator.domain.values import Run, RunState
 
 
@@ -19,6 +20,8 @@ async def recover(driver: RoundDriver, store: RunStore, blobs: BlobStore) -> int
     live = {entry.assignment_id for current in rounds for entry in current.awaited}
     entries = [entry for current in rounds for entry in current.accepted]
     accepted = {entry.assignment_id: entry.update.file.digest for entry in entries if entry.update is not None}
+    for run in driver.runs:
+        accepted |= needed_states(run)
     adapters = {digest for run in driver.runs for digest in _adapters(run)}
     return await blobs.sweep(live | await _initialising(driver.runs, store), accepted, adapters)
 

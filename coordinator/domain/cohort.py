@@ -32,6 +32,11 @@ def initialise_assignment_id(run_id: RunId, evaluator: SiteName) -> AssignmentId
     return AssignmentId(derived_id(run_id, 0, "initialise", evaluator))
 
 
+def state_id(run_id: RunId, round_number: int) -> AssignmentId:
+    """The id under which a strategy's state after a round is kept, beside the round's updates."""
+    return AssignmentId(derived_id(run_id, round_number, "state"))
+
+
 def invite(run_id: RunId, round_number: int, sites: frozenset[SiteName]) -> tuple[RosterEntry, ...]:
     """A roster in which every one of ``sites`` is invited, sorted by site.
 

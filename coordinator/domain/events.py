@@ -79,12 +79,17 @@ class AnswerRefused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateReady:
-    """The updates are combined; ``weights`` sum to one, or to less where the strategy cut updates short."""
+    """The updates are combined; ``weights`` sum to one, or to less where the strategy cut updates short.
+
+    Attributes:
+        state: What the strategy keeps for the next round, if it keeps anything.
+    """
 
     at: datetime
     round_number: int
     candidate: AdapterFile
     weights: tuple[tuple[SiteName, float], ...]
+    state: AdapterFile | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -248,7 +248,7 @@ def _aggregating(context: RoundContext, current: Round, event: ev.RoundEvent) ->
         case ev.CandidateReady(round_number=number) if number == current.number:
             weights = dict(event.weights)
             roster = tuple(replace(entry, weight=weights.get(entry.site, 0.0)) for entry in current.roster)
-            combined = replace(current, roster=roster, candidate=event.candidate)
+            combined = replace(current, roster=roster, candidate=event.candidate, state=event.state)
             if context.terms.gate.metric is GateMetric.NONE:
                 return close(context, combined, Phase.COMMITTED, event.at)
             deadline = _deadline(DeadlineName.EVALUATE, event.at, context.terms.rounds.evaluate_deadline)

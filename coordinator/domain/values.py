@@ -157,6 +157,7 @@ class Round:
         roster: Everyone invited, sorted by site; empty while SELECTING.
         global_adapter: What this round starts from.
         candidate: The aggregate, once there is one.
+        state: What the strategy keeps beside the candidate, for a round that starts from it.
         evaluator_outcomes: Evaluators that will not score updates or candidate, in the order in which that was decided.
         is_weighed_by_size: No evaluator scored every update, so the weights are those of sizes alone.
         is_unscored: The candidate was promoted without scores, because no evaluator gave any.
@@ -169,6 +170,7 @@ class Round:
     roster: tuple[RosterEntry, ...] = ()
     deadlines: tuple[Deadline, ...] = ()
     candidate: AdapterFile | None = None
+    state: AdapterFile | None = None
     scores: Scores | None = None
     evaluator_outcomes: tuple[EvaluatorOutcome, ...] = ()
     is_weighed_by_size: bool = False

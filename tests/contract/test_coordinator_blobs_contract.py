@@ -146,6 +146,18 @@ async def test_a_candidate_that_is_written_becomes_an_adapter(blobs: BlobStore) 
     assert not draft.exists()
 
 
+async def test_a_state_that_is_written_is_kept_beside_updates_and_goes_with_them(blobs: BlobStore) -> None:
+    draft = blobs.draft_path("run-1.state")
+    draft.write_bytes(CONTENT)
+    await blobs.keep_state(draft, ONE, digest_of(CONTENT))
+    assert await the_update(blobs, ONE) == CONTENT
+    assert not draft.exists()
+    await until_what_was_put_is_older(blobs)
+    assert await blobs.sweep(set(), {ONE: digest_of(CONTENT)}, set()) == 0
+    await blobs.delete_updates([ONE])
+    assert await the_update(blobs, ONE) is None
+
+
 async def test_what_was_never_kept_is_not_there(blobs: BlobStore) -> None:
     assert (await the_update(blobs, ONE), await the_adapter(blobs)) == (None, None)
 

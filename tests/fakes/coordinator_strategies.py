@@ -7,7 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from common.strategy_terms import FedMedLoraPlusTerms, KrumTerms, LoraFairTerms, NormBoundTerms, TrimmedMeanTerms
+from common.strategy_terms import (
+    FedAdagradTerms,
+    FedAdamTerms,
+    FedAvgMTerms,
+    FedMedLoraPlusTerms,
+    FedYogiTerms,
+    KrumTerms,
+    LoraFairTerms,
+    NormBoundTerms,
+    TrimmedMeanTerms,
+)
 from common.terms import AggregationTerms, WeightBy
 from coordinator.domain.aggregation import strategy_of
 from coordinator.domain.aggregation.geometry import geometry_of_module
@@ -25,6 +35,10 @@ def aggregation_of(
     """Terms that name it, with its ``parameters`` if it has any."""
     defaults = {
         "fed_medlora_plus": FedMedLoraPlusTerms(size_exponent=1.0),
+        "fedadagrad": FedAdagradTerms(),
+        "fedadam": FedAdamTerms(),
+        "fedavgm": FedAvgMTerms(),
+        "fedyogi": FedYogiTerms(),
         "krum": KrumTerms(byzantine_count=0, selected_count=1),
         "lora_fair": LoraFairTerms(),
         "norm_bound": NormBoundTerms(max_norm=0.5),

@@ -18,7 +18,7 @@ from common.errors import Reason, UpdateRefusedError
 from common.ids import SiteName
 from common.terms import AggregationTerms, WeightBy
 from common.weights_io import write_weights
-from coordinator.app.aggregate_round import aggregate
+from coordinator.app.aggregate_round import RoundFiles, aggregate
 from coordinator.domain.aggregation.fed_medlora import FedMedLora
 from coordinator.domain.aggregation.strategy import Contribution, Factors
 from coordinator.domain.cohort import train_assignment_id
@@ -67,11 +67,13 @@ def combine(folder: Path, run: Run, sites: list[Site]) -> Combined:
     for path, site in zip(paths, sites, strict=True):
         write_weights(path, site.weights, run.spec.dtype)
     out = folder / "candidate.safetensors"
-    candidate, weights = aggregate(run, roster_of(sites), paths, start, out)
+    combined = aggregate(run, roster_of(sites), RoundFiles(updates=paths, current=start), out)
     content = out.read_bytes()
-    assert candidate == AdapterFile(digest=digest_bytes(content), size_bytes=len(content))
+    assert combined.candidate == AdapterFile(digest=digest_bytes(content), size_bytes=len(content))
     return Combined(
-        content=content, uploads=[path.read_bytes() for path in paths], weights=[weight for _, weight in weights]
+        content=content,
+        uploads=[path.read_bytes() for path in paths],
+        weights=[weight for _, weight in combined.weights],
     )
 
 
@@ -216,7 +218,8 @@ def test_a_file_that_changed_after_its_admission_gives_no_candidate(tmp_path: Pa
     (tmp_path / "1.safetensors").write_bytes(combined.uploads[1][:-3])
     out = tmp_path / "again.safetensors"
     with pytest.raises(UpdateRefusedError) as refused:
-        aggregate(run, roster_of(sites), paths_of(tmp_path, sites), tmp_path / "global.safetensors", out)
+        files = RoundFiles(updates=paths_of(tmp_path, sites), current=tmp_path / "global.safetensors")
+        aggregate(run, roster_of(sites), files, out)
     assert refused.value.reason is Reason.UPDATE_TRUNCATED
     assert not out.exists()
 
@@ -228,7 +231,7 @@ def test_aggregating_holds_a_module_at_a_time(tmp_path: Path) -> None:
     combine(tmp_path, run, sites)
     tracemalloc.start()
     try:
-        aggregate(run, roster_of(sites), paths_of(tmp_path, sites), start, out)
+        aggregate(run, roster_of(sites), RoundFiles(updates=paths_of(tmp_path, sites), current=start), out)
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -86,7 +86,7 @@ def test_the_order_of_sites_is_irrelevant(name: str, seed: int, order: list[int]
     other, other_weights = combined(
         strategy, [updates[index] for index in order], current, [contributions[index] for index in order]
     )
-    assert other_weights == pytest.approx([weights[index] for index in order], rel=1e-9, abs=1e-12)
+    assert other_weights == pytest.approx([weights[index] for index in order], rel=1e-9, abs=1e-7)
     assert_close(product(other), product(pair))
 
 
@@ -138,7 +138,7 @@ def test_what_a_strategy_declares_is_what_it_asks_for(name: str) -> None:
 def test_strategies_that_read_single_updates_say_so() -> None:
     """The others need sums alone, so that secure aggregation could hide the rest."""
     sums = {name for name in STRATEGIES if Need.CLEAR_UPDATES not in strategy_named(name).needs}
-    assert sums == {"fed_medlora", "ffa_lora", "rolora"}
+    assert sums == {"fed_medlora", "ffa_lora", "rolora", "fedadagrad", "fedadam", "fedavgm", "fedyogi"}
 
 
 @EACH

@@ -14,10 +14,9 @@ from common.ids import SiteName
 from common.strategy_terms import KrumTerms
 from common.terms import AggregationTerms, GateMetric, GateTerms, Terms
 from common.weights_io import write_weights
-from coordinator.app.create_run import create
 from coordinator.app.poll import live_assignment
 from coordinator.domain.aggregation import STRATEGIES, check_needs, strategy_of
-from coordinator.domain.aggregation.strategy import OFFERED, Contribution, Factors, Geometry, Need, Plan
+from coordinator.domain.aggregation.strategy import Contribution, Factors, Geometry, Need, Plan
 from coordinator.domain.assignments import Assignment
 from coordinator.domain.values import Phase, SiteOutcome
 from tests.fakes.coordinator_rounds import update_scores
@@ -97,17 +96,6 @@ async def test_a_factor_that_was_not_asked_for_is_refused(world: World, monkeypa
         await world.send(ANNA, world.honest_bytes(1))
     assert refused.value.reason in (Reason.UPDATE_TENSORS_DIFFER, Reason.UPDATE_TOO_LARGE)
     assert world.entry(ANNA).outcome is SiteOutcome.REFUSED
-
-
-@pytest.mark.parametrize("need", sorted(set(Need) - OFFERED))
-async def test_a_strategy_that_needs_what_no_round_gives_is_refused_before_a_run_is_created(
-    world: World, monkeypatch: pytest.MonkeyPatch, need: Need
-) -> None:
-    monkeypatch.setitem(STRATEGIES, "one_factor", lambda _terms: OneFactor(FactorSet.B_ONLY, OFFERED | {need}))
-    with pytest.raises(InputInvalidError, match=f"one_factor needs {need}, which") as refused:
-        await create(world.driver, world.clock, terms())
-    assert refused.value.reason is Reason.TERMS_INVALID
-    assert world.driver.runs == ()
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

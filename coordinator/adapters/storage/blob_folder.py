@@ -3,7 +3,7 @@
 Names are made of assignment ids and digests (hex), never of anything a peer may choose::
 
     updates/<assignment id>.<digest hex>.part    an upload that arrives
-    updates/<assignment id>.safetensors          an accepted update
+    updates/<assignment id>.safetensors          an accepted update, or what a strategy keeps between rounds
     adapters/<digest hex>.safetensors            an adapter of some run, for ever
     adapters/<name>.draft                        a candidate that is being written
 """
@@ -88,6 +88,10 @@ class BlobFolder:
     async def keep_candidate(self, draft: Path, digest: Digest) -> None:
         """A candidate that is written becomes an adapter."""
         await asyncio.to_thread(_move, draft, self.adapter_path(digest))
+
+    async def keep_state(self, draft: Path, state_id: AssignmentId, _digest: Digest) -> None:
+        """A strategy's state that is written lies with the updates."""
+        await asyncio.to_thread(_move, draft, self.update_path(state_id))
 
     @asynccontextmanager
     async def update(self, assignment_id: AssignmentId, _digest: Digest) -> AsyncIterator[Path]:

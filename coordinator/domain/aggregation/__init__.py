@@ -11,6 +11,10 @@ from common.terms import Terms
 from coordinator.domain.aggregation.coordinate_median import CoordinateMedian
 from coordinator.domain.aggregation.fed_medlora import FedMedLora
 from coordinator.domain.aggregation.fed_medlora_plus import FedMedLoraPlus
+from coordinator.domain.aggregation.fedadagrad import FedAdagrad
+from coordinator.domain.aggregation.fedadam import FedAdam
+from coordinator.domain.aggregation.fedavgm import FedAvgM
+from coordinator.domain.aggregation.fedyogi import FedYogi
 from coordinator.domain.aggregation.ffa_lora import FfaLora
 from coordinator.domain.aggregation.flexlora import FlexLora
 from coordinator.domain.aggregation.geometric_median import GeometricMedian
@@ -18,13 +22,17 @@ from coordinator.domain.aggregation.krum import Krum
 from coordinator.domain.aggregation.lora_fair import LoraFair
 from coordinator.domain.aggregation.norm_bound import NormBound
 from coordinator.domain.aggregation.rolora import RoLora
-from coordinator.domain.aggregation.strategy import OFFERED, Need, Strategy
+from coordinator.domain.aggregation.strategy import Need, Strategy
 from coordinator.domain.aggregation.trimmed_mean import TrimmedMean
 
 STRATEGIES: dict[str, Callable[[Terms], Strategy]] = {
     CoordinateMedian.name: CoordinateMedian,
+    FedAdagrad.name: FedAdagrad,
+    FedAdam.name: FedAdam,
+    FedAvgM.name: FedAvgM,
     FedMedLora.name: FedMedLora,
     FedMedLoraPlus.name: FedMedLoraPlus,
+    FedYogi.name: FedYogi,
     FfaLora.name: FfaLora,
     FlexLora.name: FlexLora,
     GeometricMedian.name: GeometricMedian,
@@ -52,16 +60,11 @@ def strategy_of(terms: Terms) -> Strategy:
 
 
 def check_needs(strategy: Strategy, terms: Terms) -> None:
-    """Check that a round gives all that ``strategy`` needs, and that it goes with the other terms.
+    """Check that ``strategy`` goes with the other terms.
 
     Raises:
-        InputInvalidError: TERMS_INVALID, with what is missing.
+        InputInvalidError: TERMS_INVALID, expected against got.
     """
-    if missing := sorted(strategy.needs - OFFERED):
-        raise InputInvalidError(
-            Reason.TERMS_INVALID,
-            f"aggregation.strategy: {strategy.name} needs {', '.join(missing)}, which this coordinator does not offer",
-        )
     if terms.aggregation.server_momentum > 0 and not strategy.allows_momentum:
         raise InputInvalidError(
             Reason.TERMS_INVALID,

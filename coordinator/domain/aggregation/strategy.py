@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +17,13 @@ Matrix = NDArray[np.float32] | NDArray[np.float64]
 
 
 class Need(StrEnum):
-    """What a strategy may need in order to work; checked when a run is created."""
+    """What a strategy needs of a round; what the terms must say for it is checked when a run is created."""
 
     CLEAR_UPDATES = "clear_updates"  # it reads single updates, so it cannot be had together with secure aggregation
     UPDATE_SCORES = "update_scores"  # each update, with all factors, is scored by an evaluator first (SCORING)
     GEOMETRY = "geometry"  # it weighs by how updates lie to each other, so all modules are read once before the first
     EQUAL_RANKS = "equal_ranks"  # all sites train at the run's rank
-    OWN_STATE = "own_state"  # it keeps state from round to round
-
-
-# What a round of `coordinator.domain.round_machine` gives.
-OFFERED = frozenset({Need.CLEAR_UPDATES, Need.UPDATE_SCORES, Need.GEOMETRY, Need.EQUAL_RANKS})
+    OWN_STATE = "own_state"  # it keeps state from round to round: it is a `StatefulStrategy`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,3 +106,23 @@ class Strategy(Protocol):
 
     def combine(self, updates: Sequence[Factors], weights: Sequence[float], current: Factors) -> Factors:
         """One module of the candidate, from the sites' factors and the global adapter's."""
+
+
+@runtime_checkable
+class StatefulStrategy(Strategy, Protocol):
+    """A strategy that keeps numbers from round to round, beside each number of the adapter.
+
+    They belong to the adapter that was made with them: a round goes on with those of the adapter it starts from.
+    """
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """Names of what it keeps, each as large as the adapter."""
+
+    def advance(
+        self, aggregate: Matrix, current: Matrix, moments: Sequence[Matrix] | None
+    ) -> tuple[Matrix, tuple[Matrix, ...]]:
+        """One factor of the candidate and its new moments, in float64.
+
+        ``aggregate`` is what ``combine`` gave, ``current`` the global adapter's; without ``moments`` they begin.
+        """

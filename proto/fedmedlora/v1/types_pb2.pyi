@@ -619,6 +619,130 @@ class FedMedLoraPlusTerms(_message.Message):
 Global___FedMedLoraPlusTerms: _TypeAlias = FedMedLoraPlusTerms  # noqa: Y015
 
 @_typing.final
+class FedAdagradTerms(_message.Message):
+    """Parameters of the strategy `fedadagrad`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    TAU_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Required. 1e-9 to 1e3: how far the server steps."""
+    beta1: _builtins.float
+    """Optional. 0 to 0.999: how much of the first moment is kept."""
+    tau: _builtins.float
+    """Required. 1e-9 to 1e3: what is added to the root of the second moment."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float = ...,
+        beta1: _builtins.float = ...,
+        tau: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beta1", b"beta1", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FedAdagradTerms: _TypeAlias = FedAdagradTerms  # noqa: Y015
+
+@_typing.final
+class FedAdamTerms(_message.Message):
+    """Parameters of the strategy `fedadam`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
+    TAU_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Required. 1e-9 to 1e3: how far the server steps."""
+    beta1: _builtins.float
+    """Optional. 0 to 0.999: how much of the first moment is kept."""
+    beta2: _builtins.float
+    """Optional. 0 to 0.9999: how much of the second moment is kept."""
+    tau: _builtins.float
+    """Required. 1e-9 to 1e3: what is added to the root of the second moment."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float = ...,
+        beta1: _builtins.float = ...,
+        beta2: _builtins.float = ...,
+        tau: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beta1", b"beta1", "beta2", b"beta2", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FedAdamTerms: _TypeAlias = FedAdamTerms  # noqa: Y015
+
+@_typing.final
+class FedAvgMTerms(_message.Message):
+    """Parameters of the strategy `fedavgm`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    MOMENTUM_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Required. 1e-9 to 1e3: how far the server steps along its momentum."""
+    momentum: _builtins.float
+    """Optional. 0 to 0.999: how much of the momentum is kept."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float = ...,
+        momentum: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["learning_rate", b"learning_rate", "momentum", b"momentum"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FedAvgMTerms: _TypeAlias = FedAvgMTerms  # noqa: Y015
+
+@_typing.final
+class FedYogiTerms(_message.Message):
+    """Parameters of the strategy `fedyogi`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
+    TAU_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Required. 1e-9 to 1e3: how far the server steps."""
+    beta1: _builtins.float
+    """Optional. 0 to 0.999: how much of the first moment is kept."""
+    beta2: _builtins.float
+    """Optional. 0 to 0.9999: how fast the second moment follows."""
+    tau: _builtins.float
+    """Required. 1e-9 to 1e3: what is added to the root of the second moment."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float = ...,
+        beta1: _builtins.float = ...,
+        beta2: _builtins.float = ...,
+        tau: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beta1", b"beta1", "beta2", b"beta2", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FedYogiTerms: _TypeAlias = FedYogiTerms  # noqa: Y015
+
+@_typing.final
 class KrumTerms(_message.Message):
     """Parameters of the strategy `krum`."""
 
@@ -725,6 +849,10 @@ class AggregationTerms(_message.Message):
     LORA_FAIR_FIELD_NUMBER: _builtins.int
     NORM_BOUND_FIELD_NUMBER: _builtins.int
     TRIMMED_MEAN_FIELD_NUMBER: _builtins.int
+    FEDADAGRAD_FIELD_NUMBER: _builtins.int
+    FEDADAM_FIELD_NUMBER: _builtins.int
+    FEDAVGM_FIELD_NUMBER: _builtins.int
+    FEDYOGI_FIELD_NUMBER: _builtins.int
     strategy: _builtins.str
     """Required. Name of the strategy."""
     weight_by: Global___WeightBy.ValueType
@@ -753,6 +881,22 @@ class AggregationTerms(_message.Message):
     def trimmed_mean(self) -> Global___TrimmedMeanTerms:
         """Of `trimmed_mean`."""
 
+    @_builtins.property
+    def fedadagrad(self) -> Global___FedAdagradTerms:
+        """Of `fedadagrad`."""
+
+    @_builtins.property
+    def fedadam(self) -> Global___FedAdamTerms:
+        """Of `fedadam`."""
+
+    @_builtins.property
+    def fedavgm(self) -> Global___FedAvgMTerms:
+        """Of `fedavgm`."""
+
+    @_builtins.property
+    def fedyogi(self) -> Global___FedYogiTerms:
+        """Of `fedyogi`."""
+
     def __init__(
         self,
         *,
@@ -765,12 +909,16 @@ class AggregationTerms(_message.Message):
         lora_fair: Global___LoraFairTerms | None = ...,
         norm_bound: Global___NormBoundTerms | None = ...,
         trimmed_mean: Global___TrimmedMeanTerms | None = ...,
+        fedadagrad: Global___FedAdagradTerms | None = ...,
+        fedadam: Global___FedAdamTerms | None = ...,
+        fedavgm: Global___FedAvgMTerms | None = ...,
+        fedyogi: Global___FedYogiTerms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fed_medlora_plus", b"fed_medlora_plus", "krum", b"krum", "lora_fair", b"lora_fair", "norm_bound", b"norm_bound", "parameters", b"parameters", "trimmed_mean", b"trimmed_mean"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fed_medlora_plus", b"fed_medlora_plus", "fedadagrad", b"fedadagrad", "fedadam", b"fedadam", "fedavgm", b"fedavgm", "fedyogi", b"fedyogi", "krum", b"krum", "lora_fair", b"lora_fair", "norm_bound", b"norm_bound", "parameters", b"parameters", "trimmed_mean", b"trimmed_mean"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fed_medlora_plus", b"fed_medlora_plus", "krum", b"krum", "lora_fair", b"lora_fair", "norm_bound", b"norm_bound", "parameters", b"parameters", "server_momentum", b"server_momentum", "strategy", b"strategy", "trimmed_mean", b"trimmed_mean", "weight_by", b"weight_by", "wire_dtype", b"wire_dtype"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fed_medlora_plus", b"fed_medlora_plus", "fedadagrad", b"fedadagrad", "fedadam", b"fedadam", "fedavgm", b"fedavgm", "fedyogi", b"fedyogi", "krum", b"krum", "lora_fair", b"lora_fair", "norm_bound", b"norm_bound", "parameters", b"parameters", "server_momentum", b"server_momentum", "strategy", b"strategy", "trimmed_mean", b"trimmed_mean", "weight_by", b"weight_by", "wire_dtype", b"wire_dtype"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_parameters: _TypeAlias = _typing.Literal["fed_medlora_plus", "krum", "lora_fair", "norm_bound", "trimmed_mean"]  # noqa: Y015
+    _WhichOneofReturnType_parameters: _TypeAlias = _typing.Literal["fed_medlora_plus", "krum", "lora_fair", "norm_bound", "trimmed_mean", "fedadagrad", "fedadam", "fedavgm", "fedyogi"]  # noqa: Y015
     _WhichOneofArgType_parameters: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_parameters) -> _WhichOneofReturnType_parameters | None: ...
 
