@@ -80,16 +80,22 @@ def model_digest(path: Annotated[Path, typer.Argument(help="the base model's fol
     _become("base_model_files", str(path))
 
 
-@data.command("check")
-def check_data(files: Annotated[list[Path], typer.Argument(help="JSONL files of annotated passages")]) -> None:
-    """Count the passages, and list every malformed record by line and field."""
-    _become("check_notes", *(str(file) for file in files))
+@data.command("check", context_settings=_PASSED_ON)
+def check_data(context: typer.Context) -> None:
+    """Count passages, list malformed records, find what sets share (`data check --help` tells how)."""
+    _become("check_notes", *context.args)
 
 
 @data.command("import", context_settings=_PASSED_ON)
 def import_data(context: typer.Context) -> None:
     """Turn annotated notes of another format into passages (`data import --help` tells how)."""
     _become("import_notes", *context.args)
+
+
+@data.command("split", context_settings=_PASSED_ON)
+def split_data(context: typer.Context) -> None:
+    """Split passages into sets that share no patient and no text (`data split --help` tells how)."""
+    _become("split_notes", *context.args)
 
 
 @adapter.command("fetch")

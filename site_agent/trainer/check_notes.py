@@ -5,31 +5,73 @@ What ``fedmed-site data check`` runs as a child process. It prints counts, line 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from common.errors import FedMedError
 from site_agent.trainer.extraction.examples import training_examples
-from site_agent.trainer.extraction.passage_files import read_passages
+from site_agent.trainer.extraction.leakage import find_leaks
+from site_agent.trainer.extraction.passage_files import Located, read_located_sets
+from site_agent.trainer.extraction.passages import Passage
+from site_agent.trainer.extraction.problems import Problems
 from site_agent.trainer.quiet import quiet_libraries
 
 
 def main() -> int:
     """Print one line of counts and one for each entity type; the exit code of the process."""
     quiet_libraries()
+    options = _parse()
     try:
-        passages = read_passages([Path(argument) for argument in sys.argv[1:]])
+        located = tuple(chain.from_iterable(read_located_sets(options.files)))
+        if options.against:
+            refuse_leaks(tuple(chain.from_iterable(read_located_sets(options.against))), located)
     except FedMedError as error:
         sys.stderr.write(f"{error.message}\n")
         return 1
+    _tell([each.passage for each in located])
+    return 0
+
+
+def refuse_leaks(first: Sequence[Located], second: Sequence[Located]) -> None:
+    """Refuse two sets that share a patient, a document or a text.
+
+    Raises:
+        InputInvalidError: NOTES_INVALID, with where each passage of ``second`` stands that does, and with which one.
+    """
+    problems = Problems()
+    for leak in find_leaks((each.passage for each in first), (each.passage for each in second)):
+        here, there = second[leak.second].where, first[leak.first].where
+        problems.add(f"{here}: expected nothing in common with the other set, got {leak.shared} of {there}")
+    problems.refuse_any()
+
+
+def _tell(passages: Sequence[Passage]) -> None:
     sentences = sum(len(training_examples(passage)) for passage in passages)
     documents = len({passage.document for passage in passages})
     sys.stdout.write(f"{len(passages)} passages of {documents} documents, {sentences} sentences\n")
     types = Counter(entity.type for passage in passages for entity in passage.entities)
     for entity_type, count in sorted(types.items()):
         sys.stdout.write(f"{entity_type:>16} {count}\n")
-    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="fedmed-site data check", description="Count passages, or list every malformed record by line and field."
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="JSONL files of annotated passages")
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="OTHER",
+        help="files that must share no patient, no document and no text with them",
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import subprocess
 import sys
@@ -122,3 +123,72 @@ def test_a_file_that_is_read_is_not_written(notes: Path) -> None:
     assert ended.returncode == 1
     assert "--out: expected another file than those that are read" in ended.stderr
     assert source.read_text().startswith("Fever")
+
+
+# Checks and splits
+
+
+def write(path: Path, *records: tuple[str, str]) -> Path:
+    """A file of passages, each of a patient."""
+    lines = (
+        json.dumps({"id": name, "text": f"{name} has fever.", "entities": [], "meta": {"patient": patient, "ward": 7}})
+        for name, patient in records
+    )
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_two_sets_with_one_patient_are_refused_by_line(tmp_path: Path) -> None:
+    train, test = write(tmp_path / "a.jsonl", ("a", "Doe"), ("b", "2")), write(tmp_path / "b.jsonl", ("c", "Doe"))
+    ended = data("check", test, "--against", train)
+
+    assert ended.returncode == 1
+    assert "b.jsonl, line 1: expected nothing in common with the other set, got the patient of a.jsonl, line 1" in (
+        ended.stderr
+    )
+    assert "Doe" not in ended.stderr + ended.stdout
+
+
+def test_two_sets_that_share_nothing_are_counted(tmp_path: Path) -> None:
+    train, test = write(tmp_path / "a.jsonl", ("a", "1")), write(tmp_path / "b.jsonl", ("c", "3"))
+    ended = data("check", test, "--against", train)
+
+    assert (ended.returncode, ended.stdout) == (0, "1 passages of 1 documents, 1 sentences\n")
+
+
+def test_a_split_writes_every_line_as_it_was_into_one_of_three_files(tmp_path: Path) -> None:
+    notes = write(tmp_path / "all.jsonl", *((f"p{n}", f"{n % 20}") for n in range(60)))
+    ended = data("split", notes, "--by", "patient", "--out", tmp_path / "sets")
+
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[0] == "train 48 passages of 48 documents"
+    files = sorted((tmp_path / "sets").iterdir())
+    assert [path.name for path in files] == ["dev.jsonl", "test.jsonl", "train.jsonl"]
+    assert sorted(line for path in files for line in path.read_text().splitlines()) == sorted(
+        notes.read_text().splitlines()
+    )
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+def test_a_set_of_no_share_is_not_written(tmp_path: Path) -> None:
+    notes = write(tmp_path / "all.jsonl", *((f"p{n}", f"{n}") for n in range(10)))
+    data("split", notes, "--by", "patient", "--dev", "0", "--train", "0.5", "--test", "0.5", "--out", tmp_path / "sets")
+
+    assert sorted(path.name for path in (tmp_path / "sets").iterdir()) == ["test.jsonl", "train.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--train", "0.5"), "fractions: expected a sum of 1, got 0.7"),
+        (("--by", "document"), "split by patient"),
+        (("--out", "."), "expected a folder that is not there yet"),
+    ],
+)
+def test_a_split_that_cannot_be_made_leaves_nothing(tmp_path: Path, options: tuple[str, ...], expected: str) -> None:
+    notes = write(tmp_path / "all.jsonl", *((f"p{n}", f"{n % 4}") for n in range(10)))
+    ended = data("split", notes, "--by", "patient", "--out", tmp_path / "sets", *options)
+
+    assert ended.returncode == 1
+    assert expected in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["all.jsonl"]

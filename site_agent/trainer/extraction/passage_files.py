@@ -6,6 +6,7 @@ Of a file the error shows its name, line numbers and field names; never a value.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
@@ -19,11 +20,20 @@ MAX_LINE_BYTES = 4 * 2**20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """A passage, the line that holds it, and where that line stands: a file's name and a number."""
+
+    passage: Passage
+    where: str
+    line: bytes = field(repr=False)
+
+
 def read_passages(paths: Sequence[Path]) -> tuple[Passage, ...]:
     """Read every passage of every file, in order.
 
     Raises:
-        InputInvalidError: as `read_passage_sets`.
+        InputInvalidError: as `read_located_sets`.
     """
     return tuple(chain.from_iterable(read_passage_sets(paths)))
 
@@ -31,49 +41,58 @@ def read_passages(paths: Sequence[Path]) -> tuple[Passage, ...]:
 def read_passage_sets(paths: Sequence[Path]) -> tuple[tuple[Passage, ...], ...]:
     """Read files of passages, one set a file: what one file annotates, another may not.
 
+    Raises:
+        InputInvalidError: as `read_located_sets`.
+    """
+    return tuple(tuple(each.passage for each in located) for located in read_located_sets(paths))
+
+
+def read_located_sets(paths: Sequence[Path]) -> tuple[tuple[Located, ...], ...]:
+    """Read files of passages, one set a file, with where each passage stands.
+
     Blank lines and a leading byte order mark are passed over.
 
     Raises:
         InputInvalidError: NOTES_INVALID, with all problems of all files together.
     """
     problems = Problems()
-    sets: list[list[Passage]] = []
+    sets: list[tuple[Located, ...]] = []
     first_seen: dict[str, str] = {}
     for path, label in zip(paths, _labels(paths), strict=True):
-        passages: list[Passage] = []
-        sets.append(passages)
+        located: list[Located] = []
         found = 0
-        for where, outcome in _records(path, label):
+        for where, line, outcome in _records(path, label):
             match outcome:
                 case Passage() if outcome.id in first_seen:
                     problems.add(f"{where}: id: expected every passage id once, got that of {first_seen[outcome.id]}")
                 case Passage():
                     first_seen[outcome.id] = where
-                    passages.append(outcome)
+                    located.append(Located(passage=outcome, where=where, line=line))
                 case _:
                     for problem in outcome:
                         problems.add(f"{where}: {problem}")
             found += 1
+        sets.append(tuple(located))
         if not found:
             problems.add(f"{label}: expected at least one passage, got an empty file")
     if not paths:
         problems.add("expected at least one file, got none")
     problems.refuse_any()
-    return tuple(tuple(passages) for passages in sets)
+    return tuple(sets)
 
 
-def _records(path: Path, label: str) -> Iterator[tuple[str, Passage | tuple[str, ...]]]:
-    """Where each record stands, and what it is; a file that cannot be read is one malformed record."""
+def _records(path: Path, label: str) -> Iterator[tuple[str, bytes, Passage | tuple[str, ...]]]:
+    """Where each record stands, its line, and what it is; a file that cannot be read is one malformed record."""
     try:
         with path.open("rb") as stream:
             for number, line in _lines(stream):
                 where = f"{label}, line {number}"
                 if line is None:
-                    yield where, (f"expected at most {MAX_LINE_BYTES} bytes, got more",)
+                    yield where, b"", (f"expected at most {MAX_LINE_BYTES} bytes, got more",)
                 elif line.strip():
-                    yield where, parse_record(line)
+                    yield where, line, parse_record(line)
     except OSError as error:
-        yield label, (f"cannot be read ({type(error).__name__})",)
+        yield label, b"", (f"cannot be read ({type(error).__name__})",)
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
