@@ -335,6 +335,8 @@ def _name_problems(terms: Terms) -> list[str]:
     problems = []
     if not 1 <= len(terms.base_model.name) <= MAX_BASE_MODEL_NAME or not terms.base_model.name.isprintable():
         problems.append(f"base_model.name: expected 1 to {MAX_BASE_MODEL_NAME} printable characters")
+    if not {"", ".", ".."}.isdisjoint(terms.base_model.name.split("/")):  # peft takes it for a folder, if there is one
+        problems.append("base_model.name: expected a name such as 'model' or 'owner/model', got a path")
     checks = [(terms.name, "name"), *((site, "rounds.sites") for site in terms.rounds.sites)]
     for value, what in checks:
         try:

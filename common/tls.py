@@ -38,6 +38,8 @@ TRUST_BUNDLE_FILE = "trust_bundle.pem"
 _CIPHER_VARIABLE = "GRPC_SSL_CIPHER_SUITES"
 _CIPHER_SUITES = "ECDHE-RSA-AES256-GCM-SHA384"
 
+# A peer that does not finish the handshake in so long is let go; gRPC's own two minutes let silence pile up.
+HANDSHAKE_SECONDS = 10
 _PING_SECONDS = 30
 _COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -59,6 +61,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     *_COMMON_OPTIONS,
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
     # Less than the clients' interval: otherwise the server ends their connections with "too_many_pings".
     ("grpc.http2.min_ping_interval_without_data_ms", _PING_SECONDS * 1000 // 2),
     ("grpc.keepalive_permit_without_calls", 1),

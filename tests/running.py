@@ -80,7 +80,9 @@ class RunningCoordinator:
 
 
 @contextmanager
-def running_coordinator(consortium: Consortium, poll_hold: str = "2s") -> Iterator[RunningCoordinator]:
+def running_coordinator(
+    consortium: Consortium, poll_hold: str = "2s", stream_progress_deadline: str = "60s"
+) -> Iterator[RunningCoordinator]:
     """Start ``fedmed-coordinator serve`` on free ports; stopped by pid at the end."""
     port, metrics_port = free_port(), free_port()
     folder = consortium.folder
@@ -88,6 +90,7 @@ def running_coordinator(consortium: Consortium, poll_hold: str = "2s") -> Iterat
     identity = consortium.identity("coordinator", Role.COORDINATOR)
     config.write_text(
         f'[coordinator]\nlisten = "127.0.0.1:{port}"\nstate_folder = "{folder / "state"}"\npoll_hold = "{poll_hold}"\n'
+        f'stream_progress_deadline = "{stream_progress_deadline}"\n'
         f'[identity]\nfolder = "{identity}"\n[metrics]\nlisten = "127.0.0.1:{metrics_port}"\n',
         encoding="utf-8",
     )

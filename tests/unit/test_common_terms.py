@@ -41,6 +41,8 @@ def test_any_other_terms_have_another_digest() -> None:
     [
         (replace(TERMS, name="Not A Label"), "name: expected"),
         (replace(TERMS, base_model=replace(TERMS.base_model, name="x" * 201)), "base_model.name"),
+        (replace(TERMS, base_model=replace(TERMS.base_model, name="../elsewhere")), "base_model.name: expected a name"),
+        (replace(TERMS, base_model=replace(TERMS.base_model, name="/srv/models")), "base_model.name: expected a name"),
         (
             replace(TERMS, base_model=replace(TERMS.base_model, weights_digest=Digest(DIGEST[:-1]))),
             "base_model.weights_digest",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 from dataclasses import dataclass
 
@@ -41,6 +42,7 @@ async def start_server(listen: str, identity: Identity, guard: GuardInterceptor,
     Raises:
         OSError: the address cannot be bound; it is in ``filename``.
     """
+    _raise_descriptor_limit()
     server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS)
     rounds_pb2_grpc.add_RoundServiceServicer_to_server(servicers.rounds, server)
     admin_pb2_grpc.add_AdminServiceServicer_to_server(servicers.admin, server)
@@ -54,6 +56,12 @@ async def start_server(listen: str, identity: Identity, guard: GuardInterceptor,
         raise _bind_error(listen) from None
     await server.start()
     return RunningServer(server=server, port=port)
+
+
+def _raise_descriptor_limit() -> None:
+    """Ask for as many open files as the system allows: a connection is one, and 1,024 are soon taken by silent peers."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _bind_error(listen: str) -> OSError:
