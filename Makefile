@@ -54,6 +54,11 @@ soak: $(SETUP_STAMP) ## kill processes and cut links of a federation at random f
 crashes: $(SETUP_STAMP) ## simulate federations whose machines die at random for MINUTES=, in one process [SEED= CRASHES=]
 	@python -m tests.faults.crash_soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1) --crashes $(or $(CRASHES),inf)
 
+.PHONY: fuzz
+fuzz: $(SETUP_STAMP) ## fuzz what reads a stranger's bytes: TARGET=header|translate [RUNS=]
+	@python -m pip install --quiet --constraint constraints.txt "atheris>=3,<4"
+	@python -m tests.fuzz $(or $(TARGET),header) --runs $(or $(RUNS),1000000)
+
 .PHONY: check
 check: $(SETUP_STAMP) ## format, lint, types, imports, proto, generated code, shipped configuration
 	ruff format --check .

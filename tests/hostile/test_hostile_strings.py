@@ -120,7 +120,7 @@ def test_a_string_that_is_no_name_is_refused(
 
 def test_every_string_of_every_request_is_among_the_cases() -> None:
     """A string field that `filled` leaves empty would not be attacked; base-model names and preset texts are free."""
-    asked = {(field.containing_type.full_name, field.name) for case in CASES for _, _, field in _strings(case)}
+    asked = {(holder.DESCRIPTOR.full_name, field.name) for case in CASES for _, holder, field in _strings(case)}
     known = {key for method in METHODS.values() for key in _declared(method.input_type, set())}
     assert known - asked == set()
 
