@@ -59,7 +59,7 @@ async def start_server(listen: str, identity: Identity, guard: GuardInterceptor,
 
 
 def _raise_descriptor_limit() -> None:
-    """Ask for as many open files as the system allows: a connection is one, and 1,024 are soon taken by silent peers."""
+    """Ask for as many open files as the system allows: each connection is one, and silent peers soon take 1,024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
