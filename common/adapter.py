@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 from math import prod
@@ -103,13 +103,27 @@ class AdapterSpec:
             case FactorSet.B_ONLY:
                 return tuple(tensor for tensor in self.tensors if tensor.name.endswith(B_SUFFIX))
 
+    def at_rank(self, lora_rank: int) -> AdapterSpec:
+        """The same modules at another rank, and so at another scale, ``lora_alpha / lora_rank``."""
+        return self if lora_rank == self.lora_rank else _at_rank(self, lora_rank)
+
     @property
     def digest(self) -> Digest:
         """SHA-256 over the canonical JSON of this specification."""
         return _digest_of(self)
 
 
-@lru_cache(maxsize=8)  # each reference to an adapter in each report asks for it; few, for a specification may be large
+@lru_cache(maxsize=16)
+def _at_rank(spec: AdapterSpec, lora_rank: int) -> AdapterSpec:
+    shapes = {
+        tensor.name: (lora_rank, tensor.shape[1]) if tensor.name.endswith(A_SUFFIX) else (tensor.shape[0], lora_rank)
+        for tensor in spec.tensors
+    }
+    tensors = tuple(TensorSpec(name=name, shape=shape) for name, shape in shapes.items())
+    return replace(spec, lora_rank=lora_rank, tensors=tensors)
+
+
+@lru_cache(maxsize=16)  # each reference to an adapter in each report asks for it; few, for a specification may be large
 def _digest_of(spec: AdapterSpec) -> Digest:
     document = {
         "lora_rank": spec.lora_rank,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from common.adapter import MAX_LORA_RANK
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FedMedLoraPlusTerms:
@@ -86,6 +88,28 @@ class FedAdagradTerms:
     tau: float = 1e-3
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedExLoraTerms:
+    """The rank of the global adapter: what sites train, and beside it a residual of the rest (`fedex_lora.py`)."""
+
+    published_rank: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloraTerms:
+    """The rank of the global adapter, into which all rounds' updates are pressed (`flora.py`)."""
+
+    published_rank: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HetLoraTerms:
+    """w_k ~ n_k^size_exponent |B_k A_k|^norm_exponent (`hetlora.py`); 1 and 0 weigh by size alone."""
+
+    size_exponent: float = 0.0
+    norm_exponent: float = 1.0
+
+
 # (strategy, field, least, greatest): every number of the parameters, with the bounds it must keep.
 PARAMETER_BOUNDS: tuple[tuple[str, str, float, float], ...] = (
     ("fed_medlora_plus", "size_exponent", 0, 10),
@@ -99,10 +123,14 @@ PARAMETER_BOUNDS: tuple[tuple[str, str, float, float], ...] = (
     ("fedadam", "tau", 1e-9, 1e3),
     ("fedavgm", "learning_rate", 1e-9, 1e3),
     ("fedavgm", "momentum", 0, 0.999),
+    ("fedex_lora", "published_rank", 1, MAX_LORA_RANK),
     ("fedyogi", "learning_rate", 1e-9, 1e3),
     ("fedyogi", "beta1", 0, 0.999),
     ("fedyogi", "beta2", 0, 0.9999),
     ("fedyogi", "tau", 1e-9, 1e3),
+    ("flora", "published_rank", 1, MAX_LORA_RANK),
+    ("hetlora", "norm_exponent", 0, 10),
+    ("hetlora", "size_exponent", 0, 10),
     ("krum", "byzantine_count", 0, 1000),
     ("krum", "selected_count", 1, 1000),
     ("lora_fair", "penalty", 1e-9, 1e9),

@@ -14,21 +14,10 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Any
 
+from common import strategy_terms as of
 from common.adapter import MAX_LORA_RANK, MAX_NAME_LENGTH, WireDtype
 from common.errors import InputInvalidError, Reason
 from common.ids import Digest, check_digest, check_name, digest_of
-from common.strategy_terms import (
-    PARAMETER_BOUNDS,
-    FedAdagradTerms,
-    FedAdamTerms,
-    FedAvgMTerms,
-    FedMedLoraPlusTerms,
-    FedYogiTerms,
-    KrumTerms,
-    LoraFairTerms,
-    NormBoundTerms,
-    TrimmedMeanTerms,
-)
 
 MAX_BASE_MODEL_NAME = 200
 # Lists of names reach prompts, cards and every assignment, which must stay far below the largest message.
@@ -115,7 +104,12 @@ class BaseModelTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraTerms:
-    """LoRA settings in peft's names; bias is always ``none``."""
+    """LoRA settings in peft's names; bias is always ``none``.
+
+    Attributes:
+        least_lora_rank: Sites may train at any rank from this to ``lora_rank``, as their own policy allows; 0: all at
+            ``lora_rank``. ``lora_alpha`` is that of every rank.
+    """
 
     lora_rank: int = 16
     lora_alpha: int = 64
@@ -129,6 +123,7 @@ class LoraTerms:
         "up_proj",
         "v_proj",
     )
+    least_lora_rank: int = field(default=0, metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,15 +180,18 @@ class AggregationTerms:
     weight_by: WeightBy = WeightBy.LABEL_TOKENS
     wire_dtype: WireDtype = WireDtype.BF16
     server_momentum: float = 0.0
-    fed_medlora_plus: FedMedLoraPlusTerms | None = None
-    fedadagrad: FedAdagradTerms | None = None
-    fedadam: FedAdamTerms | None = None
-    fedavgm: FedAvgMTerms | None = None
-    fedyogi: FedYogiTerms | None = None
-    krum: KrumTerms | None = None
-    lora_fair: LoraFairTerms | None = None
-    norm_bound: NormBoundTerms | None = None
-    trimmed_mean: TrimmedMeanTerms | None = None
+    fed_medlora_plus: of.FedMedLoraPlusTerms | None = None
+    fedex_lora: of.FedExLoraTerms | None = None
+    fedadagrad: of.FedAdagradTerms | None = None
+    fedadam: of.FedAdamTerms | None = None
+    fedavgm: of.FedAvgMTerms | None = None
+    fedyogi: of.FedYogiTerms | None = None
+    flora: of.FloraTerms | None = None
+    hetlora: of.HetLoraTerms | None = None
+    krum: of.KrumTerms | None = None
+    lora_fair: of.LoraFairTerms | None = None
+    norm_bound: of.NormBoundTerms | None = None
+    trimmed_mean: of.TrimmedMeanTerms | None = None
 
 
 # Names of the strategies that have parameters.
@@ -250,6 +248,12 @@ class Terms:
     gate: GateTerms = field(default_factory=GateTerms)
 
     @property
+    def published_rank(self) -> int:
+        """The rank of every candidate: what the strategy's parameters say, or else that of training."""
+        parameters = getattr(self.aggregation, self.aggregation.strategy, None)
+        return int(getattr(parameters, "published_rank", self.lora.lora_rank))
+
+    @property
     def canonical(self) -> bytes:
         """The one byte string of these terms: JSON, sorted keys, no spaces (floats as Python's shortest repr)."""
         return json.dumps(_document(self), sort_keys=True, separators=(",", ":")).encode()
@@ -279,6 +283,7 @@ def _document(section: Any) -> dict[str, Any]:
 # (section, field, least, greatest): every number of the terms, with the bounds it must keep.
 _BOUNDS: tuple[tuple[str, str, float, float], ...] = (
     ("lora", "lora_rank", 1, MAX_LORA_RANK),
+    ("lora", "least_lora_rank", 0, MAX_LORA_RANK),
     ("lora", "lora_alpha", 1, 65_536),
     ("lora", "lora_dropout", 0, 0.9),
     ("task", "max_new_tokens", 1, 8192),
@@ -303,7 +308,7 @@ _BOUNDS: tuple[tuple[str, str, float, float], ...] = (
     ("rounds", "grace", 0, 30 * 86_400),
     ("rounds", "evaluate_deadline", 1, 30 * 86_400),
     ("gate", "min_improvement", -1e6, 1e6),
-    *((f"aggregation.{strategy}", name, least, most) for strategy, name, least, most in PARAMETER_BOUNDS),
+    *((f"aggregation.{strategy}", name, least, most) for strategy, name, least, most in of.PARAMETER_BOUNDS),
 )
 
 
@@ -376,6 +381,10 @@ def _relation_problems(terms: Terms) -> list[str]:
         if is_set != (name == named):
             expected = "its parameters" if name == named else f"nothing, for the strategy is {named[:80]!r}"
             problems.append(f"aggregation.{name}: expected {expected}, got {'a value' if is_set else 'none'}")
+    if terms.lora.least_lora_rank > terms.lora.lora_rank:
+        problems.append(f"lora.least_lora_rank: expected at most lora_rank, got {terms.lora.least_lora_rank}")
+    if terms.published_rank < terms.lora.lora_rank:
+        problems.append(f"aggregation.{named}.published_rank: expected at least lora_rank, got {terms.published_rank}")
     if not terms.lora.target_modules or list(terms.lora.target_modules) != sorted(set(terms.lora.target_modules)):
         problems.append("lora.target_modules: expected at least one name, sorted, none twice")
     if not terms.task.entity_types or list(terms.task.entity_types) != sorted(set(terms.task.entity_types)):

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
+from common.adapter import MAX_LORA_RANK
 from common.config import ConfigPath, ListenAddress, LogLevel, Seconds, SecretPath
 from common.errors import InputInvalidError
 from common.ids import Digest, check_digest
@@ -83,6 +84,7 @@ class PolicySection(_Section):
     """What this site takes part in."""
 
     strategies: tuple[str, ...] = ("fed_medlora",)
+    max_lora_rank: int = Field(default=0, ge=0, le=MAX_LORA_RANK)
 
 
 class MetricsSection(_Section):

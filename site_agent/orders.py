@@ -7,6 +7,7 @@ An *order folder* holds::
 
     order.json            written by the agent before the trainer starts
     adapter.safetensors   the adapter to start from or to score (absent for an INITIALISE order)
+    side.safetensors      what is added to it while training, and stays as it is (where the order says its rank)
     progress.json         replaced atomically by the trainer while it works
     checkpoint.safetensors  replaced atomically by the trainer while it trains; a restarted one goes on from it
     update.safetensors    written by the trainer: the site's update, or the first adapter
@@ -27,6 +28,7 @@ from common.terms import BaseModelTerms, LoraTerms, TaskTerms, TrainingTerms
 
 ORDER_FILE = "order.json"
 ADAPTER_FILE = "adapter.safetensors"
+SIDE_FILE = "side.safetensors"
 PROGRESS_FILE = "progress.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 UPDATE_FILE = "update.safetensors"
@@ -70,7 +72,9 @@ class TrainOrder:
         data_files: JSONL files of annotated passages, read by the trainer alone.
         trained: The factors that training may change.
         uploaded: The factors that the update holds (`AdapterSpec.tensors_of`), and no others.
+        lora: At the rank at which this site trains.
         round_number: Counted from 1.
+        side_lora_rank: Of the adapter in ``side.safetensors``; 0: there is none.
         checkpoint_seconds: How often the trainer writes down where it stands; 0: after every step.
     """
 
@@ -85,6 +89,7 @@ class TrainOrder:
     round_number: int
     seed: int
     wire_dtype: str
+    side_lora_rank: int = 0
     checkpoint_seconds: float = 300.0
 
 

@@ -46,7 +46,7 @@ async def run_agent(config: SiteConfig) -> None:
         _log_start(config, who)
         async with open_channel(config.coordinator.address, who.identity, config.coordinator.server_name) as channel:
             parts = Parts(
-                coordinator=RpcCoordinator(channel, metrics, who.expires_at),
+                coordinator=RpcCoordinator(channel, metrics, who.expires_at, max_lora_rank=policy.max_lora_rank),
                 trainer=TrainerProcess(
                     trainer_environment(os.environ, config.trainer.threads),
                     command=config.trainer.command or TRAINER_COMMAND,
@@ -103,6 +103,7 @@ def _policy(config: SiteConfig, role: Role) -> SitePolicy:
         kinds=frozenset(kinds | ({"evaluate"} if config.data.validation else set())),
         strategies=frozenset(config.policy.strategies),
         weights_digest=config.base_model.weights_digest,
+        max_lora_rank=config.policy.max_lora_rank,
     )
 
 

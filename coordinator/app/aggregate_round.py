@@ -16,6 +16,7 @@ from common.ids import SiteName
 from common.weights_io import WeightsReader, WeightsWriter
 from coordinator.domain.aggregation import strategy_of
 from coordinator.domain.aggregation.geometry import added, geometry_of_module
+from coordinator.domain.aggregation.ranks import at_scale_of
 from coordinator.domain.aggregation.server_momentum import carry_on
 from coordinator.domain.aggregation.strategy import (
     Contribution,
@@ -66,26 +67,28 @@ def aggregate(
         OSError: the disk failed.
     """
     assert run.spec is not None, "a round has an adapter specification"
-    strategy = strategy_of(run.terms)
+    strategy, rank = strategy_of(run.terms), run.spec.lora_rank
     # A module's A and B stand next to each other (`common.adapter.check_spec`): that is how the file is written.
     modules = [name.removesuffix(A_SUFFIX) for name in run.spec.names[::2]]
     with ExitStack() as stack:
         updates = [stack.enter_context(WeightsReader(path)) for path in files.updates]
         current = stack.enter_context(WeightsReader(files.current))
         previous = None if files.previous is None else stack.enter_context(WeightsReader(files.previous))
-        geometry = _geometry(modules, updates, current) if Need.GEOMETRY in strategy.needs else None
+        geometry = _geometry(modules, updates, current, rank) if Need.GEOMETRY in strategy.needs else None
         weights = strategy.weigh(_contributions(accepted), geometry)
         keeper = None
         if isinstance(strategy, StatefulStrategy):
             assert state_out is not None, "a strategy that keeps something is given where to"
             keeper = stack.enter_context(_StateKeeper(strategy, run.spec, files.state, state_out))
-        writer = stack.enter_context(WeightsWriter(out, run.spec.tensors, run.spec.dtype))
+        shape = run.spec.at_rank(run.terms.published_rank)
+        writer = stack.enter_context(WeightsWriter(out, shape.tensors, shape.dtype))
         for module in modules:
-            before = _pair(current, module)
-            combined = strategy.combine(_pairs(module, updates, before), weights, before)
+            before = _pair(current, module, rank)
+            combined = strategy.combine(_pairs(module, updates, before, rank), weights, before)
             if previous is not None:
                 momentum = run.terms.aggregation.server_momentum
-                combined = carry_on(combined, before, _pair(previous, module), momentum)
+                combined = carry_on(combined, before, _pair(previous, module, rank), momentum)
+            combined = at_scale_of(combined, rank, shape.lora_rank)
             for name, factor, was in ((A_SUFFIX, combined.a, before.a), (B_SUFFIX, combined.b, before.b)):
                 writer.write(module + name, factor if keeper is None else keeper.advance(module + name, factor, was))
     return Aggregate(
@@ -132,13 +135,16 @@ class _StateKeeper:
         return AdapterFile(digest=self._writer.digest, size_bytes=self._writer.size_bytes)
 
 
-def _geometry(modules: Sequence[str], updates: Sequence[WeightsReader], current: WeightsReader) -> Geometry:
+def _geometry(
+    modules: Sequence[str], updates: Sequence[WeightsReader], current: WeightsReader, scale_rank: int
+) -> Geometry:
     """A first pass over all files."""
-    return reduce(added, (_geometry_of(module, updates, _pair(current, module)) for module in modules))
 
+    def of(module: str) -> Geometry:
+        before = _pair(current, module, scale_rank)
+        return geometry_of_module(_pairs(module, updates, before, scale_rank), before)
 
-def _geometry_of(module: str, updates: Sequence[WeightsReader], before: Factors) -> Geometry:
-    return geometry_of_module(_pairs(module, updates, before), before)
+    return reduce(added, map(of, modules))
 
 
 def _contributions(accepted: Sequence[RosterEntry]) -> tuple[Contribution, ...]:
@@ -153,14 +159,18 @@ def _contributions(accepted: Sequence[RosterEntry]) -> tuple[Contribution, ...]:
     )
 
 
-def _pairs(module: str, updates: Sequence[WeightsReader], before: Factors) -> list[Factors]:
+def _pairs(module: str, updates: Sequence[WeightsReader], before: Factors, scale_rank: int) -> list[Factors]:
     """The module's pair of each update; a factor that did not travel (admission saw to it) is the global adapter's."""
     a, b = module + A_SUFFIX, module + B_SUFFIX
     return [
-        Factors(a=update.tensor(a) if a in update else before.a, b=update.tensor(b) if b in update else before.b)
+        _pair(update, module, scale_rank)
+        if a in update and b in update
+        else Factors(a=update.tensor(a) if a in update else before.a, b=update.tensor(b) if b in update else before.b)
         for update in updates
     ]
 
 
-def _pair(adapter: WeightsReader, module: str) -> Factors:
-    return Factors(a=adapter.tensor(module + A_SUFFIX), b=adapter.tensor(module + B_SUFFIX))
+def _pair(adapter: WeightsReader, module: str, scale_rank: int) -> Factors:
+    """The module's pair, of whatever rank, at the scale of the run's rank."""
+    pair = Factors(a=adapter.tensor(module + A_SUFFIX), b=adapter.tensor(module + B_SUFFIX))
+    return at_scale_of(pair, pair.a.shape[0], scale_rank)

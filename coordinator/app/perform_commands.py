@@ -17,14 +17,16 @@ from common.ids import AssignmentId
 from common.logging import log_fault
 from common.tls import Role
 from coordinator.app.aggregate_round import RoundFiles, aggregate
+from coordinator.app.cut_parts import write_part
 from coordinator.app.ports import BlobStore, RunStore, named
 from coordinator.app.publish_adapter import publish
 from coordinator.app.round_driver import RoundDriver
 from coordinator.domain import events as ev
+from coordinator.domain.adapter_parts import cuts_of, id_of
 from coordinator.domain.cohort import initialise_assignment_id, state_id
 from coordinator.domain.commands import Command, CommandKind
 from coordinator.domain.kept_state import state_before, superseded_states
-from coordinator.domain.values import AdapterFile, Phase, Round, Run
+from coordinator.domain.values import AdapterFile, AdapterPart, Phase, Round, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,8 @@ class CommandPerformer:
         """Do one command, to its end."""
         run = self.driver.run_of(command.run_id)
         match command.kind:
+            case CommandKind.CUT_PARTS:
+                await self._cut_parts(run, run.rounds[command.round_number - 1])
             case CommandKind.AGGREGATE:
                 await self._aggregate(run, run.rounds[command.round_number - 1])
             case CommandKind.PUBLISH:
@@ -60,10 +64,28 @@ class CommandPerformer:
 
     async def _assignments_of(self, run: Run, round_number: int) -> list[AssignmentId]:
         if round_number > 0:
-            updates = [entry.assignment_id for entry in run.rounds[round_number - 1].roster]
-            return [*updates, *superseded_states(run)]
+            closed = run.rounds[round_number - 1]
+            updates = [entry.assignment_id for entry in closed.roster]
+            return [*updates, *(part.part_id for part in closed.parts), *superseded_states(run)]
         evaluators = named(await self.store.known_sites(), Role.EVALUATOR)
         return [initialise_assignment_id(run.run_id, evaluator) for evaluator in evaluators]
+
+    async def _cut_parts(self, run: Run, current: Round) -> None:
+        """Each is a function of its adapter, so that cutting again after a crash gives the same files."""
+        if current.phase is not Phase.TRAINING or current.parts:
+            return
+        parts = []
+        for cut in cuts_of(run, current):
+            part_id = id_of(run, current, cut)
+            draft = self.blobs.draft_path(part_id)
+            async with self.blobs.adapter(cut.source.digest) as path:
+                file = await asyncio.to_thread(write_part, path, cut, draft)
+            await self.blobs.keep_beside_updates(draft, part_id, file.digest)
+            parts.append(
+                AdapterPart(part_id=part_id, source=cut.source.digest, start=cut.start, stop=cut.stop, file=file)
+            )
+        ready = ev.PartsReady(at=self.clock.now(), round_number=current.number, parts=tuple(parts))
+        await self.driver.post(run.run_id, ready)
 
     async def _aggregate(self, run: Run, current: Round) -> None:
         if current.phase is not Phase.AGGREGATING:
@@ -101,7 +123,9 @@ class CommandPerformer:
             combined = await asyncio.to_thread(aggregate, run, current.accepted, read, draft, state_draft)
             self.aggregated(self.clock.monotonic() - began)
         if combined.state is not None:
-            await self.blobs.keep_state(state_draft, state_id(run.run_id, current.number), combined.state.digest)
+            await self.blobs.keep_beside_updates(
+                state_draft, state_id(run.run_id, current.number), combined.state.digest
+            )
         await self.blobs.keep_candidate(draft, combined.candidate.digest)
         return ev.CandidateReady(
             at=self.clock.now(),

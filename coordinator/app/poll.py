@@ -60,12 +60,15 @@ class Poll:
         self._clock = clock
         self._hold_seconds = hold_seconds
 
-    async def wait(self, caller: Caller, current: AssignmentId | None) -> Assignment | Cancelled | None:
+    async def wait(
+        self, caller: Caller, current: AssignmentId | None, max_lora_rank: int = 0
+    ) -> Assignment | Cancelled | None:
         """The next thing for ``caller`` to do; None when ``hold_seconds`` passed without one.
 
         ``current`` is what the agent works on: it is marked as taken, and only its end is an answer.
+        ``max_lora_rank`` is the largest rank at which it trains; 0: any.
         """
-        was_absent = self._presence.enter(caller.name)
+        was_absent = self._presence.enter(caller.name, max_lora_rank)
         try:
             await self._store.remember_site(caller.name, caller.role, self._clock.now())
             if was_absent:

@@ -147,11 +147,11 @@ class BlobStore(Protocol):
     async def keep_candidate(self, draft: Path, digest: Digest) -> None:
         """A candidate that is written becomes an adapter; raises as ``keep_update``, and the draft stays then."""
 
-    async def keep_state(self, draft: Path, state_id: AssignmentId, digest: Digest) -> None:
-        """What a strategy keeps, once it is written, is kept as an update is; raises as ``keep_candidate``."""
+    async def keep_beside_updates(self, draft: Path, kept_under: AssignmentId, digest: Digest) -> None:
+        """A written state of a strategy, or part of an adapter, is kept as an update is; raises as ``keep_update``."""
 
     def update(self, assignment_id: AssignmentId, digest: Digest) -> AbstractAsyncContextManager[Path]:
-        """A file with the accepted update, or a strategy's state, to read in the block.
+        """A file with the accepted update, or what else is kept as one is, to read in the block.
 
         Raises:
             FileNotFoundError: it is gone.

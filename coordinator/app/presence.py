@@ -17,14 +17,16 @@ class Presence:
         self._open_polls: Counter[SiteName] = Counter()
         self._left_at: dict[SiteName, float] = {}
         self._known: frozenset[SiteName] = frozenset()
+        self._max_lora_ranks: dict[SiteName, int] = {}
 
     def know(self, names: Iterable[SiteName]) -> None:
         """These were heard of before this process started; they count as absent until they call."""
         self._known = frozenset(names)
 
-    def enter(self, name: SiteName) -> bool:
-        """A poll was opened; returns whether the caller was absent until now."""
+    def enter(self, name: SiteName, max_lora_rank: int = 0) -> bool:
+        """A poll was opened, and says up to which rank the caller trains; returns whether it was absent until now."""
         was_absent = not self.is_present(name)
+        self._max_lora_ranks[name] = max_lora_rank
         self._open_polls[name] += 1
         return was_absent
 
@@ -43,6 +45,11 @@ class Presence:
     def present(self) -> frozenset[SiteName]:
         """Everyone present."""
         return frozenset(name for name in self._open_polls.keys() | self._left_at.keys() if self.is_present(name))
+
+    @property
+    def max_lora_ranks(self) -> tuple[tuple[SiteName, int], ...]:
+        """What everyone said last of the largest rank; sorted by name."""
+        return tuple(sorted(self._max_lora_ranks.items()))
 
     def snapshot(self) -> tuple[tuple[SiteName, bool], ...]:
         """Everyone ever heard of, sorted by name, and whether they are present."""

@@ -62,8 +62,8 @@ def publish(registry: Path, run: Run, closed: Round, weights: Path) -> Path:
 
 
 def _fill(folder: Path, run: Run, closed: Round, weights: Path) -> None:
-    assert run.spec is not None, "a published adapter has a specification"
-    (folder / CONFIG_FILE).write_bytes(_json(peft_config(run.spec, run.terms)))
+    assert closed.candidate is not None, "what is published has a candidate"
+    (folder / CONFIG_FILE).write_bytes(_json(peft_config(run.spec_of(closed.candidate), run.terms)))
     (folder / LINEAGE_FILE).write_bytes(_json(lineage(run, closed)))
     (folder / CARD_FILE).write_bytes(model_card(run, closed).encode())
     try:
@@ -115,6 +115,7 @@ def lineage(run: Run, closed: Round) -> dict[str, object]:
                 "outcome": entry.outcome,
                 "reason": entry.reason,
                 "weight": entry.weight,
+                "lora_rank": entry.lora_rank or run.terms.lora.lora_rank,
                 "validation_loss": entry.scores.mean_loss if entry.scores else None,
                 "num_examples": entry.update.num_examples if entry.update else 0,
                 "num_label_tokens": entry.update.num_label_tokens if entry.update else 0,
@@ -142,8 +143,8 @@ def _scores(closed: Round) -> dict[str, object] | None:
 
 def model_card(run: Run, closed: Round) -> str:
     """The folder's README: what the adapter is for, and its lineage, for a person."""
-    assert run.spec is not None and closed.candidate is not None
-    terms = run.terms
+    assert closed.candidate is not None
+    terms, spec = run.terms, run.spec_of(closed.candidate)
     rows = "\n".join(
         f"| {entry.site} | {entry.outcome} | {entry.update.num_examples if entry.update else 0} | {entry.weight:.4f} |"
         for entry in closed.roster
@@ -159,7 +160,7 @@ tags: [federated-learning, lora, clinical-information-extraction]
 
 # {terms.name}, version {closed.number}
 
-A LoRA adapter (rank {run.spec.lora_rank}, alpha {run.spec.lora_alpha}, {run.spec.parameters:,} parameters) for
+A LoRA adapter (rank {spec.lora_rank}, alpha {spec.lora_alpha}, {spec.parameters:,} parameters) for
 **{terms.base_model.name}**, trained by a federation with `{terms.aggregation.strategy}`. It extracts
 {", ".join(terms.task.entity_types)} from clinical notes. No note left the site that holds it.
 

@@ -20,6 +20,7 @@ async def recover(driver: RoundDriver, store: RunStore, blobs: BlobStore) -> int
     live = {entry.assignment_id for current in rounds for entry in current.awaited}
     entries = [entry for current in rounds for entry in current.accepted]
     accepted = {entry.assignment_id: entry.update.file.digest for entry in entries if entry.update is not None}
+    accepted |= {part.part_id: part.file.digest for current in rounds for part in current.parts}
     for run in driver.runs:
         accepted |= needed_states(run)
     adapters = {digest for run in driver.runs for digest in _adapters(run)}

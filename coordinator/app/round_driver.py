@@ -194,6 +194,7 @@ class RoundDriver:
                 present=self._presence.present(),
                 enrolled=named(known, Role.SITE),
                 evaluators=named(known, Role.EVALUATOR),
+                max_lora_ranks=self._presence.max_lora_ranks,
             )
             await self.post(run.run_id, observed)
 

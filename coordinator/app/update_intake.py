@@ -194,7 +194,7 @@ def admit(assignment: Assignment, claim: UploadClaim) -> tuple[AdapterSpec, tupl
         spec = check_first_adapter(terms, check_spec(claim.first_spec))
         check_size(claim.size_bytes, max_update_bytes(spec, spec.tensors))
         return spec, spec.tensors
-    spec_or_none = assignment.run.spec
+    spec_or_none = assignment.adapter_spec
     if assignment.plan is None or claim.update is None or assignment.adapter is None or spec_or_none is None:
         raise InputInvalidError(
             Reason.FIELD_INVALID, f"content: expected the kind that answers {assignment.kind}, got another"

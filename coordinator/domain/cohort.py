@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from common.ids import AssignmentId, RunId, SiteName, derived_id
-from common.terms import RoundTerms
+from collections.abc import Mapping
+from dataclasses import replace
+
+from common.ids import AssignmentId, Digest, RunId, SiteName, derived_id
+from common.terms import LoraTerms, RoundTerms
 from coordinator.domain.values import RosterEntry
 
 
@@ -37,6 +40,11 @@ def state_id(run_id: RunId, round_number: int) -> AssignmentId:
     return AssignmentId(derived_id(run_id, round_number, "state"))
 
 
+def part_id(run_id: RunId, round_number: int, source: Digest, start: int, stop: int) -> AssignmentId:
+    """The id under which a part of an adapter is kept for a round, beside its updates."""
+    return AssignmentId(derived_id(run_id, round_number, "part", source, start, stop))
+
+
 def invite(run_id: RunId, round_number: int, sites: frozenset[SiteName]) -> tuple[RosterEntry, ...]:
     """A roster in which every one of ``sites`` is invited, sorted by site.
 
@@ -45,3 +53,21 @@ def invite(run_id: RunId, round_number: int, sites: frozenset[SiteName]) -> tupl
     return tuple(
         RosterEntry(site=site, assignment_id=train_assignment_id(run_id, round_number, site)) for site in sorted(sites)
     )
+
+
+def with_ranks(
+    roster: tuple[RosterEntry, ...], terms: LoraTerms, max_lora_ranks: Mapping[SiteName, int]
+) -> tuple[RosterEntry, ...]:
+    """The roster with the rank at which each site trains: the largest that it and the terms allow.
+
+    A site that has not said how far it goes, because it has not called lately, trains at the least rank. One whose
+    policy does not reach that declines for itself.
+    """
+    if not terms.least_lora_rank:
+        return roster
+    ranks = {
+        entry.site: max(terms.least_lora_rank, min(terms.lora_rank, max_lora_ranks[entry.site] or terms.lora_rank))
+        for entry in roster
+        if entry.site in max_lora_ranks
+    }
+    return tuple(replace(entry, lora_rank=ranks.get(entry.site, terms.least_lora_rank)) for entry in roster)

@@ -11,6 +11,7 @@ from common.ids import RunId
 class CommandKind(StrEnum):
     """Everything that a run asks of its shell. Assignments are not among them: they are read off the run."""
 
+    CUT_PARTS = "cut_parts"
     AGGREGATE = "aggregate"
     PUBLISH = "publish"
     DELETE_UPDATES = "delete_updates"

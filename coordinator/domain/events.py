@@ -8,17 +8,22 @@ from datetime import datetime, timedelta
 from common.adapter import AdapterSpec
 from common.errors import Reason
 from common.ids import AssignmentId, SiteName
-from coordinator.domain.values import AdapterFile, DeadlineName, Scores, Update
+from coordinator.domain.values import AdapterFile, AdapterPart, DeadlineName, Scores, Update
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresenceObserved:
-    """Who is there now, every site that may be invited, and every evaluator that may be asked."""
+    """Who is there now, every site that may be invited, and every evaluator that may be asked.
+
+    Attributes:
+        max_lora_ranks: The largest rank of each site that has said one; 0: any.
+    """
 
     at: datetime
     present: frozenset[SiteName]
     enrolled: frozenset[SiteName]
     evaluators: frozenset[SiteName]
+    max_lora_ranks: tuple[tuple[SiteName, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,15 @@ class UpdateAccepted:
     at: datetime
     assignment_id: AssignmentId
     update: Update
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartsReady:
+    """What sites start from is cut out of the adapters that it comes from."""
+
+    at: datetime
+    round_number: int
+    parts: tuple[AdapterPart, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +187,7 @@ RoundEvent = (
     | UpdateAccepted
     | UpdateScored
     | AnswerRefused
+    | PartsReady
     | CandidateReady
     | AggregationFailed
     | ScoresReported

@@ -22,7 +22,7 @@ from common.terms import GateMetric, OnEvaluatorAbsent, Terms
 from coordinator.domain import events as ev
 from coordinator.domain.aggregation import strategy_of
 from coordinator.domain.aggregation.strategy import Need
-from coordinator.domain.cohort import evaluate_assignment_id, expected_sites, invite, score_assignment_id
+from coordinator.domain.cohort import evaluate_assignment_id, expected_sites, invite, score_assignment_id, with_ranks
 from coordinator.domain.commands import Command, CommandKind
 from coordinator.domain.evaluators import is_nobody_left, with_no
 from coordinator.domain.promotion import is_promoted
@@ -94,14 +94,20 @@ def _selecting(context: RoundContext, current: Round, event: ev.RoundEvent) -> S
     if len(expected & event.present) < context.terms.rounds.quorum:
         return replace(current, deadlines=()), ()
     if expected <= event.present or any(deadline.at <= event.at for deadline in current.deadlines):
-        return _begin_training(context, current, expected, event.at), ()
+        return _begin_training(context, current, expected, event)
     return _with_grace(context, current, event.at), ()
 
 
-def _begin_training(context: RoundContext, current: Round, sites: frozenset[SiteName], at: datetime) -> Round:
-    roster = invite(context.run_id, current.number, sites)
-    deadline = _deadline(DeadlineName.TRAIN, at, context.terms.rounds.train_deadline)
-    return replace(current, phase=Phase.TRAINING, roster=roster, deadlines=(deadline,))
+def _begin_training(
+    context: RoundContext, current: Round, sites: frozenset[SiteName], event: ev.PresenceObserved
+) -> Step:
+    roster = with_ranks(invite(context.run_id, current.number, sites), context.terms.lora, dict(event.max_lora_ranks))
+    deadline = _deadline(DeadlineName.TRAIN, event.at, context.terms.rounds.train_deadline)
+    training = replace(current, phase=Phase.TRAINING, roster=roster, deadlines=(deadline,))
+    plans = (strategy_of(context.terms).plan(current.number, site) for site in sites)
+    if context.terms.lora.least_lora_rank or any(plan.keeps_rest for plan in plans):
+        return training, (_command(context, training, CommandKind.CUT_PARTS),)
+    return training, ()
 
 
 # TRAINING: gather answers until all are in, or the quorum is and `grace` has passed, or the deadline has.
@@ -111,6 +117,8 @@ def _training(context: RoundContext, current: Round, event: ev.RoundEvent) -> St
     match event:
         case ev.AssignmentTaken():
             return _answer(current, event.assignment_id, lambda e: replace(e, outcome=SiteOutcome.JOINED)), ()
+        case ev.PartsReady(round_number=number) if number == current.number:
+            return replace(current, parts=event.parts), ()
         case ev.UpdateAccepted(update=update):
             answered = _answer(
                 current,

@@ -123,10 +123,22 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterPart:
+    """Ranks ``start`` to ``stop`` of the adapter ``source``, as a file of their own, kept under ``part_id``."""
+
+    part_id: AssignmentId
+    source: Digest
+    start: int
+    stop: int
+    file: AdapterFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RosterEntry:
     """One site in one round.
 
     Attributes:
+        lora_rank: At which it trains; None: the run's.
         scores: How the update did on the consortium's validation set, where the strategy asks for that.
     """
 
@@ -137,6 +149,7 @@ class RosterEntry:
     update: Update | None = None
     scores: Scores | None = None
     weight: float = 0.0
+    lora_rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +170,7 @@ class Round:
         roster: Everyone invited, sorted by site; empty while SELECTING.
         global_adapter: What this round starts from.
         candidate: The aggregate, once there is one.
+        parts: Of the adapters that sites start from, where one trains at a lower rank or beside the rest.
         state: What the strategy keeps beside the candidate, for a round that starts from it.
         evaluator_outcomes: Evaluators that will not score updates or candidate, in the order in which that was decided.
         is_weighed_by_size: No evaluator scored every update, so the weights are those of sizes alone.
@@ -170,6 +184,7 @@ class Round:
     roster: tuple[RosterEntry, ...] = ()
     deadlines: tuple[Deadline, ...] = ()
     candidate: AdapterFile | None = None
+    parts: tuple[AdapterPart, ...] = ()
     state: AdapterFile | None = None
     scores: Scores | None = None
     evaluator_outcomes: tuple[EvaluatorOutcome, ...] = ()
@@ -233,6 +248,11 @@ class Run:
     reason: Reason | None = None
     ended_at: datetime | None = None
     paused_at: datetime | None = None
+
+    def spec_of(self, file: AdapterFile) -> AdapterSpec:
+        """The shape of the first adapter or of a candidate."""
+        assert self.spec is not None, "there is an adapter"
+        return self.spec if file == self.first_adapter else self.spec.at_rank(self.terms.published_rank)
 
     @property
     def is_paused(self) -> bool:

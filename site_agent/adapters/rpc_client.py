@@ -70,7 +70,10 @@ def open_channel(address: str, identity: Identity, server_name: str = "") -> grp
 
 
 class RpcCoordinator:
-    """The coordinator at the other end of ``channel``, for an agent whose certificate is valid until ``expires_at``."""
+    """The coordinator at the other end of ``channel``, for an agent whose certificate is valid until ``expires_at``.
+
+    Each poll says that it trains up to ``max_lora_rank``; 0: at any rank.
+    """
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class RpcCoordinator:
         traffic: Traffic,
         expires_at: datetime,
         clock: Clock | None = None,
+        max_lora_rank: int = 0,
     ) -> None:
         self._rounds = rounds_pb2_grpc.RoundServiceStub(channel)
         # As the stub makes them, but for chunks, which are bytes here.
@@ -93,11 +97,14 @@ class RpcCoordinator:
         )
         self._traffic = traffic
         self._expires_at = expires_at
+        self._max_lora_rank = max_lora_rank
         self._clock = clock or SystemClock()
 
     async def await_assignment(self, current: AssignmentId | None) -> Assignment | Unreadable | Cancel | None:
         """See the port."""
-        request = rounds_pb2.AwaitAssignmentRequest(current_assignment_id=current or "")
+        request = rounds_pb2.AwaitAssignmentRequest(
+            current_assignment_id=current or "", max_lora_rank=self._max_lora_rank
+        )
         call = self._rounds.AwaitAssignment(request, timeout=POLL_SECONDS)
         return translate.poll_answer(await self._unary("AwaitAssignment", request, call))
 

@@ -6,7 +6,7 @@ import re
 
 from google.protobuf.duration_pb2 import Duration
 
-from common.adapter import FactorSet
+from common.adapter import AdapterSpec, FactorSet
 from common.errors import InputInvalidError, Reason
 from common.ids import AssignmentId, RunId, check_digest
 from common.rpc_errors import reason_from_proto
@@ -104,6 +104,7 @@ def _work(message: rounds_pb2.Assignment) -> Work:
                 adapter_spec=spec_from_proto(message.train.adapter_spec),
                 trained=_factors(message.train.trained, "train.trained"),
                 uploaded=_factors(message.train.uploaded, "train.uploaded"),
+                side=_side(message.train),
             )
         case "score":
             return ScoreWork(
@@ -116,6 +117,12 @@ def _work(message: rounds_pb2.Assignment) -> Work:
             )
         case _:
             raise InputInvalidError(Reason.FIELD_MISSING, "work: expected a known kind of work, got none")
+
+
+def _side(work: rounds_pb2.TrainWork) -> tuple[AdapterRef, AdapterSpec] | None:
+    if not work.HasField("side_adapter"):
+        return None
+    return adapter_ref(work.side_adapter), spec_from_proto(work.side_spec)
 
 
 def _factors(value: types_pb2.FactorSet.ValueType, what: str) -> FactorSet:

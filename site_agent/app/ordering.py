@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.terms import GateMetric
 from site_agent.domain.assignment import Assignment, EvaluateWork, InitialiseWork, ScoreWork, TrainWork
@@ -46,10 +46,10 @@ def order_for(assignment: Assignment, local: LocalSettings) -> InitialiseOrder |
                 seed=terms.training.seed,
                 wire_dtype=terms.aggregation.wire_dtype,
             )
-        case TrainWork(trained=trained, uploaded=uploaded):
+        case TrainWork(trained=trained, uploaded=uploaded, side=side) as work:
             return TrainOrder(
                 base_model=base_model,
-                lora=terms.lora,
+                lora=replace(terms.lora, lora_rank=work.adapter_spec.lora_rank, least_lora_rank=0),
                 task=terms.task,
                 training=terms.training,
                 data_files=local.train_files,
@@ -58,12 +58,13 @@ def order_for(assignment: Assignment, local: LocalSettings) -> InitialiseOrder |
                 round_number=assignment.round_number,
                 seed=terms.training.seed,
                 wire_dtype=terms.aggregation.wire_dtype,
+                side_lora_rank=0 if side is None else side[1].lora_rank,
                 checkpoint_seconds=local.checkpoint_seconds,
             )
         case ScoreWork() | EvaluateWork() as work:
             return EvaluateOrder(
                 base_model=base_model,
-                lora=terms.lora,
+                lora=replace(terms.lora, lora_rank=work.adapter_spec.lora_rank, least_lora_rank=0),
                 task=terms.task,
                 training=terms.training,
                 data_files=local.validation_files,

@@ -25,7 +25,7 @@ from site_agent.domain.assignment import Assignment
 from site_agent.domain.assignment_machine import Command, Event, EventKind, can_happen, commands_of, step
 from site_agent.domain.egress import PROGRESS_METRICS, judge_metrics
 from site_agent.domain.eligibility import judge
-from site_agent.orders import ADAPTER_FILE, Failure, Progress
+from site_agent.orders import ADAPTER_FILE, SIDE_FILE, Failure, Progress
 
 
 async def perform_assignment(entry: Entry, parts: Parts) -> None:
@@ -77,10 +77,11 @@ def _judge(assignment: Assignment, parts: Parts) -> Event:
 
 
 async def _fetch_adapter(assignment: Assignment, parts: Parts) -> Event:
-    if assignment.adapter is not None:
-        path = parts.journal.folder(assignment.assignment_id) / ADAPTER_FILE
-        call = partial(download_once, parts.coordinator, assignment.adapter, path)
-        await keep_trying(call, parts.patience, partial(tell_interruption, assignment, "download_interrupted"))
+    folder = parts.journal.folder(assignment.assignment_id)
+    for adapter, name in ((assignment.adapter, ADAPTER_FILE), (assignment.side_adapter, SIDE_FILE)):
+        if adapter is not None:
+            call = partial(download_once, parts.coordinator, adapter, folder / name)
+            await keep_trying(call, parts.patience, partial(tell_interruption, assignment, "download_interrupted"))
     return Event(kind=EventKind.FETCHED)
 
 

@@ -34,12 +34,17 @@ class InitialiseWork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainWork:
-    """Train the global adapter: the factors in ``trained`` may change, those in ``uploaded`` travel up."""
+    """Train the global adapter: the factors in ``trained`` may change, those in ``uploaded`` travel up.
+
+    Attributes:
+        side: What is added to it while training and stays as it is, if anything, and its shape.
+    """
 
     global_adapter: AdapterRef
     adapter_spec: AdapterSpec
     trained: FactorSet
     uploaded: FactorSet
+    side: tuple[AdapterRef, AdapterSpec] | None = None
 
     @property
     def update_spec(self) -> UpdateSpec:
@@ -103,6 +108,11 @@ class Assignment:
                 return None
             case TrainWork(global_adapter=adapter) | ScoreWork(update=adapter) | EvaluateWork(candidate=adapter):
                 return adapter
+
+    @property
+    def side_adapter(self) -> AdapterRef | None:
+        """The adapter to fetch beside it, if something is added while training."""
+        return self.work.side[0] if isinstance(self.work, TrainWork) and self.work.side is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

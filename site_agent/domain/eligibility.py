@@ -26,11 +26,13 @@ class SitePolicy:
         kinds: Of work, as :attr:`Assignment.kind` names them.
         strategies: In which it trains, by name; to make or score an adapter is the same work in all of them.
         weights_digest: Of the base model that the site keeps; None leaves the check to the trainer.
+        max_lora_rank: The largest rank at which the site trains; 0: any.
     """
 
     kinds: frozenset[str]
     strategies: frozenset[str]
     weights_digest: Digest | None = None
+    max_lora_rank: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,7 @@ def judge_spec(spec: AdapterSpec, terms: Terms) -> Decision:
         check_spec(spec)
     except InputInvalidError as error:
         return _unsupported(error.message)
-    problem = _spec_problem(spec, terms)
+    problem = _spec_problem(spec, terms, range(terms.lora.lora_rank, terms.lora.lora_rank + 1))
     return _unsupported(problem) if problem else ALLOWED
 
 
@@ -70,20 +72,42 @@ def judge(assignment: Assignment, policy: SitePolicy) -> Decision:
         return _unsupported(f"strategy: expected one of {sorted(policy.strategies)}, got {strategy[:64]!r}")
     if expected is not None and got != expected:
         return Decision(reason=Reason.BASE_MODEL_MISMATCH, detail=f"base model weights: expected {expected}, got {got}")
-    return _judge_work(assignment)
+    return _judge_work(assignment, policy.max_lora_rank)
 
 
-def _judge_work(assignment: Assignment) -> Decision:
+def _judge_work(assignment: Assignment, max_lora_rank: int) -> Decision:
     """Whether the adapter handed out is the one that the terms describe, and no larger than it says."""
     match assignment.work:
         case InitialiseWork():
             return ALLOWED
         case TrainWork(global_adapter=adapter, adapter_spec=spec, trained=trained, uploaded=uploaded):
+            ranks = _trained_ranks(assignment.terms, max_lora_rank)
             problem = _factors_problem(trained, uploaded)
-        case ScoreWork(update=adapter, adapter_spec=spec) | EvaluateWork(candidate=adapter, adapter_spec=spec):
-            problem = None
-    problem = problem or _spec_problem(spec, assignment.terms) or _file_problem(adapter, spec)
+        case ScoreWork(update=adapter, adapter_spec=spec):
+            ranks, problem = _trained_ranks(assignment.terms, 0), None
+        case EvaluateWork(candidate=adapter, adapter_spec=spec):
+            ranks, problem = range(assignment.terms.published_rank, assignment.terms.published_rank + 1), None
+    problem = problem or _spec_problem(spec, assignment.terms, ranks) or _file_problem(adapter, spec)
+    problem = problem or _side_problem(assignment)
     return _unsupported(problem) if problem else ALLOWED
+
+
+def _trained_ranks(terms: Terms, max_lora_rank: int) -> range:
+    """From the least rank that the terms allow to the largest that terms and policy do."""
+    least = terms.lora.least_lora_rank or terms.lora.lora_rank
+    return range(least, min(terms.lora.lora_rank, max_lora_rank or terms.lora.lora_rank) + 1)
+
+
+def _side_problem(assignment: Assignment) -> str | None:
+    """What is added while training is no part of the update, so its rank alone is free."""
+    if not isinstance(assignment.work, TrainWork) or assignment.work.side is None:
+        return None
+    adapter, spec = assignment.work.side
+    modules = assignment.work.adapter_spec.modules
+    problem = _spec_problem(spec, assignment.terms, range(1, assignment.terms.published_rank + 1))
+    if problem is None and spec.modules != modules:
+        problem = f"side adapter: expected the {len(modules)} modules that are trained, got others"
+    return problem or _file_problem(adapter, spec)
 
 
 def _factors_problem(trained: FactorSet, uploaded: FactorSet) -> str | None:
@@ -92,11 +116,16 @@ def _factors_problem(trained: FactorSet, uploaded: FactorSet) -> str | None:
     return f"uploaded factors: expected some of those trained ({trained}), got {uploaded}"
 
 
-def _spec_problem(spec: AdapterSpec, terms: Terms) -> str | None:
-    lora = terms.lora
-    got = (spec.lora_rank, spec.lora_alpha, spec.target_modules, spec.dtype)
-    expected = (lora.lora_rank, lora.lora_alpha, lora.target_modules, terms.aggregation.wire_dtype)
-    return None if got == expected else f"adapter specification: expected the terms' {expected}, got {got}"
+def _spec_problem(spec: AdapterSpec, terms: Terms, ranks: range) -> str | None:
+    got = (spec.lora_alpha, spec.target_modules, spec.dtype)
+    expected = (terms.lora.lora_alpha, terms.lora.target_modules, terms.aggregation.wire_dtype)
+    if got != expected:
+        return f"adapter specification: expected the terms' {expected}, got {got}"
+    if spec.lora_rank not in ranks:
+        return (
+            f"lora_rank: expected {ranks.start} to {ranks.stop - 1}, by the terms and this site, got {spec.lora_rank}"
+        )
+    return None
 
 
 def _file_problem(adapter: AdapterRef, spec: AdapterSpec) -> str | None:

@@ -149,7 +149,7 @@ async def test_a_candidate_that_is_written_becomes_an_adapter(blobs: BlobStore) 
 async def test_a_state_that_is_written_is_kept_beside_updates_and_goes_with_them(blobs: BlobStore) -> None:
     draft = blobs.draft_path("run-1.state")
     draft.write_bytes(CONTENT)
-    await blobs.keep_state(draft, ONE, digest_of(CONTENT))
+    await blobs.keep_beside_updates(draft, ONE, digest_of(CONTENT))
     assert await the_update(blobs, ONE) == CONTENT
     assert not draft.exists()
     await until_what_was_put_is_older(blobs)

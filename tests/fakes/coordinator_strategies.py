@@ -11,8 +11,11 @@ from common.strategy_terms import (
     FedAdagradTerms,
     FedAdamTerms,
     FedAvgMTerms,
+    FedExLoraTerms,
     FedMedLoraPlusTerms,
     FedYogiTerms,
+    FloraTerms,
+    HetLoraTerms,
     KrumTerms,
     LoraFairTerms,
     NormBoundTerms,
@@ -25,6 +28,8 @@ from coordinator.domain.aggregation.strategy import Contribution, Factors, Strat
 from tests.fakes.coordinator_values import make_terms
 
 OUT, RANK, IN = 7, 2, 5
+# Enough for everything that five sites of that rank add to a global adapter.
+WIDE = 12
 
 
 def aggregation_of(
@@ -38,7 +43,10 @@ def aggregation_of(
         "fedadagrad": FedAdagradTerms(),
         "fedadam": FedAdamTerms(),
         "fedavgm": FedAvgMTerms(),
+        "fedex_lora": FedExLoraTerms(published_rank=WIDE),
         "fedyogi": FedYogiTerms(),
+        "flora": FloraTerms(published_rank=WIDE),
+        "hetlora": HetLoraTerms(),
         "krum": KrumTerms(byzantine_count=0, selected_count=1),
         "lora_fair": LoraFairTerms(),
         "norm_bound": NormBoundTerms(max_norm=0.5),

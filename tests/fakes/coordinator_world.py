@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -38,7 +38,7 @@ from coordinator.app.update_intake import ReceivedChunk, UpdateIntake, UploadCla
 from coordinator.domain import assignments
 from coordinator.domain import events as ev
 from coordinator.domain.assignments import Assignment
-from coordinator.domain.commands import Command
+from coordinator.domain.commands import Command, CommandKind
 from coordinator.domain.events import RunEvent
 from coordinator.domain.values import RosterEntry, Round, Run
 from tests.fakes.coordinator_updates import chunks_of, digest_bytes, trained_claim, update_bytes
@@ -161,12 +161,16 @@ class World:
         await self.perform_pending()
         return self.driver.run_of(run.run_id)
 
-    async def invite(self, sites: Sequence[SiteName] = SITES) -> None:
-        """Let the sites come, so that every waiting round is trained by them."""
+    async def invite(self, sites: Sequence[SiteName] = SITES, max_lora_ranks: Mapping[SiteName, int] = {}) -> None:
+        """Let the sites come, and say up to which rank they train, so that every waiting round is trained by them."""
         for name in sites:
             await self.store.remember_site(name, Role.SITE, self.clock.now())
-            self.presence.enter(name)
+            self.presence.enter(name, max_lora_ranks.get(name, 0))
         await self.driver.observe_presence()
+        for command in await self.store.pending_commands():
+            if command.kind is CommandKind.CUT_PARTS:
+                await self.performer.perform(command)
+                await self.store.complete(command)
 
     async def training(self, terms: Terms | None = None, spec: AdapterSpec | None = None) -> None:
         """Begin a run and invite all sites to its first round."""
@@ -174,13 +178,14 @@ class World:
         await self.invite()
 
     def honest_bytes(self, seed: int) -> bytes:
-        """A file that the open round may accept."""
+        """A file that the open round may accept of a site that trains at the run's rank."""
         return update_bytes(self.root, self.spec(), seed)
 
     def claim(self, site: SiteName, content: bytes, num_label_tokens: int = 100) -> UploadClaim:
         """The site's header for ``content``."""
-        assignment_id = self.assignment(site).assignment_id
-        return trained_claim(assignment_id, content, self.base(), num_label_tokens=num_label_tokens)
+        given = self.assignment(site)
+        assert given.adapter is not None, "training starts from an adapter"
+        return trained_claim(given.assignment_id, content, given.adapter.digest, num_label_tokens=num_label_tokens)
 
     async def send(self, site: SiteName, content: bytes, num_label_tokens: int = 100) -> Digest:
         """Upload ``content`` as the site's update."""

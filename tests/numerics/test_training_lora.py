@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from site_agent.trainer.training.base_model import LoadedModel
 from site_agent.trainer.training.lora import (
     adapter_parameters,
     adapter_spec,
+    add_beside,
     attach_adapter,
     factors_of,
     initial_adapter,
@@ -161,3 +163,27 @@ def test_an_adapter_without_one_of_its_tensors_is_refused(loaded: LoadedModel, s
     del tensors[spec.names[0]]
     with pytest.raises(InputInvalidError, match="1 names that differ"):
         set_adapter(attach_adapter(loaded.model, LORA), tensors)
+
+
+def test_what_is_added_beside_counts_with_what_is_trained_and_stays_as_it_is(folder: Path, spec: AdapterSpec) -> None:
+    trained, beside = random_adapter(spec), random_adapter(spec.at_rank(6))
+    both = load_tiny_model(folder)
+    adapted = attach_adapter(both.model, LORA)
+    set_adapter(adapted, trained)
+    add_beside(adapted, LORA, beside, 6)
+    assert set(adapter_parameters(adapted)) == set(spec.names)
+    # One adapter of rank 10 that has the ranks of both: each at its own scale, alpha / r.
+    joined = {
+        name: torch.cat([trained[name], beside[name]])
+        if "lora_A" in name
+        else torch.cat([trained[name] * 10 / 4, beside[name] * 10 / 6], 1)
+        for name in trained
+    }
+    one = load_tiny_model(folder)
+    wide = attach_adapter(one.model, replace(LORA, lora_rank=10))
+    set_adapter(wide, joined)
+    with torch.no_grad():
+        torch.testing.assert_close(adapted(IDS).logits, wide(IDS).logits, rtol=1e-4, atol=1e-4)
+    adapted(IDS).logits.sum().backward()
+    for name, parameter in adapted.named_parameters():
+        assert (parameter.grad is not None) == name.endswith(".default.weight"), name

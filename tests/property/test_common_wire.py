@@ -11,11 +11,11 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common import strategy_terms
 from common import terms as terms_module
 from common.adapter import AdapterSpec, TensorSpec, WireDtype, check_spec
 from common.errors import InputInvalidError, Reason
 from common.ids import digest_of
-from common.strategy_terms import PARAMETER_BOUNDS
 from common.terms import (
     STRATEGIES_WITH_PARAMETERS,
     AdmissionTerms,
@@ -62,6 +62,7 @@ BASE_MODELS = st.builds(
 )
 LORAS = st.builds(
     LoraTerms,
+    least_lora_rank=st.just(0) | st.integers(0, 4),
     lora_rank=st.integers(1, 1024),
     lora_alpha=st.integers(1, 65_536),
     lora_dropout=floats(0, 0.9),
@@ -106,7 +107,7 @@ ROUNDS = st.builds(
 def parameters_of(strategy: str) -> st.SearchStrategy[Any]:
     """Parameters of that strategy, each within its bounds."""
     kind = next(each for each in get_args(get_type_hints(AggregationTerms)[strategy]) if each is not NoneType)
-    bounds = {name: each for named, name, *each in PARAMETER_BOUNDS if named == strategy}
+    bounds = {name: each for named, name, *each in strategy_terms.PARAMETER_BOUNDS if named == strategy}
     whole = {each.name for each in dataclasses.fields(kind) if each.type == "int"}
     numbers = {
         name: st.integers(int(least), int(most)) if name in whole else floats(least, most)
@@ -144,7 +145,7 @@ TERMS = st.builds(
         on_rejection=st.sampled_from(OnRejection),
         on_evaluator_absent=st.sampled_from(OnEvaluatorAbsent),
     ),
-)
+).filter(lambda terms: terms.published_rank >= terms.lora.lora_rank >= terms.lora.least_lora_rank)
 
 
 @st.composite
@@ -184,6 +185,7 @@ def test_a_specification_comes_back_equal_with_an_equal_digest(spec: AdapterSpec
 
 PAIRS = [
     *((kind, name) for name, kind in vars(terms_module).items() if dataclasses.is_dataclass(kind)),
+    *((kind, name) for name, kind in vars(strategy_terms).items() if dataclasses.is_dataclass(kind)),
     (AdapterSpec, "AdapterSpec"),
     (TensorSpec, "TensorSpec"),
 ]

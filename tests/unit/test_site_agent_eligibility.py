@@ -6,6 +6,7 @@ import pytest
 
 from common.adapter import FactorSet, WireDtype
 from common.errors import Reason
+from common.strategy_terms import FloraTerms
 from common.terms import AggregationTerms
 from site_agent.domain.assignment import Assignment, InitialiseWork
 from site_agent.domain.eligibility import ALLOWED, SitePolicy, judge, judge_spec
@@ -91,3 +92,46 @@ def test_an_adapter_that_differs_from_the_terms_is_not_theirs(changes: dict[str,
 
 def test_an_adapter_as_in_the_terms_is_theirs() -> None:
     assert judge_spec(make_spec(), make_terms()) == ALLOWED
+
+
+def at_rank(rank: int, least: int, published: int | None = None) -> Assignment:
+    """Terms of the rank 4 that let sites train from ``least`` on, and this site asked to train at ``rank``."""
+    assignment, spec = train_assignment(), make_spec().at_rank(rank)
+    lora = replace(assignment.terms.lora, lora_rank=4, least_lora_rank=least)
+    aggregation = assignment.terms.aggregation
+    if published is not None:
+        aggregation = replace(aggregation, strategy="flora", flora=FloraTerms(published_rank=published))
+    terms = replace(assignment.terms, lora=lora, aggregation=aggregation)
+    return with_work(replace(assignment, terms=terms), adapter_spec=spec, global_adapter=make_ref(spec))
+
+
+@pytest.mark.parametrize(
+    ("rank", "least", "most", "is_allowed"),
+    [(4, 0, 0, True), (3, 0, 0, False), (3, 2, 0, True), (1, 2, 0, False), (4, 2, 3, False), (3, 2, 3, True)],
+)
+def test_a_site_trains_between_the_least_rank_of_the_terms_and_its_own_largest(
+    rank: int, least: int, most: int, is_allowed: bool
+) -> None:
+    decision = judge(at_rank(rank, least), replace(EVERY_KIND, max_lora_rank=most))
+    assert decision.is_allowed is is_allowed
+    assert is_allowed or decision.detail.startswith("lora_rank: expected")
+
+
+@pytest.mark.parametrize(("rank", "is_allowed"), [(8, True), (9, False)])
+def test_what_is_added_beside_is_an_adapter_of_the_terms_of_the_published_rank_at_most(
+    rank: int, is_allowed: bool
+) -> None:
+    side = make_spec().at_rank(rank)
+    policy = replace(EVERY_KIND, strategies=frozenset({"flora"}))
+    assignment = with_work(at_rank(4, 0, published=8), side=(make_ref(side), side))
+    assert judge(assignment, policy).is_allowed is is_allowed
+    foreign = replace(side, tensors=side.tensors[:2])
+    assert not judge(with_work(assignment, side=(make_ref(foreign), foreign)), policy).is_allowed
+
+
+@pytest.mark.parametrize(("rank", "is_allowed"), [(8, True), (4, False)])
+def test_a_candidate_has_the_published_rank(rank: int, is_allowed: bool) -> None:
+    spec = make_spec().at_rank(rank)
+    terms = at_rank(4, 0, published=8).terms
+    assignment = with_work(replace(evaluate_assignment(), terms=terms), adapter_spec=spec, candidate=make_ref(spec))
+    assert judge(assignment, EVERY_KIND).is_allowed is is_allowed

@@ -145,5 +145,5 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         return registry_pb2.ListAdapterVersionsResponse(
             versions=reports.adapter_versions(run),
             terms=terms_to_proto(run.terms),
-            spec=None if run.spec is None else spec_to_proto(run.spec),
+            spec=None if run.spec is None else spec_to_proto(run.spec.at_rank(run.terms.published_rank)),
         )

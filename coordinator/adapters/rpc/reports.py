@@ -108,7 +108,7 @@ def run_report(
         deadlines=open_deadlines(run),
     )
     if run.served is not None and run.spec is not None:
-        message.served_adapter.CopyFrom(adapter_ref(run.served.adapter, run.spec))
+        message.served_adapter.CopyFrom(adapter_ref(run.served.adapter, run.spec_of(run.served.adapter)))
         message.served_version = run.served.version
         message.served_folder = f"registry/{run.terms.name}/{version_name(run.served.version)}"
     return message
@@ -139,7 +139,7 @@ def _round_report(
     if past.scores is not None:
         message.scores.CopyFrom(_scores(past.scores))
     if past.candidate is not None and run.spec is not None:
-        message.candidate.CopyFrom(adapter_ref(past.candidate, run.spec))
+        message.candidate.CopyFrom(adapter_ref(past.candidate, run.spec_of(past.candidate)))
     if past.closed_at is not None:
         message.closed_at.CopyFrom(timestamp(past.closed_at))
     return message
@@ -216,7 +216,7 @@ def adapter_versions(run: Run) -> list[registry_pb2.AdapterVersion]:
         versions.append(
             registry_pb2.AdapterVersion(
                 version=past.number,
-                adapter=adapter_ref(past.candidate, run.spec),
+                adapter=adapter_ref(past.candidate, run.spec_of(past.candidate)),
                 parent_digest=past.global_adapter.digest,
                 is_promoted=past.phase is Phase.COMMITTED,
                 contributors=[entry.site for entry in past.accepted],

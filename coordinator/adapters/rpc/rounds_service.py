@@ -58,7 +58,8 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         """See the proto."""
         caller = caller_from_context(context)
         current = request.current_assignment_id
-        answer = await self._use.poll.wait(caller, translate.assignment_id_from(current) if current else None)
+        current_id = translate.assignment_id_from(current) if current else None
+        answer = await self._use.poll.wait(caller, current_id, request.max_lora_rank)
         response = translate.poll_answer(answer)
         if isinstance(answer, Assignment):
             self._use.meter.count(_key(answer, caller), sent=response.ByteSize())
@@ -196,15 +197,17 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         return None if assignment is None else _key(assignment, caller)
 
     def _file(self, digest: Digest, assignment: Assignment | None) -> AbstractAsyncContextManager[Path]:
-        """Where the file lies: a site's update, for whoever is to score it, or an adapter."""
-        if assignment is not None and assignment.entry is not None:
-            return self._use.blobs.update(assignment.entry.assignment_id, digest)
+        """Where the file lies: with the updates, for whoever has the assignment that says so, or with the adapters."""
+        kept_under = {} if assignment is None else dict(assignment.kept_under)
+        if digest in kept_under:
+            return self._use.blobs.update(kept_under[digest], digest)
         return self._use.blobs.adapter(digest)
 
     def _assignment_of_file(self, caller: Caller, digest: Digest) -> Assignment | None:
         """The caller's assignment that begins with that file, in a paused run, too: work that was begun goes on."""
         for assignment in assignments_of(self._use.driver.runs, caller):
-            if assignment.adapter is not None and assignment.adapter.digest == digest:
+            side = None if assignment.side is None else assignment.side[0]
+            if any(file is not None and file.digest == digest for file in (assignment.adapter, side)):
                 return assignment
         return None
 

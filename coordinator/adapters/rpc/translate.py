@@ -95,7 +95,7 @@ def _assignment(assignment: Assignment) -> rounds_pb2.Assignment:
         terms=terms_to_proto(assignment.run.terms),
         deadline_at=timestamp(assignment.deadline_at),
     )
-    spec, file = assignment.run.spec, assignment.adapter
+    spec, file = assignment.adapter_spec, assignment.adapter
     if file is None or spec is None:
         message.initialise.SetInParent()
         return message
@@ -105,6 +105,9 @@ def _assignment(assignment: Assignment) -> rounds_pb2.Assignment:
             assert assignment.plan is not None, "a strategy plans what a site trains"
             trained, uploaded = _FACTORS[assignment.plan.trained], _FACTORS[assignment.plan.uploaded]
             work = rounds_pb2.TrainWork(global_adapter=adapter, adapter_spec=shape, trained=trained, uploaded=uploaded)
+            if assignment.side is not None:
+                work.side_adapter.CopyFrom(adapter_ref(*assignment.side))
+                work.side_spec.CopyFrom(spec_to_proto(assignment.side[1]))
             message.train.CopyFrom(work)
         case AssignmentKind.SCORE:
             message.score.CopyFrom(rounds_pb2.ScoreWork(update=adapter, adapter_spec=shape))

@@ -3,7 +3,7 @@
 Names are made of assignment ids and digests (hex), never of anything a peer may choose::
 
     updates/<assignment id>.<digest hex>.part    an upload that arrives
-    updates/<assignment id>.safetensors          an accepted update, or what a strategy keeps between rounds
+    updates/<assignment id>.safetensors          an accepted update, or what else only open rounds need
     adapters/<digest hex>.safetensors            an adapter of some run, for ever
     adapters/<name>.draft                        a candidate that is being written
 """
@@ -89,9 +89,9 @@ class BlobFolder:
         """A candidate that is written becomes an adapter."""
         await asyncio.to_thread(_move, draft, self.adapter_path(digest))
 
-    async def keep_state(self, draft: Path, state_id: AssignmentId, _digest: Digest) -> None:
-        """A strategy's state that is written lies with the updates."""
-        await asyncio.to_thread(_move, draft, self.update_path(state_id))
+    async def keep_beside_updates(self, draft: Path, kept_under: AssignmentId, _digest: Digest) -> None:
+        """A strategy's state, or part of an adapter, that is written lies with the updates."""
+        await asyncio.to_thread(_move, draft, self.update_path(kept_under))
 
     @asynccontextmanager
     async def update(self, assignment_id: AssignmentId, _digest: Digest) -> AsyncIterator[Path]:

@@ -3,7 +3,7 @@
 What is kept is in the bucket first. The folder may be lost at any time: what is not in it is fetched, and verified by
 its digest. Names below the bucket's prefix, made as those of `coordinator.adapters.storage.blob_folder`::
 
-    updates/<assignment id>.<digest hex>.safetensors    an accepted update, or what a strategy keeps
+    updates/<assignment id>.<digest hex>.safetensors    an accepted update, or what else only open rounds need
     adapters/<digest hex>.safetensors                   an adapter of some run, for ever
 
 Whoever puts the same name puts the same content, so two coordinators, of which one was stopped and does not know it,
@@ -89,11 +89,11 @@ class BucketBlobs:
         await self._put(draft, _adapter_name(digest), digest)
         await self._spool.keep_candidate(draft, digest)
 
-    async def keep_state(self, draft: Path, state_id: AssignmentId, digest: Digest) -> None:
-        """A strategy's state that is written lies with the updates."""
-        await self._put(draft, _update_name(state_id, digest), digest)
-        await self._spool.keep_state(draft, state_id, digest)
-        self._verified[state_id] = digest
+    async def keep_beside_updates(self, draft: Path, kept_under: AssignmentId, digest: Digest) -> None:
+        """A strategy's state, or part of an adapter, that is written lies with the updates."""
+        await self._put(draft, _update_name(kept_under, digest), digest)
+        await self._spool.keep_beside_updates(draft, kept_under, digest)
+        self._verified[kept_under] = digest
 
     @asynccontextmanager
     async def update(self, assignment_id: AssignmentId, digest: Digest) -> AsyncIterator[Path]:

@@ -14,10 +14,13 @@ from coordinator.domain.aggregation.fed_medlora_plus import FedMedLoraPlus
 from coordinator.domain.aggregation.fedadagrad import FedAdagrad
 from coordinator.domain.aggregation.fedadam import FedAdam
 from coordinator.domain.aggregation.fedavgm import FedAvgM
+from coordinator.domain.aggregation.fedex_lora import FedExLora
 from coordinator.domain.aggregation.fedyogi import FedYogi
 from coordinator.domain.aggregation.ffa_lora import FfaLora
 from coordinator.domain.aggregation.flexlora import FlexLora
+from coordinator.domain.aggregation.flora import Flora
 from coordinator.domain.aggregation.geometric_median import GeometricMedian
+from coordinator.domain.aggregation.hetlora import HetLora
 from coordinator.domain.aggregation.krum import Krum
 from coordinator.domain.aggregation.lora_fair import LoraFair
 from coordinator.domain.aggregation.norm_bound import NormBound
@@ -30,12 +33,15 @@ STRATEGIES: dict[str, Callable[[Terms], Strategy]] = {
     FedAdagrad.name: FedAdagrad,
     FedAdam.name: FedAdam,
     FedAvgM.name: FedAvgM,
+    FedExLora.name: FedExLora,
     FedMedLora.name: FedMedLora,
     FedMedLoraPlus.name: FedMedLoraPlus,
     FedYogi.name: FedYogi,
     FfaLora.name: FfaLora,
     FlexLora.name: FlexLora,
+    Flora.name: Flora,
     GeometricMedian.name: GeometricMedian,
+    HetLora.name: HetLora,
     Krum.name: Krum,
     LoraFair.name: LoraFair,
     NormBound.name: NormBound,
@@ -70,6 +76,12 @@ def check_needs(strategy: Strategy, terms: Terms) -> None:
             Reason.TERMS_INVALID,
             f"aggregation.server_momentum: expected 0 with {strategy.name}, whose moves cannot be added to each other, "
             f"got {terms.aggregation.server_momentum:g}",
+        )
+    if terms.lora.least_lora_rank and Need.EQUAL_RANKS in strategy.needs:
+        raise InputInvalidError(
+            Reason.TERMS_INVALID,
+            f"lora.least_lora_rank: expected 0 with {strategy.name}, for which all sites train at one rank, "
+            f"got {terms.lora.least_lora_rank}",
         )
     plans = [strategy.plan(round_number, SiteName("any")) for round_number in (1, 2)]
     if Need.UPDATE_SCORES in strategy.needs and any(plan.uploaded is not FactorSet.A_AND_B for plan in plans):

@@ -12,27 +12,32 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.domain.aggregation.ranks import padded
 from coordinator.domain.aggregation.strategy import Factors, Geometry
 
 _ROWS = 1024
 
 
 def geometry_of_module(updates: Sequence[Factors], current: Factors) -> Geometry:
-    """That of one module; those of all modules add up. In float64; every pair has the same rank."""
-    pairs = [*updates, current]
-    lora_rank = current.a.shape[0]
+    """That of one module; those of all modules add up. In float64; pairs of lower ranks count as filled with zeros."""
+    lora_rank = max(pair.a.shape[0] for pair in (*updates, current))
+    *updates, current = pairs = [padded(pair, lora_rank) for pair in (*updates, current)]
     square = _gram([pair.a.T for pair in pairs])
     square *= _gram([pair.b for pair in pairs])
     blocks = square.reshape(len(pairs), lora_rank, len(pairs), lora_rank)
     inner = blocks.sum(axis=(1, 3))
     moves = inner[:-1, :-1] - inner[:-1, -1:] - inner[-1:, :-1] + inner[-1, -1]
     factors = [_squared(update.a, current.a) + _squared(update.b, current.b) for update in updates]
-    return Geometry(products=moves, factors=np.array(factors))
+    return Geometry(products=moves, norms=np.diag(inner)[:-1].copy(), factors=np.array(factors))
 
 
 def added(first: Geometry, second: Geometry) -> Geometry:
     """That of both together."""
-    return Geometry(products=first.products + second.products, factors=first.factors + second.factors)
+    return Geometry(
+        products=first.products + second.products,
+        norms=first.norms + second.norms,
+        factors=first.factors + second.factors,
+    )
 
 
 def squared_distances(geometry: Geometry) -> NDArray[np.float64]:

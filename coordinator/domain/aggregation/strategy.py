@@ -22,7 +22,7 @@ class Need(StrEnum):
     CLEAR_UPDATES = "clear_updates"  # it reads single updates, so it cannot be had together with secure aggregation
     UPDATE_SCORES = "update_scores"  # each update, with all factors, is scored by an evaluator first (SCORING)
     GEOMETRY = "geometry"  # it weighs by how updates lie to each other, so all modules are read once before the first
-    EQUAL_RANKS = "equal_ranks"  # all sites train at the run's rank
+    EQUAL_RANKS = "equal_ranks"  # all sites train at the run's rank, so `lora.least_lora_rank` is 0
     OWN_STATE = "own_state"  # it keeps state from round to round: it is a `StatefulStrategy`
 
 
@@ -33,10 +33,14 @@ class Plan:
     Attributes:
         trained: The factors that training may change.
         uploaded: The factors that travel up; for the other ones ``combine`` is given the global adapter's.
+        starts_fresh: Training starts from the run's first adapter, whose B is zero, instead of the global one.
+        keeps_rest: What of the global adapter is not trained (all of it, of a fresh start) is added while training.
     """
 
     trained: FactorSet = FactorSet.A_AND_B
     uploaded: FactorSet = FactorSet.A_AND_B
+    starts_fresh: bool = False
+    keeps_rest: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +58,11 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factors:
-    """One module's pair: ``a`` of shape ``(lora_rank, in_features)``, ``b`` of shape ``(out_features, lora_rank)``."""
+    """One module's pair: ``a`` of shape ``(lora_rank, in_features)``, ``b`` of shape ``(out_features, lora_rank)``.
+
+    Whatever its rank, its scale is that of the run's (`coordinator.domain.aggregation.ranks.at_scale_of`): the products
+    of pairs of several ranks add up as they are.
+    """
 
     a: Matrix
     b: Matrix
@@ -66,10 +74,12 @@ class Geometry:
 
     Attributes:
         products: ``(K, K)``, inner products of the moves B_k A_k - B A.
+        norms: ``(K,)``, squared norms of the products B_k A_k themselves.
         factors: ``(K,)``, squared norms of the moves of the factors themselves, (A_k - A, B_k - B).
     """
 
     products: NDArray[np.float64]
+    norms: NDArray[np.float64]
     factors: NDArray[np.float64]
 
 

@@ -60,16 +60,20 @@ class AwaitAssignmentRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRENT_ASSIGNMENT_ID_FIELD_NUMBER: _builtins.int
+    MAX_LORA_RANK_FIELD_NUMBER: _builtins.int
     current_assignment_id: _builtins.str
     """Optional. The assignment the agent works on now; the answer then comes only when there is another, or a CANCEL."""
+    max_lora_rank: _builtins.int
+    """Optional. The largest LoRA rank at which the caller trains; 0, any. Counts where the terms leave sites a choice."""
     def __init__(
         self,
         *,
         current_assignment_id: _builtins.str = ...,
+        max_lora_rank: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_assignment_id", b"current_assignment_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_assignment_id", b"current_assignment_id", "max_lora_rank", b"max_lora_rank"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -251,17 +255,27 @@ class TrainWork(_message.Message):
     ADAPTER_SPEC_FIELD_NUMBER: _builtins.int
     TRAINED_FIELD_NUMBER: _builtins.int
     UPLOADED_FIELD_NUMBER: _builtins.int
+    SIDE_ADAPTER_FIELD_NUMBER: _builtins.int
+    SIDE_SPEC_FIELD_NUMBER: _builtins.int
     trained: _types_pb2.FactorSet.ValueType
     """Required. The factors that training may change."""
     uploaded: _types_pb2.FactorSet.ValueType
     """Required. The factors that travel up; a subset of those trained."""
     @_builtins.property
     def global_adapter(self) -> _types_pb2.AdapterRef:
-        """Required. Where training starts."""
+        """Required. Where training starts: the global adapter, or what of it the site trains."""
 
     @_builtins.property
     def adapter_spec(self) -> _types_pb2.AdapterSpec:
-        """Required. Shape of the global adapter."""
+        """Required. Its shape, at the rank at which this site trains."""
+
+    @_builtins.property
+    def side_adapter(self) -> _types_pb2.AdapterRef:
+        """Optional. An adapter that is added while training, and stays as it is."""
+
+    @_builtins.property
+    def side_spec(self) -> _types_pb2.AdapterSpec:
+        """Required with side_adapter. Its shape."""
 
     def __init__(
         self,
@@ -270,10 +284,12 @@ class TrainWork(_message.Message):
         adapter_spec: _types_pb2.AdapterSpec | None = ...,
         trained: _types_pb2.FactorSet.ValueType = ...,
         uploaded: _types_pb2.FactorSet.ValueType = ...,
+        side_adapter: _types_pb2.AdapterRef | None = ...,
+        side_spec: _types_pb2.AdapterSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter_spec", b"adapter_spec", "global_adapter", b"global_adapter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter_spec", b"adapter_spec", "global_adapter", b"global_adapter", "side_adapter", b"side_adapter", "side_spec", b"side_spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_spec", b"adapter_spec", "global_adapter", b"global_adapter", "trained", b"trained", "uploaded", b"uploaded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_spec", b"adapter_spec", "global_adapter", b"global_adapter", "side_adapter", b"side_adapter", "side_spec", b"side_spec", "trained", b"trained", "uploaded", b"uploaded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -452,12 +452,15 @@ class LoraTerms(_message.Message):
     LORA_ALPHA_FIELD_NUMBER: _builtins.int
     LORA_DROPOUT_FIELD_NUMBER: _builtins.int
     TARGET_MODULES_FIELD_NUMBER: _builtins.int
+    LEAST_LORA_RANK_FIELD_NUMBER: _builtins.int
     lora_rank: _builtins.int
     """Required. 1 to 1024."""
     lora_alpha: _builtins.int
     """Required. 1 to 65,536."""
     lora_dropout: _builtins.float
     """Optional. 0 to 0.9."""
+    least_lora_rank: _builtins.int
+    """Optional. At most lora_rank: sites may train at any rank from this to lora_rank; 0, all at lora_rank."""
     @_builtins.property
     def target_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Required. Sorted; 1 to 200 names of 1 to 256 printable characters."""
@@ -469,10 +472,11 @@ class LoraTerms(_message.Message):
         lora_alpha: _builtins.int = ...,
         lora_dropout: _builtins.float = ...,
         target_modules: _abc.Iterable[_builtins.str] | None = ...,
+        least_lora_rank: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lora_alpha", b"lora_alpha", "lora_dropout", b"lora_dropout", "lora_rank", b"lora_rank", "target_modules", b"target_modules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["least_lora_rank", b"least_lora_rank", "lora_alpha", b"lora_alpha", "lora_dropout", b"lora_dropout", "lora_rank", b"lora_rank", "target_modules", b"target_modules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -709,6 +713,28 @@ class FedAvgMTerms(_message.Message):
 Global___FedAvgMTerms: _TypeAlias = FedAvgMTerms  # noqa: Y015
 
 @_typing.final
+class FedExLoraTerms(_message.Message):
+    """Parameters of the strategy `fedex_lora`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLISHED_RANK_FIELD_NUMBER: _builtins.int
+    published_rank: _builtins.int
+    """Required. lora_rank to 1024: the rank of the global adapter, its residual included."""
+    def __init__(
+        self,
+        *,
+        published_rank: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["published_rank", b"published_rank"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FedExLoraTerms: _TypeAlias = FedExLoraTerms  # noqa: Y015
+
+@_typing.final
 class FedYogiTerms(_message.Message):
     """Parameters of the strategy `fedyogi`."""
 
@@ -741,6 +767,54 @@ class FedYogiTerms(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FedYogiTerms: _TypeAlias = FedYogiTerms  # noqa: Y015
+
+@_typing.final
+class FloraTerms(_message.Message):
+    """Parameters of the strategy `flora`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLISHED_RANK_FIELD_NUMBER: _builtins.int
+    published_rank: _builtins.int
+    """Required. lora_rank to 1024: the rank of the global adapter."""
+    def __init__(
+        self,
+        *,
+        published_rank: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["published_rank", b"published_rank"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FloraTerms: _TypeAlias = FloraTerms  # noqa: Y015
+
+@_typing.final
+class HetLoraTerms(_message.Message):
+    """Parameters of the strategy `hetlora`: weights n_k^size_exponent |B_k A_k|^norm_exponent, normalised."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_EXPONENT_FIELD_NUMBER: _builtins.int
+    NORM_EXPONENT_FIELD_NUMBER: _builtins.int
+    size_exponent: _builtins.float
+    """Optional. 0 to 10: how much the size of a site counts; 0, not at all."""
+    norm_exponent: _builtins.float
+    """Optional. 0 to 10: how much the norm of what a site's adapter adds counts; 0, not at all."""
+    def __init__(
+        self,
+        *,
+        size_exponent: _builtins.float = ...,
+        norm_exponent: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["norm_exponent", b"norm_exponent", "size_exponent", b"size_exponent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HetLoraTerms: _TypeAlias = HetLoraTerms  # noqa: Y015
 
 @_typing.final
 class KrumTerms(_message.Message):
@@ -853,6 +927,9 @@ class AggregationTerms(_message.Message):
     FEDADAM_FIELD_NUMBER: _builtins.int
     FEDAVGM_FIELD_NUMBER: _builtins.int
     FEDYOGI_FIELD_NUMBER: _builtins.int
+    FEDEX_LORA_FIELD_NUMBER: _builtins.int
+    FLORA_FIELD_NUMBER: _builtins.int
+    HETLORA_FIELD_NUMBER: _builtins.int
     strategy: _builtins.str
     """Required. Name of the strategy."""
     weight_by: Global___WeightBy.ValueType
@@ -897,6 +974,18 @@ class AggregationTerms(_message.Message):
     def fedyogi(self) -> Global___FedYogiTerms:
         """Of `fedyogi`."""
 
+    @_builtins.property
+    def fedex_lora(self) -> Global___FedExLoraTerms:
+        """Of `fedex_lora`."""
+
+    @_builtins.property
+    def flora(self) -> Global___FloraTerms:
+        """Of `flora`."""
+
+    @_builtins.property
+    def hetlora(self) -> Global___HetLoraTerms:
+        """Of `hetlora`."""
+
     def __init__(
         self,
         *,
@@ -913,12 +1002,15 @@ class AggregationTerms(_message.Message):
         fedadam: Global___FedAdamTerms | None = ...,
         fedavgm: Global___FedAvgMTerms | None = ...,
         fedyogi: Global___FedYogiTerms | None = ...,
+        fedex_lora: Global___FedExLoraTerms | None = ...,
+        flora: Global___FloraTerms | None = ...,
+        hetlora: Global___HetLoraTerms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fed_medlora_plus", b"fed_medlora_plus", "fedadagrad", b"fedadagrad", "fedadam", b"fedadam", "fedavgm", b"fedavgm", "fedyogi", b"fedyogi", "krum", b"krum", "lora_fair", b"lora_fair", "norm_bound", b"norm_bound", "parameters", b"parameters", "trimmed_mean", b"trimmed_mean"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fed_medlora_plus", b"fed_medlora_plus", "fedadagrad", b"fedadagrad", "fedadam", b"fedadam", "fedavgm", b"fedavgm", "fedex_lora", b"fedex_lora", "fedyogi", b"fedyogi", "flora", b"flora", "hetlora", b"hetlora", "krum", b"krum", "lora_fair", b"lora_fair", "norm_bound", b"norm_bound", "parameters", b"parameters", "trimmed_mean", b"trimmed_mean"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fed_medlora_plus", b"fed_medlora_plus", "fedadagrad", b"fedadagrad", "fedadam", b"fedadam", "fedavgm", b"fedavgm", "fedyogi", b"fedyogi", "krum", b"krum", "lora_fair", b"lora_fair", "norm_bound", b"norm_bound", "parameters", b"parameters", "server_momentum", b"server_momentum", "strategy", b"strategy", "trimmed_mean", b"trimmed_mean", "weight_by", b"weight_by", "wire_dtype", b"wire_dtype"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fed_medlora_plus", b"fed_medlora_plus", "fedadagrad", b"fedadagrad", "fedadam", b"fedadam", "fedavgm", b"fedavgm", "fedex_lora", b"fedex_lora", "fedyogi", b"fedyogi", "flora", b"flora", "hetlora", b"hetlora", "krum", b"krum", "lora_fair", b"lora_fair", "norm_bound", b"norm_bound", "parameters", b"parameters", "server_momentum", b"server_momentum", "strategy", b"strategy", "trimmed_mean", b"trimmed_mean", "weight_by", b"weight_by", "wire_dtype", b"wire_dtype"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_parameters: _TypeAlias = _typing.Literal["fed_medlora_plus", "krum", "lora_fair", "norm_bound", "trimmed_mean", "fedadagrad", "fedadam", "fedavgm", "fedyogi"]  # noqa: Y015
+    _WhichOneofReturnType_parameters: _TypeAlias = _typing.Literal["fed_medlora_plus", "krum", "lora_fair", "norm_bound", "trimmed_mean", "fedadagrad", "fedadam", "fedavgm", "fedyogi", "fedex_lora", "flora", "hetlora"]  # noqa: Y015
     _WhichOneofArgType_parameters: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_parameters) -> _WhichOneofReturnType_parameters | None: ...
 

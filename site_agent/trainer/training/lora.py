@@ -22,6 +22,7 @@ from site_agent.trainer.training.base_model import LoadedModel, load_config
 
 # peft puts the name of the adapter into its parameters' names, and takes it out of the names that it saves.
 _IN_MEMORY, _SAVED = ".default.weight", ".weight"
+_SIDE = "side"
 
 
 def attach_adapter(model: PreTrainedModel, lora: LoraTerms) -> PeftModel:
@@ -37,7 +38,11 @@ def attach_adapter(model: PreTrainedModel, lora: LoraTerms) -> PeftModel:
             Reason.SETTINGS_UNSUPPORTED,
             f"lora.target_modules: expected modules of the base model, got {', '.join(missing)[:200]!r}",
         )
-    config = LoraConfig(
+    return get_peft_model(model, _config(lora))
+
+
+def _config(lora: LoraTerms) -> LoraConfig:
+    return LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.lora_rank,
         lora_alpha=lora.lora_alpha,
@@ -45,7 +50,24 @@ def attach_adapter(model: PreTrainedModel, lora: LoraTerms) -> PeftModel:
         target_modules=list(lora.target_modules),
         bias="none",
     )
-    return get_peft_model(model, config)
+
+
+def add_beside(model: PeftModel, lora: LoraTerms, tensors: Mapping[str, Tensor], lora_rank: int) -> None:
+    """Add an adapter of ``lora_rank`` to what the model computes, which training does not change.
+
+    Raises:
+        InputInvalidError: SETTINGS_UNSUPPORTED, when names or shapes are not those of its factors.
+    """
+    model.add_adapter(_SIDE, _config(replace(lora, lora_rank=lora_rank, lora_dropout=0.0)))
+    # Of the two, those that are trained are told apart by name later on: `adapter_parameters` knows one only.
+    model.base_model.set_adapter(["default", _SIDE])  # type: ignore[operator]
+    ending = f".{_SIDE}.weight"
+    parameters = {
+        name.removesuffix(ending) + _SAVED: value for name, value in model.named_parameters() if name.endswith(ending)
+    }
+    _set(parameters, tensors)
+    for parameter in parameters.values():
+        parameter.requires_grad_(False)
 
 
 def adapter_parameters(model: PeftModel) -> dict[str, nn.Parameter]:
@@ -70,7 +92,10 @@ def set_adapter(model: PeftModel, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         InputInvalidError: SETTINGS_UNSUPPORTED, when names or shapes are not those of the factors.
     """
-    parameters = adapter_parameters(model)
+    _set(adapter_parameters(model), tensors)
+
+
+def _set(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
     if parameters.keys() != tensors.keys():
         differing = len(parameters.keys() ^ tensors.keys())
         raise InputInvalidError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ from site_agent.orders import (
     ADAPTER_FILE,
     CHECKPOINT_FILE,
     ORDER,
+    SIDE_FILE,
     UPDATE_FILE,
     EvaluateOrder,
     EvaluateResult,
@@ -38,6 +40,7 @@ from site_agent.trainer.training.loop import Course, StepReport, train
 from site_agent.trainer.training.lora import (
     adapter_parameters,
     adapter_spec,
+    add_beside,
     attach_adapter,
     factors_of,
     initial_adapter,
@@ -70,8 +73,8 @@ def _initialise(order: InitialiseOrder, base_model: Path, folder: Path) -> Initi
     return InitialiseResult(spec=spec)
 
 
-def _course_key(order: TrainOrder, course: Course, adapter: Path, device: torch.device) -> str:
-    """What a checkpoint must be of: these settings, adapter and examples, on this device, by this software.
+def _course_key(order: TrainOrder, course: Course, starts: Sequence[Path], device: torch.device) -> str:
+    """What a checkpoint must be of: these settings, adapters and examples, on this device, by this software.
 
     Where notes and base model lie does not matter: the examples, and the digests in the order, say what they are.
     """
@@ -80,7 +83,7 @@ def _course_key(order: TrainOrder, course: Course, adapter: Path, device: torch.
     )
     software = [f"{name} {version(name)}" for name in ("fedmedlora", "peft", "torch", "transformers")]
     key = hashlib.sha256(ORDER.dump_json(settings))
-    for part in (file_digest(adapter), str(device), *software):
+    for part in (*map(file_digest, starts), str(device), *software):
         key.update(part.encode())
     for example in course.examples:
         key.update(repr((example.learned_from, example.ids)).encode())
@@ -102,6 +105,8 @@ def _train(order: TrainOrder, base_model: Path, folder: Path, progress: Progress
     examples = examples_of_round(fit, order.training.examples_per_round, order.round_number, order.seed)
     adapted = attach_adapter(loaded.model, order.lora)
     set_adapter(adapted, read_adapter(folder / ADAPTER_FILE))
+    if order.side_lora_rank:
+        add_beside(adapted, order.lora, read_adapter(folder / SIDE_FILE), order.side_lora_rank)
     trained = factors_of(adapted, order.trained)
     for name, parameter in adapter_parameters(adapted).items():
         parameter.requires_grad_(name in trained)
@@ -118,7 +123,8 @@ def _train(order: TrainOrder, base_model: Path, folder: Path, progress: Progress
         )
 
     course = Course(examples=examples, terms=order.training, seed=order.seed + order.round_number)
-    key = _course_key(order, course, folder / ADAPTER_FILE, device)
+    starts = [folder / name for name in (ADAPTER_FILE, SIDE_FILE) if (folder / name).exists()]
+    key = _course_key(order, course, starts, device)
     checkpoint = CheckpointFile(folder / CHECKPOINT_FILE, key, order.checkpoint_seconds)
     outcome = train(loaded, adapted, course, report, checkpoint)
     progress.report(Progress(stage=TrainerStage.WRITING, step=outcome.steps, steps=outcome.steps))
