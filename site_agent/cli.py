@@ -98,6 +98,12 @@ def split_data(context: typer.Context) -> None:
     _become("split_notes", *context.args)
 
 
+@data.command("stats", context_settings=_PASSED_ON)
+def describe_data(context: typer.Context) -> None:
+    """Tables and plots of labels, lengths and overlap (`data stats --help` tells how)."""
+    _become("note_statistics", *context.args)
+
+
 @adapter.command("fetch")
 def fetch_adapter(
     run: Annotated[str, typer.Argument(help="a run's name or id")],

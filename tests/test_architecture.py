@@ -243,7 +243,7 @@ def undeclared_imports(top: str, *extras: str) -> list[str]:
     return sorted(name for name in wanted if not is_declared(PART_OF.get(name, name)))
 
 
-@pytest.mark.parametrize("names", ["common", "coordinator coordinator s3", "site_agent site"])
+@pytest.mark.parametrize("names", ["common", "coordinator coordinator s3", "site_agent site data"])
 def test_everything_that_is_imported_is_a_declared_dependency(names: str) -> None:
     top, *extras = names.split()
     assert undeclared_imports(top, *extras) == []

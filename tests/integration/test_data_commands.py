@@ -192,3 +192,17 @@ def test_a_split_that_cannot_be_made_leaves_nothing(tmp_path: Path, options: tup
     assert ended.returncode == 1
     assert expected in ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["all.jsonl"]
+
+
+def test_statistics_are_written_for_their_owner_alone(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{name}.jsonl", (name, name)) for name in ("north", "south")]
+    ended = data("stats", *files, "--out", tmp_path / "numbers")
+
+    assert ended.returncode == 0, ended.stderr
+    assert "for your site alone" in ended.stdout
+    written = sorted((tmp_path / "numbers").iterdir())
+    assert [path.name for path in written] == [
+        *("labels.csv", "labels.png", "lengths.csv", "lengths.png", "overlap.csv", "overlap.png"),
+        "statistics.md",
+    ]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o600}
