@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from site_agent.cli_ledger import ledger
+
 if TYPE_CHECKING:
     from site_agent.config import SiteConfig
 
@@ -27,6 +29,7 @@ adapter = typer.Typer(no_args_is_help=True, help="Adapters of the consortium.")
 app.add_typer(model, name="model")
 app.add_typer(data, name="data")
 app.add_typer(adapter, name="adapter")
+app.add_typer(ledger, name="ledger")
 
 # What becomes a module of the trainer with a parser of its own, help included: its options stand in one place.
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

@@ -10,14 +10,18 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from common.clock import SystemClock
 from common.errors import FedMedError, InputInvalidError, Reason
 from common.logging import get_logger
 from common.tls import Role
 from site_agent.adapters.identity_files import AgentIdentity, read_identity
 from site_agent.adapters.journal import FileJournal
+from site_agent.adapters.ledger import FileLedger
 from site_agent.adapters.metrics import AgentMetrics, MetricsTls, serve_metrics
+from site_agent.adapters.outgoing import Attribution, CommandAttribution, JournalAttribution
+from site_agent.adapters.recorded_channel import RecordedChannel, open_channel
 from site_agent.adapters.registry_client import RegistryClient, coordinator_serves
-from site_agent.adapters.rpc_client import RpcCoordinator, open_channel
+from site_agent.adapters.rpc_client import RpcCoordinator
 from site_agent.adapters.state_lock import exclusive, is_held
 from site_agent.adapters.trainer_process import TRAINER_COMMAND, TrainerProcess, trainer_environment
 from site_agent.adapters.update_file import describe_file
@@ -28,6 +32,7 @@ from site_agent.app.parts import Parts
 from site_agent.app.retrying import Patience
 from site_agent.config import MetricsSection, SiteConfig
 from site_agent.domain.eligibility import SitePolicy
+from site_agent.domain.ledger import Origin
 
 
 async def run_agent(config: SiteConfig) -> None:
@@ -44,14 +49,15 @@ async def run_agent(config: SiteConfig) -> None:
         stack.callback(_serve_metrics(config.metrics, metrics))
         _stop_on_signals()
         _log_start(config, who)
-        async with open_channel(config.coordinator.address, who.identity, config.coordinator.server_name) as channel:
+        journal = FileJournal(config.site.state_folder)
+        async with _channel(config, who, Origin.AGENT, JournalAttribution(journal)) as channel:
             parts = Parts(
                 coordinator=RpcCoordinator(channel, metrics, who.expires_at, max_lora_rank=policy.max_lora_rank),
                 trainer=TrainerProcess(
                     trainer_environment(os.environ, config.trainer.threads),
                     command=config.trainer.command or TRAINER_COMMAND,
                 ),
-                journal=FileJournal(config.site.state_folder),
+                journal=journal,
                 describe_file=describe_file,
                 observer=metrics,
                 policy=policy,
@@ -69,7 +75,7 @@ async def find_ailment(config: SiteConfig) -> str | None:
     who = read_identity(config.identity.folder)
     if not is_held(config.site.state_folder):
         return f"no agent works in {config.site.state_folder}"
-    async with open_channel(config.coordinator.address, who.identity, config.coordinator.server_name) as channel:
+    async with _channel(config, who, Origin.COMMAND, CommandAttribution()) as channel:
         if not await coordinator_serves(channel):
             return f"the coordinator at {config.coordinator.address} does not answer this site"
     return None
@@ -86,10 +92,16 @@ async def fetch_served(config: SiteConfig, run: str, out: Path, say: Callable[[s
     def say_failure(error: FedMedError, _attempt: int, wait_seconds: float) -> None:
         say(f"{error.reason}: {error.message}; trying again in {wait_seconds:.1f} s")
 
-    async with open_channel(config.coordinator.address, who.identity, config.coordinator.server_name) as channel:
+    async with _channel(config, who, Origin.COMMAND, CommandAttribution(run)) as channel:
         return await fetch_served_adapter(
             RegistryClient(channel, who.expires_at), run, out, Patience(jitter=random.random), say_failure
         )
+
+
+def _channel(config: SiteConfig, who: AgentIdentity, origin: Origin, attribution: Attribution) -> RecordedChannel:
+    """A channel to the coordinator; what leaves over it is in the site's ledger."""
+    ledger = FileLedger(config.site.state_folder, who.caller.uri, origin, SystemClock())
+    return open_channel(config.coordinator.address, who.identity, ledger, attribution, config.coordinator.server_name)
 
 
 def _policy(config: SiteConfig, role: Role) -> SitePolicy:

@@ -14,6 +14,7 @@ from common.ids import Digest, check_digest
 from common.rpc_errors import from_rpc_error
 from common.wire import spec_from_proto, terms_from_proto
 from fedmedlora.v1 import registry_pb2, registry_pb2_grpc
+from site_agent.adapters.recorded_channel import RecordedChannel
 from site_agent.adapters.rpc_client import CALL_SECONDS, RpcCoordinator
 from site_agent.adapters.translate import adapter_ref
 from site_agent.app.fetch_adapter import AdapterVersion, RunAdapters
@@ -35,8 +36,8 @@ class _Uncounted:
 class RegistryClient:
     """Implements `site_agent.app.fetch_adapter.Registry`."""
 
-    def __init__(self, channel: grpc.aio.Channel, expires_at: datetime) -> None:
-        self._registry = registry_pb2_grpc.RegistryServiceStub(channel)
+    def __init__(self, channel: RecordedChannel, expires_at: datetime) -> None:
+        self._registry = channel.stub(registry_pb2_grpc.RegistryServiceStub)
         self._coordinator = RpcCoordinator(channel, _Uncounted(), expires_at)
 
     async def adapters_of(self, run: str) -> RunAdapters:
@@ -67,9 +68,9 @@ def _version(message: registry_pb2.AdapterVersion) -> AdapterVersion:
     )
 
 
-async def coordinator_serves(channel: grpc.aio.Channel) -> bool:
+async def coordinator_serves(channel: RecordedChannel) -> bool:
     """Whether the coordinator answers this identity, and says that it serves."""
-    health: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs know no methods
+    health: Any = channel.stub(health_pb2_grpc.HealthStub)  # its type stubs know no methods
     try:
         response = await health.Check(health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS)
     except grpc.aio.AioRpcError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -24,10 +24,11 @@ from common.errors import FedMedError, Reason, TransferBrokenError
 from common.ids import AssignmentId, Digest
 from common.polling import MAX_POLL_HOLD_SECONDS
 from common.rpc_errors import from_rpc_error, reason_to_proto
-from common.tls import CHANNEL_OPTIONS, Identity, channel_credentials
 from fedmedlora.v1 import rounds_pb2, rounds_pb2_grpc
 from site_agent.adapters import translate
 from site_agent.adapters.identity_files import expired
+from site_agent.adapters.outgoing import norms_of
+from site_agent.adapters.recorded_channel import RecordedChannel, RecordedUpload
 from site_agent.app.answers import EvaluationScores, ReportedProgress, UploadHeader, UploadOffset
 from site_agent.app.ports import Unreadable
 from site_agent.domain.assignment import Assignment, Cancel
@@ -40,8 +41,12 @@ ANSWER_SECONDS = 300.0
 
 _T = TypeVar("_T")
 _Response = TypeVar("_Response", bound=Message)
-_AnyCall = TypeVar("_AnyCall", bound=grpc.aio.Call)
-_UploadCall: TypeAlias = "grpc.aio.StreamUnaryCall[bytes, rounds_pb2.UploadUpdateResponse]"
+_AnyCall = TypeVar("_AnyCall", bound="_Cancellable")
+_UploadCall: TypeAlias = RecordedUpload[rounds_pb2.UploadUpdateResponse]
+
+
+class _Cancellable(Protocol):
+    def cancel(self) -> None: ...
 
 
 class Traffic(Protocol):
@@ -57,18 +62,6 @@ class Traffic(Protocol):
         """A call failed."""
 
 
-def open_channel(address: str, identity: Identity, server_name: str = "") -> grpc.aio.Channel:
-    """A channel over mutual TLS. A renewed certificate needs a new one: gRPC reads the files' content once.
-
-    Args:
-        address: ``host:port`` of the coordinator.
-        identity: Whom the agent proves to be.
-        server_name: The name in the coordinator's certificate, where it is not the host of ``address``.
-    """
-    options = [*CHANNEL_OPTIONS, *([("grpc.ssl_target_name_override", server_name)] if server_name else [])]
-    return grpc.aio.secure_channel(address, channel_credentials(identity), options=options)
-
-
 class RpcCoordinator:
     """The coordinator at the other end of ``channel``, for an agent whose certificate is valid until ``expires_at``.
 
@@ -77,13 +70,13 @@ class RpcCoordinator:
 
     def __init__(
         self,
-        channel: grpc.aio.Channel,
+        channel: RecordedChannel,
         traffic: Traffic,
         expires_at: datetime,
         clock: Clock | None = None,
         max_lora_rank: int = 0,
     ) -> None:
-        self._rounds = rounds_pb2_grpc.RoundServiceStub(channel)
+        self._rounds = channel.stub(rounds_pb2_grpc.RoundServiceStub)
         # As the stub makes them, but for chunks, which are bytes here.
         self._download = channel.unary_stream(
             DOWNLOAD_ADAPTER,
@@ -92,7 +85,7 @@ class RpcCoordinator:
         )
         self._upload = channel.stream_unary(
             UPLOAD_UPDATE,
-            request_serializer=_as_it_is,
+            request_serializer=rounds_pb2.UploadUpdateRequest.SerializeToString,
             response_deserializer=rounds_pb2.UploadUpdateResponse.FromString,
         )
         self._traffic = traffic
@@ -105,37 +98,32 @@ class RpcCoordinator:
         request = rounds_pb2.AwaitAssignmentRequest(
             current_assignment_id=current or "", max_lora_rank=self._max_lora_rank
         )
-        call = self._rounds.AwaitAssignment(request, timeout=POLL_SECONDS)
-        return translate.poll_answer(await self._unary("AwaitAssignment", request, call))
+        return translate.poll_answer(await self._unary(self._rounds.AwaitAssignment, request, POLL_SECONDS))
 
     async def decline(self, assignment_id: AssignmentId, reason: Reason) -> None:
         """See the port."""
         request = rounds_pb2.DeclineAssignmentRequest(assignment_id=assignment_id, reason=reason_to_proto(reason))
-        call = self._rounds.DeclineAssignment(request, timeout=CALL_SECONDS)
-        await self._unary("DeclineAssignment", request, call)
+        await self._unary(self._rounds.DeclineAssignment, request)
 
     async def upload_offset(self, assignment_id: AssignmentId, digest: Digest) -> UploadOffset:
         """See the port."""
         request = rounds_pb2.GetUploadOffsetRequest(assignment_id=assignment_id, digest=digest)
-        call = self._rounds.GetUploadOffset(request, timeout=CALL_SECONDS)
-        known = await self._unary("GetUploadOffset", request, call)
+        known = await self._unary(self._rounds.GetUploadOffset, request)
         return UploadOffset(offset=known.offset, is_accepted=known.is_accepted)
 
     async def report_progress(self, assignment_id: AssignmentId, progress: ReportedProgress) -> None:
         """See the port."""
-        request = translate.progress_request(assignment_id, progress)
-        await self._unary("ReportProgress", request, self._rounds.ReportProgress(request, timeout=CALL_SECONDS))
+        await self._unary(self._rounds.ReportProgress, translate.progress_request(assignment_id, progress))
 
     async def report_evaluation(self, assignment_id: AssignmentId, scores: EvaluationScores) -> None:
         """See the port."""
-        request = translate.evaluation_request(assignment_id, scores)
-        await self._unary("ReportEvaluation", request, self._rounds.ReportEvaluation(request, timeout=CALL_SECONDS))
+        await self._unary(self._rounds.ReportEvaluation, translate.evaluation_request(assignment_id, scores))
 
     async def download(self, digest: Digest, offset: int) -> AsyncGenerator[bytes | memoryview, None]:
         """See the port."""
         request = rounds_pb2.DownloadAdapterRequest(digest=digest, offset=offset)
-        self._traffic.sent("DownloadAdapter", request.ByteSize())
         with self._failures(), _cancelling(self._download(request)) as call:
+            self._traffic.sent("DownloadAdapter", request.ByteSize())
             stream = aiter(call)
             while (part := await _within(STREAM_PROGRESS_SECONDS, anext(stream, None))) is not None:
                 if not isinstance(part, ChunkMessage):
@@ -148,9 +136,10 @@ class RpcCoordinator:
 
     async def upload(self, header: UploadHeader, path: Path, offset: int) -> None:
         """See the port."""
-        with self._failures(), _cancelling(self._upload()) as call:
+        tensors = await asyncio.to_thread(norms_of, path)
+        with self._failures(), _cancelling(self._upload(translate.upload_header(header), tensors)) as call:
             try:
-                await self._write(call, translate.upload_header(header).SerializeToString())
+                await self._write(call, call.header)
                 await self._write_chunks(call, path, header.size_bytes, offset)
                 await _within(STREAM_PROGRESS_SECONDS, call.done_writing())
             except asyncio.InvalidStateError:
@@ -171,11 +160,15 @@ class RpcCoordinator:
         await _within(STREAM_PROGRESS_SECONDS, call.write(message))
         self._traffic.sent("UploadUpdate", len(message))
 
-    async def _unary(self, rpc: str, request: Message, call: Awaitable[_Response]) -> _Response:
-        self._traffic.sent(rpc, request.ByteSize())
+    async def _unary(
+        self, rpc: Callable[..., Awaitable[_Response]], request: Message, seconds: float = CALL_SECONDS
+    ) -> _Response:
+        name = type(request).__name__.removesuffix("Request")
         with self._failures():
+            call = rpc(request, timeout=seconds)
+            self._traffic.sent(name, request.ByteSize())
             response = await call
-        self._traffic.received(rpc, response.ByteSize())
+        self._traffic.received(name, response.ByteSize())
         return response
 
     @contextmanager
@@ -197,10 +190,6 @@ class RpcCoordinator:
         if meant.reason is Reason.PEER_AWAY and self._clock.now() > self._expires_at:
             return expired(self._expires_at)
         return meant
-
-
-def _as_it_is(message: bytes) -> bytes:
-    return message
 
 
 def _download_part(message: bytes) -> ChunkMessage | rounds_pb2.DownloadAdapterResponse:

@@ -7,6 +7,8 @@ from common.logging import get_logger
 from site_agent.app.ports import Observer
 from site_agent.app.retrying import Patience
 
+_OWN_REASONS = frozenset({Reason.LEDGER_UNWRITABLE, Reason.LEDGER_BROKEN})
+
 
 class Presence:
     """What the polls say of the coordinator."""
@@ -29,7 +31,8 @@ class Presence:
     async def wait(self, error: FedMedError) -> None:
         """A poll failed: wait before the next."""
         if self._is_present is not False or self._away_for is not error.reason:
-            self._log.warning("coordinator_away", reason=str(error.reason))
+            event = "nothing_may_leave" if error.reason in _OWN_REASONS else "coordinator_away"
+            self._log.warning(event, reason=str(error.reason))
             self._observer.connection_changed(is_connected=False)
         self._is_present, self._away_for = False, error.reason
         wait_seconds = self._patience.wait_seconds(self._failed_polls)

@@ -10,17 +10,22 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.clock import SystemClock
 from common.tls import Role
 from site_agent.adapters.identity_files import read_identity
 from site_agent.adapters.journal import FileJournal
+from site_agent.adapters.ledger import FileLedger
 from site_agent.adapters.metrics import AgentMetrics
-from site_agent.adapters.rpc_client import RpcCoordinator, open_channel
+from site_agent.adapters.outgoing import JournalAttribution
+from site_agent.adapters.recorded_channel import open_channel
+from site_agent.adapters.rpc_client import RpcCoordinator
 from site_agent.adapters.trainer_process import TrainerProcess, kernel_oom_kills, trainer_environment
 from site_agent.adapters.update_file import describe_file
 from site_agent.app.agent_loop import AgentLoop
 from site_agent.app.ordering import LocalSettings
 from site_agent.app.parts import Parts
 from site_agent.app.retrying import Patience
+from site_agent.domain.ledger import Origin
 from tests.fakes import tiny_trainer
 from tests.fakes.site_values import EVERY_KIND
 from tests.running import Consortium
@@ -82,7 +87,10 @@ class FakeSite:
         """An agent that runs inside the block; its end is that of a process that gets SIGTERM."""
         metrics = AgentMetrics(certificate_expires_at=0.0)
         who = read_identity(self.consortium.identity(self.name, self.role))
-        async with open_channel(f"localhost:{port}", who.identity) as channel:
+        journal = FileJournal(self.state_folder)
+        ledger = FileLedger(self.state_folder, who.caller.uri, Origin.AGENT, SystemClock())
+        attribution = JournalAttribution(journal)
+        async with open_channel(f"localhost:{port}", who.identity, ledger, attribution) as channel:
             parts = Parts(
                 coordinator=RpcCoordinator(channel, metrics, who.expires_at),
                 trainer=TrainerProcess(
@@ -91,7 +99,7 @@ class FakeSite:
                     progress_seconds=0.05,
                     oom_kills=oom_kills,
                 ),
-                journal=FileJournal(self.state_folder),
+                journal=journal,
                 describe_file=describe_file,
                 observer=metrics,
                 policy=EVERY_KIND,

@@ -10,12 +10,17 @@ import pytest
 from cryptography import x509
 from prometheus_client import CollectorRegistry
 
+from common.clock import SystemClock
 from common.config import load_toml
 from common.errors import FedMedError, InputInvalidError, Reason
 from common.tls import Role, load_identity
 from coordinator.config import CoordinatorConfig
+from site_agent.adapters.ledger import FileLedger
 from site_agent.adapters.metrics import AgentMetrics
-from site_agent.adapters.rpc_client import POLL_SECONDS, RpcCoordinator, open_channel
+from site_agent.adapters.outgoing import CommandAttribution
+from site_agent.adapters.recorded_channel import open_channel
+from site_agent.adapters.rpc_client import POLL_SECONDS, RpcCoordinator
+from site_agent.domain.ledger import Origin
 from tests.fakes.coordinator import CoordinatorState, serving
 from tests.running import Consortium, free_port, make_consortium
 
@@ -31,7 +36,9 @@ async def failed_poll(identity_folder: Path, port: int, registry: list[Collector
     metrics = AgentMetrics(certificate_expires_at=0.0)
     registry.append(metrics.registry)
     expires_at = x509.load_pem_x509_certificate(identity.certificate_pem).not_valid_after_utc
-    async with asyncio.timeout(30), open_channel(f"localhost:{port}", identity) as channel:
+    ledger = FileLedger(identity_folder / "state", "site", Origin.AGENT, SystemClock())
+    channel = open_channel(f"localhost:{port}", identity, ledger, CommandAttribution())
+    async with asyncio.timeout(30), channel:
         with pytest.raises(FedMedError) as caught:
             await RpcCoordinator(channel, metrics, expires_at).await_assignment(None)
     return caught.value

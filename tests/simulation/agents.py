@@ -19,7 +19,10 @@ from common.errors import Reason
 from common.files import write_whole
 from common.ids import AssignmentId, Digest
 from site_agent.adapters.journal import FileJournal
+from site_agent.adapters.ledger import FileLedger
 from site_agent.adapters.order_folder import read_outcome, write_order
+from site_agent.adapters.outgoing import JournalAttribution
+from site_agent.adapters.recorded_channel import RecordedChannel
 from site_agent.adapters.rpc_client import RpcCoordinator
 from site_agent.adapters.update_file import describe_file
 from site_agent.app.agent_loop import AgentLoop
@@ -28,6 +31,7 @@ from site_agent.app.ordering import LocalSettings
 from site_agent.app.parts import Parts
 from site_agent.app.ports import Entry, Order, ProgressRelay, Result
 from site_agent.app.retrying import Patience
+from site_agent.domain.ledger import Origin
 from site_agent.orders import CHECKPOINT_FILE, RESULT, RESULT_FILE, Failure, Progress, TrainerStage
 from tests.fakes import tiny_trainer
 from tests.fakes.site_values import EVERY_KIND
@@ -129,12 +133,16 @@ class AgentProgram:
 
     async def __call__(self, life: Life) -> None:
         watcher = _Watcher(self.book)
-        coordinator = _Coordinator(cast(Any, Channel(self.network, life)), watcher, FAR_AWAY, life.machine.clock)
+        state = Path(f"/{ROOT}/{life.name}/srv/state")
+        journal = FileJournal(state)
+        ledger = FileLedger(state, life.name, Origin.AGENT, life.machine.clock)
+        channel = RecordedChannel(cast(Any, Channel(self.network, life)), ledger, JournalAttribution(journal))
+        coordinator = _Coordinator(channel, watcher, FAR_AWAY, life.machine.clock)
         coordinator.book = self.book
         parts = Parts(
             coordinator=coordinator,
             trainer=PlayedTrainer(self.notes, self.book, self.rng),
-            journal=FileJournal(Path(f"/{ROOT}/{life.name}/srv/state")),
+            journal=journal,
             describe_file=describe_file,
             observer=watcher,
             policy=EVERY_KIND,

@@ -2,7 +2,9 @@
 
 Strict, as POSIX is: the content of a file is durable after an fsync of the file, its name after an fsync of its folder,
 and that folder's name after an fsync of the folder above. Each change that was not synced is on the disk or is not,
-whatever the order they were made in; what is left of a file's content may end, or be zeros, from any byte on.
+whatever the order they were made in; what is left of a file's content may end, or be zeros, from any byte on that was
+not on the disk before. (What was, and was not written again, stays: a log is added to. SQLite assumes that too, and
+calls it "powersafe overwrite".)
 """
 
 from __future__ import annotations
@@ -165,6 +167,8 @@ def _walk(folder: Folder) -> Iterator[tuple[tuple[str, ...], Entry]]:
 
 def _torn(synced: bytes, content: bytes, rng: random.Random) -> bytearray:
     """Up to some byte as written; from there on as it was before, zeros up to some length, or nothing."""
-    begins_at = rng.randint(0, len(content))
+    pairs = zip(synced, content, strict=False)
+    unchanged = next((place for place, (old, new) in enumerate(pairs) if old != new), min(len(synced), len(content)))
+    begins_at = rng.randint(unchanged, len(content))
     rest = rng.choice((synced[begins_at:], bytes(rng.randint(0, len(content) - begins_at)), b""))
     return bytearray(content[:begins_at] + rest)

@@ -9,6 +9,7 @@ import logging
 import random
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from common.terms import Terms
 from common.tls import Role
 from coordinator.app.publish_adapter import lineage, model_card, version_name
 from coordinator.domain.values import Run, RunState, SiteOutcome
+from site_agent.adapters.ledger_reading import check_ledger
+from site_agent.domain.ledger import FOLDED_RPCS
 from tests.fakes.coordinator_values import EVALUATOR
 from tests.running import make_consortium
 from tests.simulation.agents import AgentProgram, Book, Notes
@@ -37,7 +40,7 @@ from tests.simulation.loop import ProcessLoop, Schedule
 from tests.simulation.machines import Death, Machine, Trace, World
 from tests.simulation.network import Network
 from tests.simulation.plan import Weather
-from tests.simulation.system_calls import SystemCalls
+from tests.simulation.system_calls import ROOT, SystemCalls
 
 COORDINATOR = "coordinator"
 NAMES = (COORDINATOR, *NOTES, EVALUATOR)
@@ -224,6 +227,7 @@ class Federation:
         yield from self._open_stages()
         yield from self._orphans()
         yield from self._writable()
+        yield from self._unrecorded()
 
     def _differing(self, run: Run) -> Iterator[str]:
         """Versions whose weights are not those of an undisturbed run with these rosters."""
@@ -254,6 +258,21 @@ class Federation:
                     yield f"the first adapter {assignment_id} was accepted, and is another one"
             elif entry.update is None or entry.update.file.digest != digest:
                 yield f"the update {assignment_id} was accepted, and is lost"
+
+    def _unrecorded(self) -> Iterator[str]:
+        """Messages that left a site and are not in its ledger, whose chain holds."""
+        for name in NAMES[1:]:
+            left = Counter(
+                method if method.rpartition("/")[2] in FOLDED_RPCS else digest
+                for who, method, digest in self.network.left
+                if who == name
+            )
+            recorded: Counter[str] = Counter()
+            for row in check_ledger(Path(f"/{ROOT}/{name}/srv/state")).rows():
+                recorded[f"/fedmedlora.v1.RoundService/{row.rpc}" if row.rpc in FOLDED_RPCS else row.first_digest] += (
+                    row.count if row.rpc in FOLDED_RPCS else 1
+                )
+            yield from (f"{name}: {what} left {count} times unrecorded" for what, count in (left - recorded).items())
 
     def _orphans(self) -> Iterator[str]:
         """Files that nobody will look at again."""

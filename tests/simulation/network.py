@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from common.ids import digest_of
 from tests.simulation.loop import ProcessLoop
 from tests.simulation.machines import Life
 
@@ -102,6 +103,8 @@ class Connection:
 
     def to_coordinator(self, message: bytes) -> None:
         self.agent.place(f"send {self.method}")
+        if not self.sent:
+            self._network.left.append((self.agent.name, self.method, digest_of(message)))
         self.sent.append(message)
         if self.up is not None:
             self._move(self.up, lambda up: up.put(message))
@@ -212,6 +215,7 @@ class Network:
 
     def __init__(self, outside: ProcessLoop, fate: Callable[[str], Fate], certificates: dict[str, bytes]) -> None:
         self.coordinator: Life | None = None
+        self.left: list[tuple[str, str, str]] = []  # of each call: whose, which, and its first message's digest
         self._outside = outside
         self._fate = fate
         self._certificates = certificates

@@ -7,6 +7,7 @@ system. Python's own buffers are real, over a handle that is not: what they hold
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import os
 import random
@@ -166,6 +167,7 @@ class SystemCalls:
                 patch.setattr(os, name, self._on_two_paths(getattr(os, name), getattr(self, name)))
             for name in ("close", "fsync", "fstat", "pread", "preadv", "pwrite", "ftruncate", "fdopen"):
                 patch.setattr(os, name, self._on_handle(getattr(os, name), getattr(self, name)))
+            patch.setattr(fcntl, "flock", self._on_handle(fcntl.flock, self.flock))
             patch.setattr(os, "symlink", self._on_symlink(os.symlink))
             patch.setattr(io, "open", self._on_path(io.open, self.open_file))
             patch.setattr(shutil, "rmtree", self._on_path(shutil.rmtree, self.rmtree))
@@ -280,6 +282,10 @@ class SystemCalls:
         opened.life.place(f"sync {opened.name}")
         assert not isinstance(opened.entry, Link)
         opened.entry.sync()
+
+    def flock(self, handle: int, operation: int) -> None:
+        """A machine's agent is alone with its files: one process at a time."""
+        self.opened(handle)
 
     def fstat(self, handle: int) -> os.stat_result:
         return status_of(self.opened(handle).entry)

@@ -108,6 +108,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The site's trainer ended without a result."""
     REASON_EGRESS_DENIED: _Reason.ValueType  # 79
     """The site's own policy keeps this at home."""
+    REASON_LEDGER_UNWRITABLE: _Reason.ValueType  # 85
+    """The site's ledger cannot be written, so nothing leaves the site. It stays there: no peer is told."""
+    REASON_LEDGER_BROKEN: _Reason.ValueType  # 86
+    """The site's ledger was changed from outside, so nothing leaves the site. It stays there: no peer is told."""
     REASON_OFFSET_DIFFERS: _Reason.ValueType  # 90
     """The chunk does not continue where the receiver stands; ask for the offset."""
     REASON_DIGEST_DIFFERS: _Reason.ValueType  # 91
@@ -232,6 +236,10 @@ REASON_TRAINER_CRASHED: Reason.ValueType  # 78
 """The site's trainer ended without a result."""
 REASON_EGRESS_DENIED: Reason.ValueType  # 79
 """The site's own policy keeps this at home."""
+REASON_LEDGER_UNWRITABLE: Reason.ValueType  # 85
+"""The site's ledger cannot be written, so nothing leaves the site. It stays there: no peer is told."""
+REASON_LEDGER_BROKEN: Reason.ValueType  # 86
+"""The site's ledger was changed from outside, so nothing leaves the site. It stays there: no peer is told."""
 REASON_OFFSET_DIFFERS: Reason.ValueType  # 90
 """The chunk does not continue where the receiver stands; ask for the offset."""
 REASON_DIGEST_DIFFERS: Reason.ValueType  # 91
