@@ -26,6 +26,7 @@ ALLOWED_FIELDS = frozenset(
         *("run_name", "run_id", "run_state", "round_number", "assignment_id", "site", "sites", "role", "caller", "rpc"),
         *("kind", "phase", "stage", "outcome", "reason", "is_subset", "weight", "updates", "blobs", "count", "attempt"),
         *("num_examples", "num_label_tokens", "num_passages", "steps", "loss", "strict_f1", "lenient_f1"),
+        *("relation_strict_f1", "relation_lenient_f1"),
         *(
             "num_left_out",
             "padding_share",

@@ -72,6 +72,18 @@ SITE_PRESENT = _gauge(
 )
 CANDIDATE_STRICT_F1_RATIO = _gauge("fedmed_candidate_strict_f1_ratio", "Strict F1 of a run's last candidate.", "run")
 CANDIDATE_LENIENT_F1_RATIO = _gauge("fedmed_candidate_lenient_f1_ratio", "Lenient F1 of a run's last candidate.", "run")
+CANDIDATE_TASK_STRICT_F1_RATIO = _gauge(
+    "fedmed_candidate_task_strict_f1_ratio", "Strict F1 of a run's last candidate in one task.", "run", "task"
+)
+CANDIDATE_TASK_LENIENT_F1_RATIO = _gauge(
+    "fedmed_candidate_task_lenient_f1_ratio", "Lenient F1 of a run's last candidate in one task.", "run", "task"
+)
+CANDIDATE_TASK_LOSS = _gauge(
+    "fedmed_candidate_task_loss",
+    "Mean token cross-entropy of a run's last candidate in one task, in nats.",
+    "run",
+    "task",
+)
 CANDIDATE_LOSS = _gauge("fedmed_candidate_loss", "Mean token cross-entropy of a run's last candidate, in nats.", "run")
 CERTIFICATE_EXPIRY_TIMESTAMP_SECONDS = _gauge(
     "fedmed_certificate_expiry_timestamp_seconds", "When the process's own certificate expires, as Unix time."
@@ -92,6 +104,9 @@ COORDINATOR_METRICS = (
     SITE_PRESENT,
     CANDIDATE_STRICT_F1_RATIO,
     CANDIDATE_LENIENT_F1_RATIO,
+    CANDIDATE_TASK_STRICT_F1_RATIO,
+    CANDIDATE_TASK_LENIENT_F1_RATIO,
+    CANDIDATE_TASK_LOSS,
     CANDIDATE_LOSS,
     CERTIFICATE_EXPIRY_TIMESTAMP_SECONDS,
 )

@@ -16,24 +16,22 @@ from typing import Any
 
 from common import strategy_terms as of
 from common.adapter import MAX_LORA_RANK, MAX_NAME_LENGTH, WireDtype
+from common.added_later import ADDED_LATER
 from common.errors import InputInvalidError, Reason
+from common.gate_terms import GateMetric as GateMetric
+from common.gate_terms import GateTerms as GateTerms
+from common.gate_terms import OnEvaluatorAbsent as OnEvaluatorAbsent
+from common.gate_terms import OnRejection as OnRejection
 from common.ids import Digest, check_digest, check_name, digest_of
+from common.task_terms import PromptForm as PromptForm
+from common.task_terms import Task as Task
+from common.task_terms import TaskTerms as TaskTerms
 
 MAX_BASE_MODEL_NAME = 200
 # Lists of names reach prompts, cards and every assignment, which must stay far below the largest message.
 MAX_ENTITY_TYPES, MAX_ENTITY_TYPE_LENGTH = 200, 100
 MAX_TARGET_MODULES = 200
 MAX_SITES = 5_000
-
-# Of a field that came when there were terms without it: see `Terms.canonical`.
-ADDED_LATER = {"is_added_later": True}
-
-
-class PromptForm(StrEnum):
-    """How the model answers (the paper's two NER forms)."""
-
-    SPAN = "span"  # the sentence rewritten with <span class="problem">...</span>
-    JSON = "json"  # a JSON list of {"type", "text"}
 
 
 class LossOn(StrEnum):
@@ -64,32 +62,6 @@ class WeightBy(StrEnum):
     LABEL_TOKENS = "label_tokens"
     EXAMPLES = "examples"
     UNIFORM = "uniform"
-
-
-class GateMetric(StrEnum):
-    """What the gate compares; a loss is better when lower, an F1 when higher."""
-
-    NONE = "none"
-    LOSS = "loss"
-    STRICT_F1 = "strict_f1"
-    LENIENT_F1 = "lenient_f1"
-
-
-class OnRejection(StrEnum):
-    """What the next round starts from when the gate rejected a candidate."""
-
-    CONTINUE = "continue"  # the candidate
-    REVERT = "revert"  # the last served adapter
-
-
-class OnEvaluatorAbsent(StrEnum):
-    """What happens to a candidate that no evaluator scored by the deadline, or that none is left to score.
-
-    And, in SCORING, to a round whose updates are not all scored: it fails, or goes on with the weights of sizes.
-    """
-
-    FAIL = "fail"
-    PROMOTE = "promote"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,15 +96,6 @@ class LoraTerms:
         "v_proj",
     )
     least_lora_rank: int = field(default=0, metadata=ADDED_LATER)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskTerms:
-    """What the model learns to do: entities of these types, asked for in this form."""
-
-    entity_types: tuple[str, ...] = ("drug", "problem", "test", "treatment")
-    prompt_form: PromptForm = PromptForm.JSON
-    max_new_tokens: int = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,21 +179,6 @@ class RoundTerms:
     train_deadline: float = 86_400.0
     grace: float = 600.0
     evaluate_deadline: float = 14_400.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateTerms:
-    """Whether a candidate is promoted.
-
-    It is when its score is at least the served adapter's plus ``min_improvement`` (a loss: at most the served one's
-    minus it). The scores to beat are the last ones promoted; the first scored candidate of a run has none, and is
-    promoted.
-    """
-
-    metric: GateMetric = GateMetric.STRICT_F1
-    min_improvement: float = 0.0
-    on_rejection: OnRejection = OnRejection.CONTINUE
-    on_evaluator_absent: OnEvaluatorAbsent = OnEvaluatorAbsent.FAIL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,7 +266,13 @@ def check_terms(terms: Terms) -> Terms:
     Raises:
         InputInvalidError: TERMS_INVALID.
     """
-    problems = [*_number_problems(terms), *_name_problems(terms), *_list_problems(terms), *_relation_problems(terms)]
+    problems = [
+        *_number_problems(terms),
+        *_name_problems(terms),
+        *_list_problems(terms),
+        *_relation_problems(terms),
+        *_task_problems(terms),
+    ]
     if problems:
         raise InputInvalidError(Reason.TERMS_INVALID, "; ".join(problems))
     return terms
@@ -348,9 +302,16 @@ def _name_problems(terms: Terms) -> list[str]:
             check_name(value, what)
         except InputInvalidError as error:
             problems.append(error.message)
-    for what in ("weights_digest", "tokenizer_digest", "chat_template_digest"):
+    model = terms.base_model
+    digests = {
+        "base_model.weights_digest": model.weights_digest,
+        "base_model.tokenizer_digest": model.tokenizer_digest,
+        "base_model.chat_template_digest": model.chat_template_digest,
+        **({"gate.test_digest": terms.gate.test_digest} if terms.gate.test_digest else {}),
+    }
+    for what, digest in digests.items():
         try:
-            check_digest(getattr(terms.base_model, what), f"base_model.{what}")
+            check_digest(digest, what)
         except InputInvalidError as error:
             problems.append(error.message)
     return problems
@@ -361,6 +322,7 @@ def _list_problems(terms: Terms) -> list[str]:
     lists = (
         ("lora.target_modules", terms.lora.target_modules, MAX_TARGET_MODULES, MAX_NAME_LENGTH),
         ("task.entity_types", terms.task.entity_types, MAX_ENTITY_TYPES, MAX_ENTITY_TYPE_LENGTH),
+        ("task.relation_types", terms.task.relation_types, MAX_ENTITY_TYPES, MAX_ENTITY_TYPE_LENGTH),
     )
     problems = []
     for what, values, most, longest in lists:
@@ -395,4 +357,17 @@ def _relation_problems(terms: Terms) -> list[str]:
         problems.append(
             f"rounds.quorum: expected at most the {len(terms.rounds.sites)} sites named, got {terms.rounds.quorum}"
         )
+    return problems
+
+
+def _task_problems(terms: Terms) -> list[str]:
+    problems = []
+    if list(terms.task.relation_types) != sorted(set(terms.task.relation_types)):
+        problems.append("task.relation_types: expected them sorted, none twice")
+    if not terms.task.tasks:
+        problems.append("task.relations_only: expected relation types beside it, got none")
+    asked = terms.gate.metric.task
+    if asked is not None and asked not in terms.task.tasks:
+        tasks = ", ".join(terms.task.tasks)
+        problems.append(f"gate.metric: expected one of the run's tasks ({tasks}), got {terms.gate.metric}")
     return problems

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from common.errors import InputInvalidError
 from common.rpc_errors import reason_from_proto
-from fedmedlora.v1 import admin_pb2, errors_pb2, rounds_pb2
+from fedmedlora.v1 import admin_pb2, errors_pb2, rounds_pb2, types_pb2
 
 _CLOSED_PHASES = {
     admin_pb2.PHASE_COMMITTED,
@@ -99,6 +99,7 @@ def round_table(report: admin_pb2.RoundReport) -> Table:
         "loss": [
             f"{entry.validation_loss:.4f}" if entry.HasField("validation_loss") else "" for entry in report.roster
         ],
+        **task_losses(report),
         "weight": [weight(entry, is_known=bool(report.candidate.digest)) for entry in report.roster],
         "up": [bytes_text(entry.upload_bytes) for entry in report.roster],
         "down": [bytes_text(entry.download_bytes) for entry in report.roster],
@@ -111,6 +112,14 @@ def round_table(report: admin_pb2.RoundReport) -> Table:
     for number, entry in enumerate(report.roster):
         table.add_row(entry.site, *(cells[number] for cells in shown.values()))
     return table
+
+
+def task_losses(report: admin_pb2.RoundReport) -> dict[str, list[str]]:
+    """A column for the loss in each task; of a round with one task there is none, for the loss is that."""
+    losses = [{each.task: f"{each.mean_loss:.4f}" for each in entry.task_scores} for entry in report.roster]
+    tasks = sorted({task for each in losses for task in each})
+    columns = {f"{enum_word(types_pb2.Task, task)} loss": [each.get(task, "") for each in losses] for task in tasks}
+    return columns if len(tasks) > 1 else {}
 
 
 def weight(entry: admin_pb2.RosterEntry, *, is_known: bool) -> str:
@@ -178,6 +187,14 @@ def scores(report: admin_pb2.RoundReport) -> str:
     for name in ("strict", "lenient"):
         if report.scores.HasField(name):
             parts.append(f"{name} F1 {f1(getattr(report.scores, name)):.3f}")
+    for task in report.scores.tasks if len(report.scores.tasks) > 1 else ():
+        parts.append(f"{enum_word(types_pb2.Task, task.task)}: loss {task.mean_loss:.4f}")
+        is_new = task.task != types_pb2.TASK_ENTITIES  # whose F1 stands above
+        parts += [
+            f"{name} F1 {f1(getattr(task, name)):.3f}"
+            for name in ("strict", "lenient")
+            if is_new and task.HasField(name)
+        ]
     return ", ".join(parts)
 
 

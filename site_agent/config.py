@@ -10,6 +10,7 @@ from common.adapter import MAX_LORA_RANK
 from common.config import ConfigPath, ListenAddress, LogLevel, Seconds, SecretPath
 from common.errors import InputInvalidError
 from common.ids import Digest, check_digest
+from common.terms import Task
 
 
 class _Section(BaseModel):
@@ -69,6 +70,8 @@ class NotesSection(_Section):
     train: tuple[ConfigPath, ...] = ()
     validation: tuple[ConfigPath, ...] = ()
     validation_passages: int = Field(default=0, ge=0)
+    test: tuple[ConfigPath, ...] = ()
+    tasks: Annotated[tuple[Task, ...], Field(min_length=1)] = tuple(Task)
 
 
 class TrainerSection(_Section):

@@ -24,7 +24,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from common.adapter import AdapterSpec, FactorSet
-from common.terms import BaseModelTerms, LoraTerms, TaskTerms, TrainingTerms
+from common.terms import BaseModelTerms, LoraTerms, Task, TaskTerms, TrainingTerms
 
 ORDER_FILE = "order.json"
 ADAPTER_FILE = "adapter.safetensors"
@@ -76,6 +76,7 @@ class TrainOrder:
         round_number: Counted from 1.
         side_lora_rank: Of the adapter in ``side.safetensors``; 0: there is none.
         checkpoint_seconds: How often the trainer writes down where it stands; 0: after every step.
+        tasks: Of the terms' tasks only these are trained: the site's own choice.
     """
 
     kind: Literal["train"] = "train"
@@ -91,6 +92,7 @@ class TrainOrder:
     wire_dtype: str
     side_lora_rank: int = 0
     checkpoint_seconds: float = 300.0
+    tasks: tuple[Task, ...] = tuple(Task)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,8 @@ class EvaluateOrder:
         generate: Whether to decode answers and score entities.
         measure_loss: Whether to measure the token loss, as the gate of a run needs it.
         tell_documents: Whether the result holds the counts of each document, as comparing models by bootstrap needs it.
+        test_files: Of which no text may be in ``data_files``.
+        test_digest: What the digest of ``test_files`` must be; empty for any.
     """
 
     kind: Literal["evaluate"] = "evaluate"
@@ -118,6 +122,8 @@ class EvaluateOrder:
     measure_loss: bool = True
     tell_documents: bool = False
     seed: int = 0
+    test_files: tuple[str, ...] = ()
+    test_digest: str = ""
 
 
 Order = Annotated[InitialiseOrder | TrainOrder | EvaluateOrder, Field(discriminator="kind")]
@@ -158,6 +164,15 @@ class InitialiseResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCounts:
+    """How much of one task a round's data holds; see `TrainResult`."""
+
+    task: Task
+    num_examples: int
+    num_label_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
     """The update lies in ``update.safetensors``; these counts go with it.
 
@@ -168,6 +183,7 @@ class TrainResult:
         num_left_out: Sentences of all the site's notes that are longer than ``max_length`` tokens.
         padding_share: Padding in all the tokens that were computed, 0 to 1.
         peak_memory_bytes: The most that tensors took on the GPU; on a CPU, the whole process.
+        tasks: The counts of each task that there are examples of; they sum to those above.
     """
 
     kind: Literal["train"] = "train"
@@ -180,11 +196,12 @@ class TrainResult:
     padding_share: float
     peak_memory_bytes: int
     num_left_out: int = 0
+    tasks: tuple[TaskCounts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class F1Counts:
-    """True positives, predictions and gold entities of one matching rule; F1 = 2 tp / (predicted + gold)."""
+    """True positives, predictions and gold items of one matching rule; F1 = 2 tp / (predicted + gold)."""
 
     true_positives: int
     predicted: int
@@ -201,7 +218,7 @@ class F1Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypeCounts:
-    """Counts of one entity type."""
+    """Counts of one entity type; of relations, those of one role: the modifier's type, or the relation's."""
 
     entity_type: str
     strict: F1Counts
@@ -222,16 +239,36 @@ class DocumentCounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskScores:
+    """Scores in one task; see `EvaluateResult`."""
+
+    task: Task
+    mean_loss: float | None
+    num_label_tokens: int
+    num_examples: int
+    strict: F1Counts | None = None
+    lenient: F1Counts | None = None
+    strict_agnostic: F1Counts | None = None
+    lenient_agnostic: F1Counts | None = None
+    strict_interval: F1Interval | None = None
+    per_type: tuple[TypeCounts, ...] = ()
+    documents: tuple[DocumentCounts, ...] = ()
+    malformed_answers: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateResult:
     """Scores of one adapter on one set of passages; counts, so that they can be added over sets.
 
-    ``strict`` and ``lenient`` are type-aware and micro-averaged; the ``_agnostic`` ones ignore the type.
-    The entity scores are None when nothing was decoded, the loss when it was not measured.
+    Loss, examples and label tokens are those of all tasks together, the F1 counts those of entities; ``tasks`` has both
+    apart. ``strict`` and ``lenient`` are type-aware and micro-averaged; the ``_agnostic`` ones ignore types.
+    The F1 counts are None when nothing was decoded, the loss when it was not measured.
 
     Attributes:
         strict_interval: Of the strict F1 with 95 % confidence, by drawing documents again (bootstrap).
         malformed_answers: Answers that broke their form; what could be read of them counts all the same.
         documents: Where the order asks for them; files in the order's order, documents as they come in each.
+        data_digest: Of the whole set (`extraction.set_digest`), so that scores of different sets are told apart.
     """
 
     kind: Literal["evaluate"] = "evaluate"
@@ -248,6 +285,8 @@ class EvaluateResult:
     documents: tuple[DocumentCounts, ...] = ()
     malformed_answers: int = 0
     seconds: float = 0.0
+    tasks: tuple[TaskScores, ...] = ()
+    data_digest: str = ""
 
 
 Result = Annotated[InitialiseResult | TrainResult | EvaluateResult, Field(discriminator="kind")]

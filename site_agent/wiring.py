@@ -128,6 +128,8 @@ def _local_settings(config: SiteConfig) -> LocalSettings:
         validation_files=_names(config.data.validation),
         validation_passages=config.data.validation_passages,
         checkpoint_seconds=config.trainer.checkpoint_every,
+        tasks=config.data.tasks,
+        test_files=_names(config.data.test),
     )
 
 

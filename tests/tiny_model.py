@@ -76,3 +76,24 @@ def write_passages(path: Path, count: int, *, word: str = "aspirin") -> Path:
         lines.append(json.dumps({**record, "meta": {"doc": f"d{number}"}}))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def write_related_passages(path: Path, count: int, *, entity_id: str = "r") -> Path:
+    """``count`` annotated passages of two sentences: a drug with its dosage and its adverse effect, and a problem."""
+    lines = []
+    for number in range(count):
+        text = f"{number + 1} mg aspirin gave a rash. No fever."
+        words = {"T1": ("drug", "aspirin"), "T2": ("dosage", f"{number + 1} mg"), "T3": ("problem", "rash")}
+        words["T4"] = ("problem", "fever")
+        entities = [
+            {"id": key, "type": kind, "start": text.index(word), "end": text.index(word) + len(word), "text": word}
+            for key, (kind, word) in words.items()
+        ]
+        relations = [
+            {"type": "hasAttr", "head": "T1", "tail": "T2"},
+            {"type": "adverse_effect", "head": "T1", "tail": "T3"},
+        ]
+        record = {"id": f"{entity_id}{number}", "text": text, "entities": entities, "relations": relations}
+        lines.append(json.dumps({**record, "meta": {"doc": f"{entity_id}{number}"}}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path

@@ -99,6 +99,7 @@ class _Gauges(Collector):
         yield _rounds(now.runs)
         yield _phases(now.runs)
         yield from _scores(now.runs)
+        yield from _task_scores(now.runs)
         present = _family(names.SITE_PRESENT)
         for site, is_present in now.presence:
             present.add_metric([site], float(is_present))
@@ -146,6 +147,25 @@ def _scores(runs: tuple[Run, ...]) -> Iterable[GaugeMetricFamily]:
             for family, score in ((strict, scores.strict), (lenient, scores.lenient)):
                 if score is not None:
                     family.add_metric([run.terms.name], score.value)
+    return loss, strict, lenient
+
+
+def _task_scores(runs: tuple[Run, ...]) -> Iterable[GaugeMetricFamily]:
+    loss, strict, lenient = (
+        _family(metric)
+        for metric in (
+            names.CANDIDATE_TASK_LOSS,
+            names.CANDIDATE_TASK_STRICT_F1_RATIO,
+            names.CANDIDATE_TASK_LENIENT_F1_RATIO,
+        )
+    )
+    for run in runs:
+        scored = [past.scores for past in run.rounds if past.scores is not None]
+        for scores in (task for last in scored[-1:] for task in last.tasks):
+            loss.add_metric([run.terms.name, scores.task], scores.mean_loss)
+            for family, score in ((strict, scores.strict), (lenient, scores.lenient)):
+                if score is not None:
+                    family.add_metric([run.terms.name, scores.task], score.value)
     return loss, strict, lenient
 
 

@@ -25,8 +25,9 @@ from coordinator.domain.aggregation.strategy import (
     Matrix,
     Need,
     StatefulStrategy,
+    TaskContribution,
 )
-from coordinator.domain.values import AdapterFile, RosterEntry, Run
+from coordinator.domain.values import AdapterFile, RosterEntry, Run, Scores, TaskCounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,9 +154,20 @@ def _contributions(accepted: Sequence[RosterEntry]) -> tuple[Contribution, ...]:
             num_examples=entry.update.num_examples,
             num_label_tokens=entry.update.num_label_tokens,
             validation_loss=None if entry.scores is None else entry.scores.mean_loss,
+            tasks=tuple(_of_task(counts, entry.scores) for counts in entry.update.tasks),
         )
         for entry in accepted
         if entry.update is not None
+    )
+
+
+def _of_task(counts: TaskCounts, scores: Scores | None) -> TaskContribution:
+    scored = None if scores is None else scores.of(counts.task)
+    return TaskContribution(
+        task=counts.task,
+        num_examples=counts.num_examples,
+        num_label_tokens=counts.num_label_tokens,
+        validation_loss=None if scored is None else scored.mean_loss,
     )
 
 

@@ -13,7 +13,13 @@ from common.tls import Caller
 from coordinator.app.poll import find_assignment
 from coordinator.app.round_driver import RoundDriver
 from coordinator.domain import events as ev
-from coordinator.domain.admission import check_gate_metric, check_same_set, check_scores, explain_dead_assignment
+from coordinator.domain.admission import (
+    check_gate_metric,
+    check_same_set,
+    check_scores,
+    check_task_scores,
+    explain_dead_assignment,
+)
 from coordinator.domain.assignments import Assignment, AssignmentKind
 from coordinator.domain.cohort import evaluate_assignment_id, score_assignment_id
 from coordinator.domain.values import Round, Run, Scores
@@ -110,11 +116,13 @@ def _scored(assignment: Assignment, scores: Scores, at: datetime) -> ev.UpdateSc
     match assignment.kind:
         case AssignmentKind.SCORE if assignment.entry is not None:
             check_scores(scores)
+            check_task_scores(assignment.run.terms, scores)
             check_same_set(assignment.run, scores)
             site = assignment.entry.site
             return ev.UpdateScored(at=at, round_number=assignment.round_number, site=site, scores=scores)
         case AssignmentKind.EVALUATE:
             check_scores(scores)
+            check_task_scores(assignment.run.terms, scores)
             check_gate_metric(assignment.run.terms, scores)
             return ev.ScoresReported(at=at, round_number=assignment.round_number, scores=scores)
     raise InputInvalidError(Reason.FIELD_INVALID, f"scores: expected the answer to {assignment.kind}, got scores")

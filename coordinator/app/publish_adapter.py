@@ -10,11 +10,12 @@ import json
 import os
 import shutil
 import stat
+from dataclasses import asdict
 from pathlib import Path
 
 from common.files import sync_file, sync_folder
 from common.peft_folder import CONFIG_FILE, LINEAGE_FILE, WEIGHTS_FILE, peft_config
-from coordinator.domain.values import Phase, Round, Run
+from coordinator.domain.values import Phase, Round, Run, TaskScores
 
 CARD_FILE = "README.md"
 SERVED = "served"
@@ -119,6 +120,7 @@ def lineage(run: Run, closed: Round) -> dict[str, object]:
                 "validation_loss": entry.scores.mean_loss if entry.scores else None,
                 "num_examples": entry.update.num_examples if entry.update else 0,
                 "num_label_tokens": entry.update.num_label_tokens if entry.update else 0,
+                "tasks": [asdict(each) for each in entry.update.tasks] if entry.update else [],
                 "update_digest": entry.update.file.digest if entry.update else None,
             }
             for entry in closed.roster
@@ -134,6 +136,18 @@ def _scores(closed: Round) -> dict[str, object] | None:
         return None
     scores = closed.scores
     return {
+        "mean_loss": scores.mean_loss,
+        "strict_f1": None if scores.strict is None else scores.strict.value,
+        "lenient_f1": None if scores.lenient is None else scores.lenient.value,
+        "num_examples": scores.num_examples,
+        "data_digest": scores.data_digest,
+        "tasks": [_task_scores(each) for each in scores.tasks],
+    }
+
+
+def _task_scores(scores: TaskScores) -> dict[str, object]:
+    return {
+        "task": scores.task,
         "mean_loss": scores.mean_loss,
         "strict_f1": None if scores.strict is None else scores.strict.value,
         "lenient_f1": None if scores.lenient is None else scores.lenient.value,

@@ -138,7 +138,10 @@ class UpdateIntake:
                 raise _too_late()
             return claim.digest
         update = Update(
-            file=file, num_examples=claim.update.num_examples, num_label_tokens=claim.update.num_label_tokens
+            file=file,
+            num_examples=claim.update.num_examples,
+            num_label_tokens=claim.update.num_label_tokens,
+            tasks=claim.update.tasks,
         )
         await self._blobs.keep_update(claim.assignment_id, claim.digest)
         await self._driver.post(

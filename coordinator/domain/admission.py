@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from common.adapter import AdapterSpec, TensorSpec
 from common.errors import (
+    FedMedError,
     InputInvalidError,
     NotAllowedError,
     NotFoundError,
@@ -15,12 +16,21 @@ from common.errors import (
     UpdateRefusedError,
 )
 from common.ids import AssignmentId, Digest, SiteName
-from common.terms import GateMetric, Terms
+from common.terms import GateMetric, Task, Terms
 from coordinator.domain.aggregation import strategy_of
 from coordinator.domain.aggregation.strategy import Need
 from coordinator.domain.cohort import evaluate_assignment_id, initialise_assignment_id, score_assignment_id
 from coordinator.domain.promotion import metric_value
-from coordinator.domain.values import EvaluatorOutcome, RosterEntry, Round, Run, Scores, SiteOutcome
+from coordinator.domain.values import (
+    EvaluatorOutcome,
+    RosterEntry,
+    Round,
+    Run,
+    Scores,
+    SiteOutcome,
+    TaskCounts,
+    TaskScores,
+)
 
 # A safetensors header is about 100 bytes a tensor; this allows any order, spacing and metadata that peers write.
 HEADER_BYTES_PER_TENSOR = 512
@@ -37,6 +47,7 @@ class ClaimedUpdate:
     base_digest: Digest
     num_examples: int
     num_label_tokens: int
+    tasks: tuple[TaskCounts, ...] = ()
 
 
 def max_update_bytes(spec: AdapterSpec, tensors: tuple[TensorSpec, ...]) -> int:
@@ -66,6 +77,27 @@ def check_claim(terms: Terms, claim: ClaimedUpdate, base: Digest, max_bytes: int
             Reason.UPDATE_COUNT_ABSURD,
             f"num_label_tokens: expected 1 to {most_tokens}, got {claim.num_label_tokens}",
         )
+    _check_task_counts(terms, claim)
+
+
+def _check_task_counts(terms: Terms, claim: ClaimedUpdate) -> None:
+    """Counts task by task are of the run's tasks and sum to those in all; a run of several tasks needs them."""
+    if not claim.tasks and len(terms.task.tasks) == 1:
+        return
+    _check_tasks(terms, [each.task for each in claim.tasks], UpdateRefusedError, Reason.UPDATE_COUNT_ABSURD)
+    for what in ("num_examples", "num_label_tokens"):
+        counts = [getattr(each, what) for each in claim.tasks]
+        total = getattr(claim, what)
+        if min(counts) < 1 or sum(counts) != total:
+            raise UpdateRefusedError(
+                Reason.UPDATE_COUNT_ABSURD, f"tasks.{what}: expected counts above 0 that sum to {total}, got {counts}"
+            )
+
+
+def _check_tasks(terms: Terms, tasks: list[Task], error: type[FedMedError], reason: Reason) -> None:
+    if not tasks or len(set(tasks)) < len(tasks) or not set(tasks) <= set(terms.task.tasks):
+        expected, got = ", ".join(terms.task.tasks), ", ".join(tasks) or "none"
+        raise error(reason, f"tasks: expected at least one of the run's ({expected}), each once, got {got}")
 
 
 def check_size(size_bytes: int, max_bytes: int) -> None:
@@ -110,6 +142,29 @@ def check_scores(scores: Scores) -> None:
     Raises:
         InputInvalidError: METRIC_NOT_FINITE or FIELD_INVALID.
     """
+    _check_scored(scores)
+
+
+def check_task_scores(terms: Terms, scores: Scores) -> None:
+    """Check scores task by task: of the run's tasks, numbers, and there at all when the run has several.
+
+    Raises:
+        InputInvalidError: METRIC_NOT_FINITE or FIELD_INVALID.
+    """
+    if not scores.tasks and len(terms.task.tasks) == 1:
+        return
+    _check_tasks(terms, [each.task for each in scores.tasks], InputInvalidError, Reason.FIELD_INVALID)
+    for each in scores.tasks:
+        _check_scored(each)
+    for what in ("num_examples", "num_label_tokens"):
+        counts, total = [getattr(each, what) for each in scores.tasks], getattr(scores, what)
+        if sum(counts) != total:
+            raise InputInvalidError(
+                Reason.FIELD_INVALID, f"tasks.{what}: expected counts that sum to {total}, got {counts}"
+            )
+
+
+def _check_scored(scores: Scores | TaskScores) -> None:
     if not math.isfinite(scores.mean_loss) or scores.mean_loss < 0:
         raise InputInvalidError(
             Reason.METRIC_NOT_FINITE, "mean_loss: expected a finite number of at least 0, got another"
@@ -133,12 +188,22 @@ def check_same_set(run: Run, scores: Scores) -> None:
     known = [] if current is None else [entry.scores for entry in current.roster if entry.scores is not None]
     for first in known[:1]:
         expected, got = ((each.num_examples, each.num_label_tokens) for each in (first, scores))
-        if expected != got:
+        if expected != got or _task_sizes(first) != _task_sizes(scores):
             raise InputInvalidError(
                 Reason.FIELD_INVALID,
                 f"scores: expected {expected[0]} examples with {expected[1]} label tokens, on which another update of "
                 f"this round was scored, got {got[0]} with {got[1]}",
             )
+        if first.data_digest and scores.data_digest and first.data_digest != scores.data_digest:
+            raise InputInvalidError(
+                Reason.FIELD_INVALID,
+                f"data_digest: expected {first.data_digest}, on which another update of this round was scored, "
+                f"got {scores.data_digest}",
+            )
+
+
+def _task_sizes(scores: Scores) -> list[tuple[Task, int, int]]:
+    return [(each.task, each.num_examples, each.num_label_tokens) for each in scores.tasks]
 
 
 def check_gate_metric(terms: Terms, scores: Scores) -> None:
@@ -147,8 +212,10 @@ def check_gate_metric(terms: Terms, scores: Scores) -> None:
     Raises:
         InputInvalidError: METRIC_MISSING.
     """
-    if terms.gate.metric is not GateMetric.NONE and metric_value(terms.gate.metric, scores) is None:
-        raise InputInvalidError(Reason.METRIC_MISSING, f"scores: expected {terms.gate.metric}, which the gate compares")
+    metric = terms.gate.metric
+    is_partial = metric is GateMetric.COMBINED_F1 and {each.task for each in scores.tasks} != set(terms.task.tasks)
+    if metric is not GateMetric.NONE and (is_partial or metric_value(metric, scores) is None):
+        raise InputInvalidError(Reason.METRIC_MISSING, f"scores: expected {metric}, which the gate compares")
 
 
 def explain_dead_assignment(runs: tuple[Run, ...], caller: SiteName, wanted: AssignmentId) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from common.terms import GateMetric, GateTerms
+from common.terms import GateMetric, GateTerms, Task
 from coordinator.domain.values import Scores
 
 
@@ -22,6 +22,15 @@ def metric_value(metric: GateMetric, scores: Scores) -> float | None:
             return None if scores.strict is None else scores.strict.value
         case GateMetric.LENIENT_F1:
             return None if scores.lenient is None else scores.lenient.value
+        case GateMetric.RELATION_STRICT_F1 | GateMetric.RELATION_LENIENT_F1:
+            relations = scores.of(Task.RELATIONS)
+            is_strict = metric is GateMetric.RELATION_STRICT_F1
+            counts = None if relations is None else (relations.strict if is_strict else relations.lenient)
+            return None if counts is None else counts.value
+        case GateMetric.COMBINED_F1:
+            each = [None if task.strict is None else task.strict.value for task in scores.tasks]
+            known = [value for value in each if value is not None]
+            return sum(known) / len(known) if known and len(known) == len(each) else None
     assert_never(metric)
 
 

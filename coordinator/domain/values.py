@@ -9,7 +9,7 @@ from enum import StrEnum
 from common.adapter import AdapterSpec
 from common.errors import Reason
 from common.ids import AssignmentId, Digest, RunId, SiteName
-from common.terms import Terms
+from common.terms import Task, Terms
 
 
 class RunState(StrEnum):
@@ -87,12 +87,22 @@ class AdapterFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCounts:
+    """How much of one task an update was trained on."""
+
+    task: Task
+    num_examples: int
+    num_label_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """An accepted update: its file and the counts that came with it."""
+    """An accepted update: its file and the counts that came with it, in all and task by task."""
 
     file: AdapterFile
     num_examples: int
     num_label_tokens: int
+    tasks: tuple[TaskCounts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +121,26 @@ class F1Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskScores:
+    """How an adapter did in one task; see `Scores`."""
+
+    task: Task
+    mean_loss: float
+    num_examples: int
+    num_label_tokens: int
+    strict: F1Score | None = None
+    lenient: F1Score | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """How an adapter did on the consortium's validation set; the loss is mean token cross-entropy in nats."""
+    """How an adapter did on the consortium's validation set; the loss is mean token cross-entropy in nats.
+
+    Attributes:
+        strict, lenient: Of entities; None when nothing was decoded, or they are no task of the run.
+        tasks: Scores of each task that the validation set has examples of, in the order of `Task`.
+        data_digest: Of the validation set; empty from an evaluator of an earlier version.
+    """
 
     mean_loss: float
     num_examples: int
@@ -120,6 +148,12 @@ class Scores:
     strict: F1Score | None = None
     lenient: F1Score | None = None
     duration_seconds: float = 0.0
+    tasks: tuple[TaskScores, ...] = ()
+    data_digest: str = ""
+
+    def of(self, task: Task) -> TaskScores | None:
+        """The scores of one task, if there are any."""
+        return next((each for each in self.tasks if each.task is task), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,14 @@ from common.adapter import AdapterSpec, FactorSet
 from common.errors import InputInvalidError, Reason
 from common.ids import AssignmentId, RunId, check_digest
 from common.rpc_errors import reason_from_proto
+from common.terms import Task
 from common.wire import spec_from_proto, spec_to_proto, terms_from_proto
 from fedmedlora.v1 import rounds_pb2, types_pb2
 from site_agent.app.answers import (
     EvaluationScores,
     FirstAdapter,
     ReportedProgress,
+    TaskScores,
     TrainedUpdate,
     UploadHeader,
 )
@@ -30,13 +32,14 @@ from site_agent.domain.assignment import (
     TrainWork,
     Work,
 )
-from site_agent.orders import F1Counts, TrainerStage
+from site_agent.orders import F1Counts, TaskCounts, TrainerStage
 
 _FACTORS = {
     types_pb2.FACTOR_SET_A_AND_B: FactorSet.A_AND_B,
     types_pb2.FACTOR_SET_A_ONLY: FactorSet.A_ONLY,
     types_pb2.FACTOR_SET_B_ONLY: FactorSet.B_ONLY,
 }
+_TASKS = {Task.ENTITIES: types_pb2.TASK_ENTITIES, Task.RELATIONS: types_pb2.TASK_RELATIONS}
 _STAGES = {
     TrainerStage.LOADING: rounds_pb2.TRAINER_STAGE_LOADING,
     TrainerStage.TRAINING: rounds_pb2.TRAINER_STAGE_TRAINING,
@@ -155,6 +158,7 @@ def upload_header(header: UploadHeader) -> rounds_pb2.UploadUpdateRequest:
             message.trained.num_examples = update.num_examples
             message.trained.num_label_tokens = update.num_label_tokens
             message.trained.mean_loss = update.mean_loss
+            message.trained.tasks.extend(_task_counts(each) for each in update.tasks)
         case FirstAdapter(spec=spec):
             message.first.spec.CopyFrom(spec_to_proto(spec))
     return rounds_pb2.UploadUpdateRequest(header=message)
@@ -182,8 +186,27 @@ def evaluation_request(assignment_id: AssignmentId, scores: EvaluationScores) ->
         strict=_f1_counts(scores.strict),
         lenient=_f1_counts(scores.lenient),
         duration=Duration(seconds=nanos // 10**9, nanos=nanos % 10**9),
+        tasks=[_task_scores(each) for each in scores.tasks],
+        data_digest=scores.data_digest,
     )
     return rounds_pb2.ReportEvaluationRequest(assignment_id=assignment_id, scores=message)
+
+
+def _task_counts(counts: TaskCounts) -> rounds_pb2.TaskCounts:
+    return rounds_pb2.TaskCounts(
+        task=_TASKS[counts.task], num_examples=counts.num_examples, num_label_tokens=counts.num_label_tokens
+    )
+
+
+def _task_scores(scores: TaskScores) -> rounds_pb2.TaskScores:
+    return rounds_pb2.TaskScores(
+        task=_TASKS[scores.task],
+        mean_loss=scores.mean_loss,
+        num_examples=scores.num_examples,
+        num_label_tokens=scores.num_label_tokens,
+        strict=_f1_counts(scores.strict),
+        lenient=_f1_counts(scores.lenient),
+    )
 
 
 def _f1_counts(counts: F1Counts | None) -> rounds_pb2.F1Counts | None:

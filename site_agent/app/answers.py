@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 
 from common.adapter import AdapterSpec
 from common.ids import AssignmentId, Digest
-from site_agent.orders import EvaluateResult, F1Counts, Progress, TrainerStage, TrainResult
+from common.terms import Task
+from site_agent.orders import EvaluateResult, F1Counts, Progress, TaskCounts, TrainerStage, TrainResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +18,7 @@ class TrainedUpdate:
     num_examples: int
     num_label_tokens: int
     mean_loss: float
+    tasks: tuple[TaskCounts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,18 @@ class UploadOffset:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskScores:
+    """Scores in one task; the counts are None when nothing was decoded."""
+
+    task: Task
+    mean_loss: float
+    num_examples: int
+    num_label_tokens: int
+    strict: F1Counts | None
+    lenient: F1Counts | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationScores:
     """Scores of a candidate; the entity counts are None when nothing was decoded."""
 
@@ -54,6 +68,8 @@ class EvaluationScores:
     strict: F1Counts | None
     lenient: F1Counts | None
     seconds: float
+    tasks: tuple[TaskScores, ...] = ()
+    data_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +90,7 @@ def trained_update(result: TrainResult, base_digest: Digest) -> TrainedUpdate:
         num_examples=result.num_examples,
         num_label_tokens=result.num_label_tokens,
         mean_loss=result.mean_loss,
+        tasks=result.tasks,
     )
 
 
@@ -86,6 +103,19 @@ def evaluation_scores(result: EvaluateResult, mean_loss: float) -> EvaluationSco
         strict=result.strict,
         lenient=result.lenient,
         seconds=result.seconds,
+        tasks=tuple(
+            TaskScores(
+                task=one.task,
+                mean_loss=one.mean_loss,
+                num_examples=one.num_examples,
+                num_label_tokens=one.num_label_tokens,
+                strict=one.strict,
+                lenient=one.lenient,
+            )
+            for one in result.tasks
+            if one.mean_loss is not None
+        ),
+        data_digest=result.data_digest,
     )
 
 
@@ -101,5 +131,11 @@ def reported_progress(progress: Progress) -> ReportedProgress:
 
 
 def metric_names(answer: TrainedUpdate | EvaluationScores | ReportedProgress) -> frozenset[str]:
-    """Names of everything in ``answer`` that was measured here: a field added later is seen by the egress check."""
-    return frozenset(field.name for field in fields(answer)) - {"base_digest"}
+    """Names of everything in ``answer`` that was measured here: a field added later is seen by the egress check.
+
+    What stands in a task's part is named after it, as ``tasks.num_examples``.
+    """
+    names = {field.name for field in fields(answer)} - {"base_digest", "tasks"}
+    if not isinstance(answer, ReportedProgress):
+        names |= {f"tasks.{field.name}" for part in answer.tasks for field in fields(part)}
+    return frozenset(names)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from common.terms import GateMetric
+from common.terms import GateMetric, Task
 from site_agent.domain.assignment import Assignment, EvaluateWork, InitialiseWork, ScoreWork, TrainWork
 from site_agent.orders import BaseModelSource, EvaluateOrder, InitialiseOrder, TrainOrder
 
-_DECODED_METRICS = (GateMetric.STRICT_F1, GateMetric.LENIENT_F1)
+_NOT_DECODED = (GateMetric.NONE, GateMetric.LOSS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,8 @@ class LocalSettings:
     Attributes:
         threads: CPU threads for torch; 0 leaves torch's default.
         checkpoint_seconds: How often training writes down where it stands.
+        tasks: What the site trains of a run's tasks.
+        test_files: Of which no text may be in ``validation_files``.
     """
 
     base_model_location: str
@@ -27,6 +29,8 @@ class LocalSettings:
     validation_files: tuple[str, ...]
     validation_passages: int = 0
     checkpoint_seconds: float = 300.0
+    tasks: tuple[Task, ...] = tuple(Task)
+    test_files: tuple[str, ...] = ()
 
 
 def order_for(assignment: Assignment, local: LocalSettings) -> InitialiseOrder | TrainOrder | EvaluateOrder:
@@ -60,6 +64,7 @@ def order_for(assignment: Assignment, local: LocalSettings) -> InitialiseOrder |
                 wire_dtype=terms.aggregation.wire_dtype,
                 side_lora_rank=0 if side is None else side[1].lora_rank,
                 checkpoint_seconds=local.checkpoint_seconds,
+                tasks=local.tasks,
             )
         case ScoreWork() | EvaluateWork() as work:
             return EvaluateOrder(
@@ -69,6 +74,8 @@ def order_for(assignment: Assignment, local: LocalSettings) -> InitialiseOrder |
                 training=terms.training,
                 data_files=local.validation_files,
                 max_passages=local.validation_passages,
-                generate=isinstance(work, EvaluateWork) and terms.gate.metric in _DECODED_METRICS,
+                generate=isinstance(work, EvaluateWork) and terms.gate.metric not in _NOT_DECODED,
                 seed=terms.training.seed,
+                test_files=local.test_files,
+                test_digest=terms.gate.test_digest,
             )

@@ -9,6 +9,7 @@ from structlog.typing import FilteringBoundLogger
 
 from common.errors import FedMedError
 from common.logging import get_logger
+from common.terms import Task
 from site_agent.app.ports import Entry, Result
 from site_agent.domain.assignment import Assignment
 from site_agent.domain.assignment_machine import Stage
@@ -64,12 +65,15 @@ def tell_result(assignment: Assignment, result: Result) -> None:
                 peak_memory_bytes=result.peak_memory_bytes,
             )
         case EvaluateResult():
+            relations = next((one for one in result.tasks if one.task is Task.RELATIONS), None)
             log.info(
                 "trainer_finished",
                 num_passages=result.num_passages,
                 loss=None if result.mean_loss is None else round(result.mean_loss, 4),
                 strict_f1=_f1(result.strict),
                 lenient_f1=_f1(result.lenient),
+                relation_strict_f1=_f1(relations.strict if relations else None),
+                relation_lenient_f1=_f1(relations.lenient if relations else None),
                 malformed_answers=result.malformed_answers,
                 seconds=round(result.seconds, 1),
             )

@@ -13,8 +13,10 @@ from common.errors import Reason
 from site_agent.domain.assignment import UpdateSpec
 from site_agent.domain.eligibility import ALLOWED, Decision
 
-UPDATE_METRICS = frozenset({"num_examples", "num_label_tokens", "mean_loss"})
-EVALUATION_METRICS = frozenset({"mean_loss", "num_examples", "num_label_tokens", "strict", "lenient", "seconds"})
+_TASK_COUNTS = frozenset({"tasks.task", "tasks.num_examples", "tasks.num_label_tokens"})
+UPDATE_METRICS = frozenset({"num_examples", "num_label_tokens", "mean_loss"}) | _TASK_COUNTS
+_SCORES = frozenset({"mean_loss", "num_examples", "num_label_tokens", "strict", "lenient"})
+EVALUATION_METRICS = _SCORES | {"seconds", "data_digest", "tasks.task"} | {f"tasks.{score}" for score in _SCORES}
 # peft and transformers refuse a file that does not say for which framework it was written.
 ALLOWED_METADATA = frozenset({("format", "pt")})
 PROGRESS_METRICS = frozenset({"stage", "step", "steps", "loss", "tokens_per_second"})

@@ -58,7 +58,7 @@ def extract_entities(
     quantization = terms.training.quantization if terms and place.type == "cuda" else Quantization.NONE
     loaded = load_base_model(folder, place, quantization)
     loaded = with_adapter(loaded, lora, read_adapter(adapter / WEIGHTS_FILE))
-    question = Question(task=asked, entity_types=frozenset(asked.entity_types))
+    question = Question(task=asked, labels=frozenset(asked.entity_types))
     return find_entities(loaded, question, [note.text for note in notes], lambda done: None).entities
 
 

@@ -12,7 +12,7 @@ from common.errors import InputInvalidError, Reason
 from common.terms import LoraTerms, Quantization, TrainingTerms
 from site_agent.trainer.training.base_model import LoadedModel, load_base_model
 from site_agent.trainer.training.batches import collate
-from site_agent.trainer.training.evaluation import mean_token_loss
+from site_agent.trainer.training.evaluation import token_loss
 from site_agent.trainer.training.forward import label_losses
 from site_agent.trainer.training.lora import adapter_parameters, attach_adapter
 from site_agent.trainer.training.tokens import TokenizedExample
@@ -71,13 +71,13 @@ def test_sharing_the_prefix_changes_no_gradient(loaded: LoadedModel) -> None:
 
 def test_the_mean_loss_weighs_every_label_token_the_same(loaded: LoadedModel) -> None:
     terms = TrainingTerms(batch_size=2)
-    loss = mean_token_loss(loaded, EXAMPLES, terms, lambda done: None)
+    loss = token_loss(loaded, EXAMPLES, terms, lambda done: None).mean
     assert loss == pytest.approx(oracle_losses(loaded).mean().item(), rel=1e-5)
 
 
 def test_evaluation_reports_how_many_examples_are_done(loaded: LoadedModel) -> None:
     reported: list[int] = []
-    mean_token_loss(loaded, EXAMPLES, TrainingTerms(batch_size=2), reported.append)
+    token_loss(loaded, EXAMPLES, TrainingTerms(batch_size=2), reported.append)
     assert reported == [2, 3]
 
 
@@ -86,7 +86,7 @@ def test_a_loss_that_is_not_finite_is_refused(loaded: LoadedModel) -> None:
         for parameter in loaded.model.parameters():
             parameter.fill_(float("nan"))
     with pytest.raises(InputInvalidError) as caught:
-        mean_token_loss(loaded, EXAMPLES, TrainingTerms(), lambda done: None)
+        token_loss(loaded, EXAMPLES, TrainingTerms(), lambda done: None)
     assert caught.value.reason is Reason.LOSS_NOT_FINITE
 
 

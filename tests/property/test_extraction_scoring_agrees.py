@@ -9,7 +9,7 @@ from nervaluate import Evaluator
 from site_agent.orders import F1Counts
 from site_agent.trainer.extraction.matching import lenient_counts, strict_counts
 from site_agent.trainer.extraction.mentions import Mention
-from site_agent.trainer.extraction.scoring import EntityScores, add_scores, f1, score_mentions
+from site_agent.trainer.extraction.scoring import MatchScores, add_scores, f1, score_mentions
 
 TYPES = ("drug", "problem", "test")
 
@@ -107,6 +107,6 @@ def test_gold_scores_one_against_itself(gold: list[Mention]) -> None:
 @settings(deadline=None)
 @given(_mentions(8, 20), _mentions(8, 20))
 def test_each_looser_rule_matches_at_least_as_much(gold: list[Mention], predicted: list[Mention]) -> None:
-    scores: EntityScores = score_mentions(gold, predicted, TYPES)
+    scores: MatchScores = score_mentions(gold, predicted, TYPES)
     assert scores.strict.true_positives <= scores.lenient.true_positives <= scores.lenient_agnostic.true_positives
     assert scores.strict.true_positives <= scores.strict_agnostic.true_positives

@@ -8,7 +8,18 @@ import pytest
 
 from common.errors import InputInvalidError, Reason
 from common.ids import Digest, digest_of
-from common.terms import BaseModelTerms, LoraTerms, RoundTerms, TaskTerms, Terms, TrainingTerms, check_terms
+from common.terms import (
+    BaseModelTerms,
+    GateMetric,
+    GateTerms,
+    LoraTerms,
+    RoundTerms,
+    Task,
+    TaskTerms,
+    Terms,
+    TrainingTerms,
+    check_terms,
+)
 
 DIGEST = digest_of(b"")
 TERMS = Terms(
@@ -70,6 +81,21 @@ def test_any_other_terms_have_another_digest() -> None:
         (replace(TERMS, rounds=RoundTerms(sites=("a", "a"))), "rounds.sites: expected each site once"),
         (replace(TERMS, rounds=RoundTerms(sites=("a",), quorum=2)), "rounds.quorum: expected at most the 1 sites"),
         (replace(TERMS, rounds=RoundTerms(train_deadline=float("inf"))), "rounds.train_deadline"),
+        (
+            replace(TERMS, task=TaskTerms(relation_types=("treats", "hasAttr"))),
+            "task.relation_types: expected them sorted",
+        ),
+        (replace(TERMS, task=TaskTerms(relation_types=(" treats",))), "task.relation_types: expected names"),
+        (replace(TERMS, task=TaskTerms(relations_only=True)), "task.relations_only: expected relation types"),
+        (
+            replace(TERMS, task=TaskTerms(relation_types=("treats",), relations_only=True)),
+            "gate.metric: expected one of the run's tasks (relations), got strict_f1",
+        ),
+        (
+            replace(TERMS, gate=GateTerms(metric=GateMetric.RELATION_STRICT_F1)),
+            "gate.metric: expected one of the run's tasks (entities), got relation_strict_f1",
+        ),
+        (replace(TERMS, gate=GateTerms(test_digest="test")), "gate.test_digest"),
     ],
 )
 def test_a_broken_bound_is_named(broken: Terms, problem: str) -> None:
@@ -91,6 +117,12 @@ def test_a_field_that_was_added_later_is_in_the_canonical_document_only_when_it_
     assert b"proximal_mu" not in TERMS.canonical
     assert b'"proximal_mu":0.5' in used.canonical
     assert used.digest != TERMS.digest
+
+
+def test_relations_are_a_task_when_their_types_are_named_and_entities_unless_they_are_left_out() -> None:
+    assert TaskTerms().tasks == (Task.ENTITIES,)
+    assert TaskTerms(relation_types=("treats",)).tasks == (Task.ENTITIES, Task.RELATIONS)
+    assert TaskTerms(relation_types=("treats",), relations_only=True).tasks == (Task.RELATIONS,)
 
 
 def test_terms_of_yesterday_keep_their_digest() -> None:

@@ -6,11 +6,20 @@ from dataclasses import replace
 
 import pytest
 
-from common.terms import GateMetric, GateTerms
+from common.terms import GateMetric, GateTerms, Task
 from coordinator.domain.promotion import is_promoted, metric_value
-from coordinator.domain.values import F1Score
+from coordinator.domain.values import F1Score, TaskScores
 from tests.fakes.coordinator_values import make_scores
 
+RELATIONS = TaskScores(
+    task=Task.RELATIONS,
+    mean_loss=1.0,
+    num_examples=10,
+    num_label_tokens=100,
+    strict=F1Score(true_positives=2, predicted=10, gold=10),
+    lenient=F1Score(true_positives=4, predicted=10, gold=10),
+)
+ENTITIES = replace(RELATIONS, task=Task.ENTITIES, strict=F1Score(true_positives=8, predicted=10, gold=10))
 STRICT = GateTerms(metric=GateMetric.STRICT_F1)
 LOSS = GateTerms(metric=GateMetric.LOSS)
 
@@ -80,3 +89,25 @@ def test_f1_of_counts_is_zero_when_there_was_nothing_to_find_and_nothing_found(
     counts: tuple[int, int, int], value: float
 ) -> None:
     assert F1Score(true_positives=counts[0], predicted=counts[1], gold=counts[2]).value == value
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        (GateMetric.RELATION_STRICT_F1, 0.2),
+        (GateMetric.RELATION_LENIENT_F1, 0.4),
+        (GateMetric.COMBINED_F1, 0.5),  # of 0.2 and 0.8, however many there are of each
+    ],
+)
+def test_a_metric_of_relations_is_that_of_their_own_counts(metric: GateMetric, expected: float) -> None:
+    scores = replace(make_scores(9), tasks=(ENTITIES, RELATIONS))
+    assert metric_value(metric, scores) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "metric", [GateMetric.RELATION_STRICT_F1, GateMetric.RELATION_LENIENT_F1, GateMetric.COMBINED_F1]
+)
+def test_scores_without_relations_lack_their_metrics(metric: GateMetric) -> None:
+    undecoded = replace(RELATIONS, strict=None, lenient=None)
+    assert metric_value(metric, make_scores()) is None
+    assert metric_value(metric, replace(make_scores(), tasks=(ENTITIES, undecoded))) is None

@@ -9,7 +9,7 @@ from site_agent.trainer.extraction.matching import lenient_counts, strict_counts
 from site_agent.trainer.extraction.mentions import Mention
 from site_agent.trainer.extraction.passages import Entity, Passage
 from site_agent.trainer.extraction.scoring import (
-    EntityScores,
+    MatchScores,
     add_scores,
     bootstrap_f1,
     f1,
@@ -93,7 +93,7 @@ def test_f1_is_defined_where_nothing_is_predicted_or_nothing_is_gold(
 def test_scores_of_one_passage() -> None:
     gold = [drug(0, 5), problem(10, 20), problem(30, 35)]
     predicted = [drug(0, 5), problem(11, 20), drug(30, 35)]
-    assert score_mentions(gold, predicted, ("drug", "problem")) == EntityScores(
+    assert score_mentions(gold, predicted, ("drug", "problem")) == MatchScores(
         strict=counts(1, 3, 3),
         lenient=counts(2, 3, 3),
         strict_agnostic=counts(2, 3, 3),
@@ -140,7 +140,7 @@ def test_scores_add_up_over_sets_of_different_types() -> None:
         TypeCounts(entity_type="drug", strict=counts(1, 1, 2), lenient=counts(1, 1, 2)),
         TypeCounts(entity_type="problem", strict=counts(1, 1, 1), lenient=counts(1, 1, 1)),
     )
-    assert add_scores([]) == EntityScores()
+    assert add_scores([]) == MatchScores()
 
 
 def test_macro_f1_is_the_mean_over_types_with_gold() -> None:

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from common.ids import AssignmentId, SiteName
 from common.rpc_errors import reason_to_proto
 from common.wire import terms_to_proto
-from coordinator.adapters.rpc.translate import STAGES, adapter_ref, timestamp
+from coordinator.adapters.rpc.translate import STAGES, TASK_VALUES, adapter_ref, timestamp
 from coordinator.app.answers import SiteProgress
 from coordinator.app.ports import Traffic
 from coordinator.app.publish_adapter import version_name
@@ -26,6 +26,7 @@ from coordinator.domain.values import (
     RunState,
     Scores,
     SiteOutcome,
+    TaskScores,
 )
 from fedmedlora.v1 import admin_pb2, registry_pb2, rounds_pb2
 
@@ -152,8 +153,15 @@ def _roster_entry(entry: RosterEntry, traffic: Traffic | None, progress_of: Prog
     if entry.update is not None:
         message.num_examples = entry.update.num_examples
         message.num_label_tokens = entry.update.num_label_tokens
+        message.task_counts.extend(
+            rounds_pb2.TaskCounts(
+                task=TASK_VALUES[each.task], num_examples=each.num_examples, num_label_tokens=each.num_label_tokens
+            )
+            for each in entry.update.tasks
+        )
     if entry.scores is not None:
         message.validation_loss = entry.scores.mean_loss
+        message.task_scores.extend(_task_scores(each) for each in entry.scores.tasks)
     if traffic is not None:
         message.upload_bytes = traffic.upload_bytes
         message.download_bytes = traffic.download_bytes
@@ -187,6 +195,19 @@ def _scores(scores: Scores) -> rounds_pb2.EvaluationScores:
         strict=_f1(scores.strict),
         lenient=_f1(scores.lenient),
         duration=_duration(timedelta(seconds=scores.duration_seconds)),
+        tasks=[_task_scores(each) for each in scores.tasks],
+        data_digest=scores.data_digest,
+    )
+
+
+def _task_scores(scores: TaskScores) -> rounds_pb2.TaskScores:
+    return rounds_pb2.TaskScores(
+        task=TASK_VALUES[scores.task],
+        mean_loss=scores.mean_loss,
+        num_examples=scores.num_examples,
+        num_label_tokens=scores.num_label_tokens,
+        strict=_f1(scores.strict),
+        lenient=_f1(scores.lenient),
     )
 
 

@@ -11,13 +11,14 @@ from common.chunk_messages import ChunkMessage
 from common.errors import InputInvalidError, Reason
 from common.ids import AssignmentId, Digest, check_digest
 from common.rpc_errors import reason_from_proto, reason_to_proto
+from common.terms import Task
 from common.wire import seconds_from_proto, spec_from_proto, spec_to_proto, terms_to_proto
 from coordinator.app.answers import SiteProgress
 from coordinator.app.poll import Cancelled
 from coordinator.app.update_intake import ReceivedChunk, UploadClaim
 from coordinator.domain.admission import ClaimedUpdate
 from coordinator.domain.assignments import Assignment, AssignmentKind
-from coordinator.domain.values import AdapterFile, F1Score, Scores
+from coordinator.domain.values import AdapterFile, F1Score, Scores, TaskCounts, TaskScores
 from fedmedlora.v1 import admin_pb2, errors_pb2, rounds_pb2, types_pb2
 
 _FACTORS = {
@@ -25,6 +26,8 @@ _FACTORS = {
     FactorSet.A_ONLY: types_pb2.FACTOR_SET_A_ONLY,
     FactorSet.B_ONLY: types_pb2.FACTOR_SET_B_ONLY,
 }
+TASK_VALUES = {Task.ENTITIES: types_pb2.TASK_ENTITIES, Task.RELATIONS: types_pb2.TASK_RELATIONS}
+_TASKS = {value: task for task, value in TASK_VALUES.items()}
 STAGES = {
     rounds_pb2.TRAINER_STAGE_LOADING: "loading",
     rounds_pb2.TRAINER_STAGE_TRAINING: "training",
@@ -161,8 +164,22 @@ def _with_update(claim: UploadClaim, trained: rounds_pb2.TrainedUpdate) -> Uploa
             base_digest=check_digest(trained.base_digest, "trained.base_digest"),
             num_examples=trained.num_examples,
             num_label_tokens=trained.num_label_tokens,
+            tasks=tuple(
+                TaskCounts(
+                    task=_task_from(each.task, "trained.tasks"),
+                    num_examples=each.num_examples,
+                    num_label_tokens=each.num_label_tokens,
+                )
+                for each in trained.tasks
+            ),
         ),
     )
+
+
+def _task_from(value: types_pb2.Task.ValueType, what: str) -> Task:
+    if value not in _TASKS:
+        raise InputInvalidError(Reason.FIELD_INVALID, f"{what}: expected a known task, got number {int(value)}")
+    return _TASKS[value]
 
 
 def chunk_from(request: rounds_pb2.UploadUpdateRequest | ChunkMessage) -> ReceivedChunk:
@@ -212,7 +229,7 @@ def scores_from(message: rounds_pb2.EvaluationScores) -> Scores:
     """An evaluator's scores; their other values are checked by `coordinator.domain.admission`.
 
     Raises:
-        InputInvalidError: FIELD_INVALID, for a negative or impossible duration.
+        InputInvalidError: FIELD_INVALID, for an impossible duration or an unknown task; DIGEST_INVALID.
     """
     return Scores(
         mean_loss=message.mean_loss,
@@ -221,6 +238,19 @@ def scores_from(message: rounds_pb2.EvaluationScores) -> Scores:
         strict=_f1_from(message.strict) if message.HasField("strict") else None,
         lenient=_f1_from(message.lenient) if message.HasField("lenient") else None,
         duration_seconds=seconds_from_proto(message.duration, "scores.duration"),
+        tasks=tuple(_task_scores_from(each) for each in message.tasks),
+        data_digest=check_digest(message.data_digest, "scores.data_digest") if message.data_digest else "",
+    )
+
+
+def _task_scores_from(message: rounds_pb2.TaskScores) -> TaskScores:
+    return TaskScores(
+        task=_task_from(message.task, "scores.tasks"),
+        mean_loss=message.mean_loss,
+        num_examples=message.num_examples,
+        num_label_tokens=message.num_label_tokens,
+        strict=_f1_from(message.strict) if message.HasField("strict") else None,
+        lenient=_f1_from(message.lenient) if message.HasField("lenient") else None,
     )
 
 

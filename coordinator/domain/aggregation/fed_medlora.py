@@ -11,7 +11,15 @@ import numpy as np
 from common.bfloat16 import BLOCK
 from common.ids import SiteName
 from common.terms import Terms, WeightBy
-from coordinator.domain.aggregation.strategy import Contribution, Factors, Geometry, Matrix, Need, Plan
+from coordinator.domain.aggregation.strategy import (
+    Contribution,
+    Factors,
+    Geometry,
+    Matrix,
+    Need,
+    Plan,
+    TaskContribution,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,7 @@ class FedMedLora:
         return mean_of_factors(updates, weights)
 
 
-def sizes(terms: Terms, contributions: Sequence[Contribution]) -> list[int]:
+def sizes(terms: Terms, contributions: Sequence[Contribution | TaskContribution]) -> list[int]:
     """n_k of each contribution: what ``weight_by`` says."""
     match terms.aggregation.weight_by:
         case WeightBy.LABEL_TOKENS:

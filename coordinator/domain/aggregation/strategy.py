@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from common.adapter import FactorSet
 from common.ids import SiteName
+from common.terms import Task
 
 Matrix = NDArray[np.float32] | NDArray[np.float64]
 
@@ -44,16 +45,32 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskContribution:
+    """The part of a contribution that is of one task.
+
+    Attributes:
+        validation_loss: In this task; None where it was not scored, or the validation set has no example of it.
+    """
+
+    task: Task
+    num_examples: int
+    num_label_tokens: int
+    validation_loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contribution:
     """One accepted update without its tensors: the counts that came with it, and its loss where it was scored.
 
     Attributes:
         validation_loss: Mean token cross-entropy (nats) on the consortium's validation set.
+        tasks: Its parts, one for each task that the site has examples of; there are some in a run of several tasks.
     """
 
     num_examples: int
     num_label_tokens: int
     validation_loss: float | None = None
+    tasks: tuple[TaskContribution, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -218,6 +218,8 @@ class RosterEntry(_message.Message):
     DOWNLOAD_BYTES_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     VALIDATION_LOSS_FIELD_NUMBER: _builtins.int
+    TASK_COUNTS_FIELD_NUMBER: _builtins.int
+    TASK_SCORES_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """Required."""
     outcome: Global___SiteOutcome.ValueType
@@ -240,6 +242,14 @@ class RosterEntry(_message.Message):
     def progress(self) -> Global___SiteProgress:
         """Last progress of the site, while it works."""
 
+    @_builtins.property
+    def task_counts(self) -> _containers.RepeatedCompositeFieldContainer[_rounds_pb2.TaskCounts]:
+        """What an accepted update was trained on, task by task, in a run of several tasks."""
+
+    @_builtins.property
+    def task_scores(self) -> _containers.RepeatedCompositeFieldContainer[_rounds_pb2.TaskScores]:
+        """How an update did on the validation set, task by task, in a run of several tasks."""
+
     def __init__(
         self,
         *,
@@ -253,10 +263,12 @@ class RosterEntry(_message.Message):
         download_bytes: _builtins.int = ...,
         progress: Global___SiteProgress | None = ...,
         validation_loss: _builtins.float | None = ...,
+        task_counts: _abc.Iterable[_rounds_pb2.TaskCounts] | None = ...,
+        task_scores: _abc.Iterable[_rounds_pb2.TaskScores] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "progress", b"progress", "validation_loss", b"validation_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "download_bytes", b"download_bytes", "num_examples", b"num_examples", "num_label_tokens", b"num_label_tokens", "outcome", b"outcome", "progress", b"progress", "reason", b"reason", "site", b"site", "upload_bytes", b"upload_bytes", "validation_loss", b"validation_loss", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "download_bytes", b"download_bytes", "num_examples", b"num_examples", "num_label_tokens", b"num_label_tokens", "outcome", b"outcome", "progress", b"progress", "reason", b"reason", "site", b"site", "task_counts", b"task_counts", "task_scores", b"task_scores", "upload_bytes", b"upload_bytes", "validation_loss", b"validation_loss", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__validation_loss: _TypeAlias = _typing.Literal["validation_loss"]  # noqa: Y015
     _WhichOneofArgType__validation_loss: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss"]  # noqa: Y015

@@ -3,12 +3,14 @@
 isort:skip_file
 What a site agent and the coordinator say to each other in a round. The agent calls; nothing calls the agent."""
 
+from collections import abc as _abc
 from fedmedlora.v1 import errors_pb2 as _errors_pb2
 from fedmedlora.v1 import types_pb2 as _types_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -618,6 +620,7 @@ class TrainedUpdate(_message.Message):
     NUM_EXAMPLES_FIELD_NUMBER: _builtins.int
     NUM_LABEL_TOKENS_FIELD_NUMBER: _builtins.int
     MEAN_LOSS_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
     base_digest: _builtins.str
     """Required. Digest of the adapter that training started from."""
     num_examples: _builtins.int
@@ -626,6 +629,10 @@ class TrainedUpdate(_message.Message):
     """Required. Tokens that count in the loss, over one pass; positive."""
     mean_loss: _builtins.float
     """Optional. Mean token cross-entropy in nats over the last local epoch."""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskCounts]:
+        """Required in a run of several tasks: the counts of each task that the site has examples of; they sum to those above."""
+
     def __init__(
         self,
         *,
@@ -633,16 +640,47 @@ class TrainedUpdate(_message.Message):
         num_examples: _builtins.int = ...,
         num_label_tokens: _builtins.int = ...,
         mean_loss: _builtins.float | None = ...,
+        tasks: _abc.Iterable[Global___TaskCounts] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mean_loss", b"_mean_loss", "mean_loss", b"mean_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean_loss", b"_mean_loss", "base_digest", b"base_digest", "mean_loss", b"mean_loss", "num_examples", b"num_examples", "num_label_tokens", b"num_label_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean_loss", b"_mean_loss", "base_digest", b"base_digest", "mean_loss", b"mean_loss", "num_examples", b"num_examples", "num_label_tokens", b"num_label_tokens", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mean_loss: _TypeAlias = _typing.Literal["mean_loss"]  # noqa: Y015
     _WhichOneofArgType__mean_loss: _TypeAlias = _typing.Literal["_mean_loss", b"_mean_loss"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_loss) -> _WhichOneofReturnType__mean_loss | None: ...
 
 Global___TrainedUpdate: _TypeAlias = TrainedUpdate  # noqa: Y015
+
+@_typing.final
+class TaskCounts(_message.Message):
+    """How much of one task a site has trained on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    NUM_EXAMPLES_FIELD_NUMBER: _builtins.int
+    NUM_LABEL_TOKENS_FIELD_NUMBER: _builtins.int
+    task: _types_pb2.Task.ValueType
+    """Required. A task of the run, each once."""
+    num_examples: _builtins.int
+    """Required. Positive."""
+    num_label_tokens: _builtins.int
+    """Required. Positive."""
+    def __init__(
+        self,
+        *,
+        task: _types_pb2.Task.ValueType = ...,
+        num_examples: _builtins.int = ...,
+        num_label_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_examples", b"num_examples", "num_label_tokens", b"num_label_tokens", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskCounts: _TypeAlias = TaskCounts  # noqa: Y015
 
 @_typing.final
 class FirstAdapter(_message.Message):
@@ -798,6 +836,66 @@ class EvaluationScores(_message.Message):
     STRICT_FIELD_NUMBER: _builtins.int
     LENIENT_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    DATA_DIGEST_FIELD_NUMBER: _builtins.int
+    mean_loss: _builtins.float
+    """Required. Mean token cross-entropy in nats; finite, not negative."""
+    num_examples: _builtins.int
+    """Required. Examples scored; positive."""
+    num_label_tokens: _builtins.int
+    """Required. Tokens that counted in the loss."""
+    data_digest: _builtins.str
+    """Optional. Digest of the validation set, over the digests of its texts; no text can be told from it."""
+    @_builtins.property
+    def strict(self) -> Global___F1Counts:
+        """Optional. Of entities: strict, type-aware, micro; required of a candidate when the gate compares it."""
+
+    @_builtins.property
+    def lenient(self) -> Global___F1Counts:
+        """Optional. Of entities: lenient, type-aware, micro; required of a candidate when the gate compares it."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """Optional. How long scoring took."""
+
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskScores]:
+        """Required in a run of several tasks: the scores of each task that the validation set has examples of."""
+
+    def __init__(
+        self,
+        *,
+        mean_loss: _builtins.float = ...,
+        num_examples: _builtins.int = ...,
+        num_label_tokens: _builtins.int = ...,
+        strict: Global___F1Counts | None = ...,
+        lenient: Global___F1Counts | None = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        tasks: _abc.Iterable[Global___TaskScores] | None = ...,
+        data_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "lenient", b"lenient", "strict", b"strict"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_digest", b"data_digest", "duration", b"duration", "lenient", b"lenient", "mean_loss", b"mean_loss", "num_examples", b"num_examples", "num_label_tokens", b"num_label_tokens", "strict", b"strict", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluationScores: _TypeAlias = EvaluationScores  # noqa: Y015
+
+@_typing.final
+class TaskScores(_message.Message):
+    """Scores of an adapter in one task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    MEAN_LOSS_FIELD_NUMBER: _builtins.int
+    NUM_EXAMPLES_FIELD_NUMBER: _builtins.int
+    NUM_LABEL_TOKENS_FIELD_NUMBER: _builtins.int
+    STRICT_FIELD_NUMBER: _builtins.int
+    LENIENT_FIELD_NUMBER: _builtins.int
+    task: _types_pb2.Task.ValueType
+    """Required. A task of the run, each once."""
     mean_loss: _builtins.float
     """Required. Mean token cross-entropy in nats; finite, not negative."""
     num_examples: _builtins.int
@@ -812,27 +910,23 @@ class EvaluationScores(_message.Message):
     def lenient(self) -> Global___F1Counts:
         """Optional. Lenient, type-aware, micro; required of a candidate when the gate compares it."""
 
-    @_builtins.property
-    def duration(self) -> _duration_pb2.Duration:
-        """Optional. How long scoring took."""
-
     def __init__(
         self,
         *,
+        task: _types_pb2.Task.ValueType = ...,
         mean_loss: _builtins.float = ...,
         num_examples: _builtins.int = ...,
         num_label_tokens: _builtins.int = ...,
         strict: Global___F1Counts | None = ...,
         lenient: Global___F1Counts | None = ...,
-        duration: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "lenient", b"lenient", "strict", b"strict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lenient", b"lenient", "strict", b"strict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "lenient", b"lenient", "mean_loss", b"mean_loss", "num_examples", b"num_examples", "num_label_tokens", b"num_label_tokens", "strict", b"strict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lenient", b"lenient", "mean_loss", b"mean_loss", "num_examples", b"num_examples", "num_label_tokens", b"num_label_tokens", "strict", b"strict", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___EvaluationScores: _TypeAlias = EvaluationScores  # noqa: Y015
+Global___TaskScores: _TypeAlias = TaskScores  # noqa: Y015
 
 @_typing.final
 class ReportEvaluationRequest(_message.Message):

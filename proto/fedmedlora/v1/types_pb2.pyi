@@ -96,6 +96,30 @@ PROMPT_FORM_JSON: PromptForm.ValueType  # 2
 """A JSON list of types and texts."""
 Global___PromptForm: _TypeAlias = PromptForm  # noqa: Y015
 
+class _Task:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TaskEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Task.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TASK_UNSPECIFIED: _Task.ValueType  # 0
+    """Refused."""
+    TASK_ENTITIES: _Task.ValueType  # 1
+    """The entities of a sentence."""
+    TASK_RELATIONS: _Task.ValueType  # 2
+    """What a sentence relates to one given entity of it."""
+
+class Task(_Task, metaclass=_TaskEnumTypeWrapper):
+    """What is learnt from a note."""
+
+TASK_UNSPECIFIED: Task.ValueType  # 0
+"""Refused."""
+TASK_ENTITIES: Task.ValueType  # 1
+"""The entities of a sentence."""
+TASK_RELATIONS: Task.ValueType  # 2
+"""What a sentence relates to one given entity of it."""
+Global___Task: _TypeAlias = Task  # noqa: Y015
+
 class _Schedule:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -216,6 +240,12 @@ class _GateMetricEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateMetric
     """Strict type-aware micro F1."""
     GATE_METRIC_LENIENT_F1: _GateMetric.ValueType  # 4
     """Lenient type-aware micro F1."""
+    GATE_METRIC_RELATION_STRICT_F1: _GateMetric.ValueType  # 5
+    """Strict type-aware micro F1 of relations."""
+    GATE_METRIC_RELATION_LENIENT_F1: _GateMetric.ValueType  # 6
+    """Lenient type-aware micro F1 of relations."""
+    GATE_METRIC_COMBINED_F1: _GateMetric.ValueType  # 7
+    """The mean of the strict F1 of the run's tasks."""
 
 class GateMetric(_GateMetric, metaclass=_GateMetricEnumTypeWrapper):
     """What the gate compares."""
@@ -230,6 +260,12 @@ GATE_METRIC_STRICT_F1: GateMetric.ValueType  # 3
 """Strict type-aware micro F1."""
 GATE_METRIC_LENIENT_F1: GateMetric.ValueType  # 4
 """Lenient type-aware micro F1."""
+GATE_METRIC_RELATION_STRICT_F1: GateMetric.ValueType  # 5
+"""Strict type-aware micro F1 of relations."""
+GATE_METRIC_RELATION_LENIENT_F1: GateMetric.ValueType  # 6
+"""Lenient type-aware micro F1 of relations."""
+GATE_METRIC_COMBINED_F1: GateMetric.ValueType  # 7
+"""The mean of the strict F1 of the run's tasks."""
 Global___GateMetric: _TypeAlias = GateMetric  # noqa: Y015
 
 class _OnRejection:
@@ -491,13 +527,21 @@ class TaskTerms(_message.Message):
     ENTITY_TYPES_FIELD_NUMBER: _builtins.int
     PROMPT_FORM_FIELD_NUMBER: _builtins.int
     MAX_NEW_TOKENS_FIELD_NUMBER: _builtins.int
+    RELATION_TYPES_FIELD_NUMBER: _builtins.int
+    RELATIONS_ONLY_FIELD_NUMBER: _builtins.int
     prompt_form: Global___PromptForm.ValueType
     """Required."""
     max_new_tokens: _builtins.int
     """Required. 1 to 8192 tokens."""
+    relations_only: _builtins.bool
+    """Optional. Whether entities are no task of the run; then `entity_types` are those of the heads of relations."""
     @_builtins.property
     def entity_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Required. Sorted; 1 to 200 names of 1 to 100 printable characters."""
+
+    @_builtins.property
+    def relation_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Sorted; at most 200 names of 1 to 100 printable characters; none when relations are no task of the run."""
 
     def __init__(
         self,
@@ -505,10 +549,12 @@ class TaskTerms(_message.Message):
         entity_types: _abc.Iterable[_builtins.str] | None = ...,
         prompt_form: Global___PromptForm.ValueType = ...,
         max_new_tokens: _builtins.int = ...,
+        relation_types: _abc.Iterable[_builtins.str] | None = ...,
+        relations_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_types", b"entity_types", "max_new_tokens", b"max_new_tokens", "prompt_form", b"prompt_form"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_types", b"entity_types", "max_new_tokens", b"max_new_tokens", "prompt_form", b"prompt_form", "relation_types", b"relation_types", "relations_only", b"relations_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1102,6 +1148,7 @@ class GateTerms(_message.Message):
     MIN_IMPROVEMENT_FIELD_NUMBER: _builtins.int
     ON_REJECTION_FIELD_NUMBER: _builtins.int
     ON_EVALUATOR_ABSENT_FIELD_NUMBER: _builtins.int
+    TEST_DIGEST_FIELD_NUMBER: _builtins.int
     metric: Global___GateMetric.ValueType
     """Required."""
     min_improvement: _builtins.float
@@ -1110,6 +1157,10 @@ class GateTerms(_message.Message):
     """Required."""
     on_evaluator_absent: Global___OnEvaluatorAbsent.ValueType
     """Required."""
+    test_digest: _builtins.str
+    """Optional. Digest of the set that results will be reported on: an evaluator that cannot show that its validation set
+    holds nothing of it declines.
+    """
     def __init__(
         self,
         *,
@@ -1117,10 +1168,11 @@ class GateTerms(_message.Message):
         min_improvement: _builtins.float = ...,
         on_rejection: Global___OnRejection.ValueType = ...,
         on_evaluator_absent: Global___OnEvaluatorAbsent.ValueType = ...,
+        test_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric", "min_improvement", b"min_improvement", "on_evaluator_absent", b"on_evaluator_absent", "on_rejection", b"on_rejection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric", "min_improvement", b"min_improvement", "on_evaluator_absent", b"on_evaluator_absent", "on_rejection", b"on_rejection", "test_digest", b"test_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,17 +12,20 @@ from site_agent.trainer.extraction.sentences import split_sentences
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One sentence: the unit of training and of prediction.
+    """One sentence, and of relations one entity in it: the unit of training and of prediction.
 
     Attributes:
-        entities: Gold mentions, by offsets into ``text``; empty where gold is not known.
+        entities: Gold mentions, by offsets into ``text``; empty where gold is not known. With a head, its tails, of
+            which the type is the role (`label_schema.role_of`).
         offset: Where ``text`` starts in its passage, in characters.
+        head: The entity asked about, by offsets into ``text``; None where entities are asked for.
     """
 
     text: str = field(repr=False)
     entities: tuple[Mention, ...]
     offset: int
     passage_id: str
+    head: Mention | None = None
 
 
 def training_examples(passage: Passage) -> tuple[Example, ...]:
@@ -55,18 +58,23 @@ def merge_predictions(examples: Iterable[Example], predictions: Iterable[Sequenc
 
 def _example(passage: Passage, sentence: Span) -> Example:
     """One sentence of a passage. White space at an entity's edges may lie outside it, and is left out."""
-    inside = (
-        Mention(
-            start=max(entity.start, sentence.start) - sentence.start,
-            end=min(entity.end, sentence.end) - sentence.start,
-            type=entity.type,
-        )
-        for entity in passage.entities
-        if entity.start < sentence.end and sentence.start < entity.end
-    )
     return Example(
         text=passage.text[sentence.start : sentence.end],
-        entities=tuple(sorted(inside)),
+        entities=mentions_in(sentence, (entity.mention for entity in passage.entities)),
         offset=sentence.start,
         passage_id=passage.id,
     )
+
+
+def mentions_in(sentence: Span, mentions: Iterable[Mention]) -> tuple[Mention, ...]:
+    """Those of the mentions that stand in the sentence, by offsets into it, sorted, cut at its edges."""
+    inside = (
+        Mention(
+            start=max(mention.start, sentence.start) - sentence.start,
+            end=min(mention.end, sentence.end) - sentence.start,
+            type=mention.type,
+        )
+        for mention in mentions
+        if mention.start < sentence.end and sentence.start < mention.end
+    )
+    return tuple(sorted(inside))

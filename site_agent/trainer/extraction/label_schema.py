@@ -59,6 +59,34 @@ def is_allowed_relation(relation_type: str, head_type: str, tail_type: str) -> b
     return relation_type in RELATION_TYPES and (head_type, tail_type) == ("drug", "problem")
 
 
+def role_of(relation_type: str, tail_type: str) -> str:
+    """What the tail is to its head, in one word: of ``hasAttr`` the modifier's type, else the relation's.
+
+    A role says as much as both: it is what a question about a head names, and an answer.
+    """
+    return tail_type if relation_type == HAS_ATTRIBUTE else relation_type
+
+
+def relation_of(role: str) -> tuple[str, str]:
+    """Relation type and tail type of a role: the inverse of `role_of`, for relations that the schema knows."""
+    return (HAS_ATTRIBUTE, role) if role in MODIFIER_TYPES else (role, "problem")
+
+
+def check_relation_types(relation_types: Iterable[str]) -> tuple[str, ...]:
+    """Return the types sorted, each once, if the schema knows them all.
+
+    Raises:
+        InputInvalidError: SETTINGS_UNSUPPORTED.
+    """
+    checked = tuple(sorted(set(relation_types)))
+    if not set(checked) <= set(RELATION_TYPES):
+        raise InputInvalidError(
+            Reason.SETTINGS_UNSUPPORTED,
+            f"relation types: expected some of {', '.join(sorted(RELATION_TYPES))}; got {', '.join(checked)[:200]!r}",
+        )
+    return checked
+
+
 def check_entity_types(entity_types: Iterable[str]) -> tuple[str, ...]:
     """Return the types sorted, each once, if there is at least one and the schema knows them all.
 

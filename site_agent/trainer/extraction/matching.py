@@ -1,43 +1,61 @@
-"""How many predicted mentions match gold ones, one to one. It knows nothing of passages, sets or F1."""
+"""How many predictions match gold ones, one to one, of mentions or of relations. It knows nothing of passages or F1."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Protocol, Self, TypeVar
 
 from site_agent.orders import F1Counts
-from site_agent.trainer.extraction.mentions import Mention
 
 
-def strict_counts(gold: Sequence[Mention], predicted: Sequence[Mention], *, typed: bool) -> F1Counts:
-    """Matches by equal boundaries, and equal type when ``typed``; one prediction matches one gold mention at most."""
-    wanted = Counter(_key(mention, typed) for mention in gold)
-    got = Counter(_key(mention, typed) for mention in predicted)
+class Matchable(Protocol):
+    """What can be matched: a `Mention` or a `RelationMention`."""
+
+    @property
+    def place(self) -> Hashable:
+        """Its boundaries."""
+
+    @property
+    def kind(self) -> Hashable:
+        """Its type, or types."""
+
+    def overlaps(self, other: Self) -> bool:
+        """Whether the two share a character, of a relation at both ends."""
+
+
+M = TypeVar("M", bound=Matchable)
+
+
+def strict_counts(gold: Sequence[M], predicted: Sequence[M], *, typed: bool) -> F1Counts:
+    """Matches by equal boundaries, and equal kind when ``typed``; one prediction matches one gold item at most."""
+    wanted = Counter(_key(one, typed) for one in gold)
+    got = Counter(_key(one, typed) for one in predicted)
     return F1Counts(true_positives=(wanted & got).total(), predicted=len(predicted), gold=len(gold))
 
 
-def lenient_counts(gold: Sequence[Mention], predicted: Sequence[Mention], *, typed: bool) -> F1Counts:
-    """Matches by any overlap, and equal type when ``typed``: as many as a one to one assignment can make.
+def lenient_counts(gold: Sequence[M], predicted: Sequence[M], *, typed: bool) -> F1Counts:
+    """Matches by any overlap, and equal kind when ``typed``: as many as a one to one assignment can make.
 
-    The maximum over all assignments makes the count a property of the two sets: no order of mentions can change it.
+    The maximum over all assignments makes the count a property of the two sets: no order of items can change it.
     """
     matches = _maximum_matching(_overlaps(gold, predicted, typed))
     return F1Counts(true_positives=matches, predicted=len(predicted), gold=len(gold))
 
 
-def _key(mention: Mention, typed: bool) -> tuple[int, int, str]:
-    return mention.start, mention.end, mention.type if typed else ""
+def _key(one: Matchable, typed: bool) -> tuple[Hashable, Hashable]:
+    return one.place, one.kind if typed else None
 
 
-def _overlaps(gold: Sequence[Mention], predicted: Sequence[Mention], typed: bool) -> list[list[int]]:
-    """For each gold mention the indices of the predictions that it may be matched with."""
+def _overlaps(gold: Sequence[M], predicted: Sequence[M], typed: bool) -> list[list[int]]:
+    """For each gold item the indices of the predictions that it may be matched with."""
     return [
         [
             index
             for index, candidate in enumerate(predicted)
-            if candidate.overlaps(mention) and (candidate.type == mention.type or not typed)
+            if candidate.overlaps(wanted) and (candidate.kind == wanted.kind or not typed)
         ]
-        for mention in gold
+        for wanted in gold
     ]
 
 

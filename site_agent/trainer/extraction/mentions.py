@@ -22,6 +22,16 @@ class Mention:
     end: int
     type: str
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it stands."""
+        return self.start, self.end
+
+    @property
+    def kind(self) -> str:
+        """What it is, wherever it stands."""
+        return self.type
+
     def overlaps(self, other: Mention) -> bool:
         """Whether the two share at least one character."""
         return self.start < other.end and other.start < self.end

@@ -24,6 +24,7 @@ from site_agent.trainer.extraction.mentions import flatten
 # What a type's name does not say by itself.
 _GLOSSES: Mapping[str, str] = MappingProxyType(
     {
+        "adverse_effect": "what it did harm",
         "bodyloc": "body site",
         "condition": "under which it occurs",
         "course": "change over time",
@@ -36,6 +37,7 @@ _GLOSSES: Mapping[str, str] = MappingProxyType(
         "subject": "whose, if not the patient's",
         "temporal": "time",
         "treatment": "procedure",
+        "treats": "what it is given for",
         "uncertain": "word of doubt",
     }
 )
@@ -74,40 +76,65 @@ def build_prompt(
         InputInvalidError: SETTINGS_UNSUPPORTED, for a type that the label schema does not know.
     """
     asked = check_entity_types(entity_types)
-    question = _question(task.prompt_form, asked)
+    example = Example(text=sentence, entities=(), offset=0, passage_id="")
+    return _chat(_question(task.prompt_form, asked), task.prompt_form, example, shots, asked)
+
+
+def build_relation_prompt(
+    task: TaskTerms, example: Example, roles: Iterable[str], shots: Sequence[Example] = ()
+) -> tuple[ChatMessage, ...]:
+    """As `build_prompt`, about the example's head, which is marked in the sentence as a SPAN answer would mark it.
+
+    The worked examples are of heads of the same type.
+    """
+    assert example.head is not None, "an example of relations has a head"
+    asked = tuple(sorted(roles))
+    question = _question(task.prompt_form, asked, example.head.type)
+    return _chat(question, task.prompt_form, example, shots, asked)
+
+
+def build_answer(task: TaskTerms, example: Example, labels: Iterable[str] | None = None) -> str:
+    """What the model should answer: the example's entities of these labels, flat (`mentions.flatten`).
+
+    ``labels`` are types, or the roles of tails; without any, the task's types.
+    """
+    return _answer(task.prompt_form, example, task.entity_types if labels is None else labels)
+
+
+def _chat(
+    question: str, form: PromptForm, example: Example, shots: Sequence[Example], labels: tuple[str, ...]
+) -> tuple[ChatMessage, ...]:
     messages = [ChatMessage(role=Role.SYSTEM, content=_SYSTEM)]
     for shot in shots:
-        messages.append(_asked(shot.text, question))
-        messages.append(ChatMessage(role=Role.ASSISTANT, content=_answer(task.prompt_form, shot, asked)))
-    return (*messages, _asked(sentence, question))
+        messages.append(_asked(shot, question))
+        messages.append(ChatMessage(role=Role.ASSISTANT, content=_answer(form, shot, labels)))
+    return (*messages, _asked(example, question))
 
 
-def build_answer(task: TaskTerms, example: Example) -> str:
-    """What the model should answer: the example's entities of the task's types, flat (`mentions.flatten`)."""
-    return _answer(task.prompt_form, example, task.entity_types)
-
-
-def _asked(sentence: str, question: str) -> ChatMessage:
-    return ChatMessage(role=Role.USER, content=f"{question}\nText: {sentence}")
+def _asked(example: Example, question: str) -> ChatMessage:
+    text = example.text if example.head is None else span_form.write(example.text, [example.head])
+    return ChatMessage(role=Role.USER, content=f"{question}\nText: {text}")
 
 
 @lru_cache(maxsize=64)
-def _question(form: PromptForm, entity_types: tuple[str, ...]) -> str:
-    types = ", ".join(f"{name} ({_GLOSSES[name]})" if name in _GLOSSES else name for name in entity_types)
-    samples = entity_types[:_SAMPLES]
+def _question(form: PromptForm, labels: tuple[str, ...], head_type: str | None = None) -> str:
+    names = ", ".join(f"{name} ({_GLOSSES[name]})" if name in _GLOSSES else name for name in labels)
+    samples = labels[:_SAMPLES]
+    wanted = f"the names of {names}" if head_type is None else f"{names} of the marked {head_type}"
     match form:
         case PromptForm.SPAN:
             tags = ", ".join(f'<span class="{name}">...</span>' for name in samples)
-            return f"Rewrite the text with tags around the names of {types}: {tags}"
+            text = "the text" if head_type is None else "the text without its mark and"
+            return f"Rewrite {text} with tags around {wanted}: {tags}"
         case PromptForm.JSON:
             pairs = ",".join(f'{{"{name}":"..."}}' for name in samples)
-            return f"List the names of {types} in the text as JSON: [{pairs}]"
+            return f"List {wanted} in the text as JSON: [{pairs}]"
         case _:
             assert_never(form)
 
 
-def _answer(form: PromptForm, example: Example, entity_types: Iterable[str]) -> str:
-    asked = frozenset(entity_types)
+def _answer(form: PromptForm, example: Example, labels: Iterable[str]) -> str:
+    asked = frozenset(labels)
     mentions = flatten(mention for mention in example.entities if mention.type in asked)
     match form:
         case PromptForm.SPAN:

@@ -1,26 +1,36 @@
-"""An EVALUATE order: token loss and entity F1 of one adapter, or of the bare base model, on annotated passages."""
+"""An EVALUATE order: token loss and F1 of one adapter, or of the bare base model, on passages, task by task."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from site_agent.orders import DocumentCounts, EvaluateOrder, EvaluateResult, Progress, TrainerStage
+from common.terms import Task
+from site_agent.orders import DocumentCounts, EvaluateOrder, EvaluateResult, Progress, TaskScores, TrainerStage
 from site_agent.trainer.choices import choose_shots, sample_in_order, shares_of
-from site_agent.trainer.extraction.examples import training_examples
 from site_agent.trainer.extraction.passage_files import read_passage_sets, read_passages
 from site_agent.trainer.extraction.passages import Passage
-from site_agent.trainer.extraction.scoring import EntityScores, add_scores, bootstrap_f1, score_documents
+from site_agent.trainer.extraction.scoring import (
+    MatchScores,
+    add_scores,
+    bootstrap_f1,
+    score_documents,
+    score_relation_documents,
+)
+from site_agent.trainer.extraction.set_digest import check_apart, set_digest
 from site_agent.trainer.order_files import ProgressFile
 from site_agent.trainer.training.adapter_files import read_adapter
-from site_agent.trainer.training.answering import find_entities
+from site_agent.trainer.training.answering import find_entities, find_relations
 from site_agent.trainer.training.base_model import LoadedModel, choose_device, load_base_model
-from site_agent.trainer.training.evaluation import mean_token_loss
-from site_agent.trainer.training.examples import Question, tokenized_examples
+from site_agent.trainer.training.evaluation import LossSum, added_losses, token_loss
+from site_agent.trainer.training.examples import Question, check_any, questions_about, roles_of, tokenized_examples
 from site_agent.trainer.training.lora import with_adapter
+from site_agent.trainer.training.tokens import TokenizedExample
+
+Report = Callable[[int], None]
 
 
 def evaluate(order: EvaluateOrder, base_model: Path, adapter: Path, progress: ProgressFile) -> EvaluateResult:
@@ -30,88 +40,188 @@ def evaluate(order: EvaluateOrder, base_model: Path, adapter: Path, progress: Pr
     """
     started = time.monotonic()
     sets = read_passage_sets([Path(name) for name in order.data_files])
-    shots = read_passages([Path(name) for name in order.shot_files]) if order.shots else ()
-    shares = shares_of(order.max_passages, len(sets))
-    samples = [
-        _sample(order, file, passages, share, shots)
-        for file, (passages, share) in enumerate(zip(sets, shares, strict=True))
-        if share or not order.max_passages
-    ]
+    every = [passage for passages in sets for passage in passages]
+    check_apart(
+        every, read_passages([Path(name) for name in order.test_files]) if order.test_files else (), order.test_digest
+    )
+    samples = _samples(order, sets)
     loaded = load_base_model(base_model, choose_device(order.base_model.device), order.training.quantization)
     if adapter.exists():
         loaded = with_adapter(loaded, order.lora, read_adapter(adapter))
     examples = [
         example
         for sample in samples
-        for example in tokenized_examples(loaded.tokenizer, sample.question, sample.passages, order.training.loss_on)
+        for question in sample.questions
+        for example in tokenized_examples(loaded.tokenizer, question, sample.passages, order.training.loss_on)
     ]
     steps = len(examples) * (order.measure_loss + order.generate)
+    done = 0
 
-    def report(done: int) -> None:
-        progress.report(Progress(stage=TrainerStage.SCORING, step=min(done, steps), steps=steps))
+    def report(more: int) -> None:
+        progress.report(Progress(stage=TrainerStage.SCORING, step=min(done + more, steps), steps=steps))
 
-    result = EvaluateResult(
-        mean_loss=mean_token_loss(loaded, examples, order.training, report) if order.measure_loss else None,
+    tasks, losses = [], []
+    for task in order.task.tasks:
+        those = [example for example in examples if example.task is task]
+        if not those:
+            continue
+        scores = _counted(task, those)
+        if order.measure_loss:
+            losses.append(token_loss(loaded, those, order.training, report))
+            scores = replace(scores, mean_loss=losses[-1].mean)
+            done += len(those)
+        if order.generate:
+            answered = _answered(loaded, task, samples, report)
+            scores = _with_f1(order, scores, answered)
+            done += answered.asked
+        tasks.append(scores)
+    return replace(
+        _of_all_tasks(tasks, losses),
+        num_passages=sum(len(sample.passages) for sample in samples),
+        data_digest=set_digest(every),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _counted(task: Task, examples: Sequence[TokenizedExample]) -> TaskScores:
+    return TaskScores(
+        task=task,
+        mean_loss=None,
         num_label_tokens=sum(example.num_label_tokens for example in examples),
         num_examples=len(examples),
-        num_passages=sum(len(sample.passages) for sample in samples),
     )
-    if order.generate:
-        before = len(examples) if order.measure_loss else 0
-        result = _with_entities(result, loaded, samples, order, partial(_report_from, report, before))
-    return replace(result, seconds=time.monotonic() - started)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sample:
-    """The passages of one file that are scored, and what is asked about them; ``file`` is its place in the order."""
+    """The passages of the order's file number ``file`` that are scored, and what is asked about them."""
 
     file: int
     passages: Sequence[Passage]
-    question: Question
+    questions: Sequence[Question]
+
+    def of(self, task: Task) -> list[Question]:
+        return [question for question in self.questions if question.is_of is task]
 
 
-def _sample(
-    order: EvaluateOrder, file: int, passages: Sequence[Passage], share: int, shots: Sequence[Passage]
-) -> _Sample:
-    question = Question.about(passages, order.task)
-    candidates = [example for passage in shots for example in training_examples(passage)]
-    chosen = choose_shots(candidates, order.shots, question.entity_types, order.seed)
-    taken = sample_in_order(passages, share, order.seed)
-    return _Sample(file=file, passages=taken, question=replace(question, shots=chosen))
+def _samples(order: EvaluateOrder, sets: Sequence[Sequence[Passage]]) -> list[_Sample]:
+    shots = read_passages([Path(name) for name in order.shot_files]) if order.shots else ()
+    shares = shares_of(order.max_passages, len(sets))
+    samples = [
+        _sample(order, file, (passages, share), shots)
+        for file, (passages, share) in enumerate(zip(sets, shares, strict=True))
+        if share or not order.max_passages
+    ]
+    check_any([question for sample in samples for question in sample.questions], order.task, tuple(Task))
+    return samples
 
 
-def _with_entities(
-    result: EvaluateResult,
-    loaded: LoadedModel,
-    samples: Sequence[_Sample],
-    order: EvaluateOrder,
-    report: Callable[[int], None],
-) -> EvaluateResult:
-    scored: list[EntityScores] = []
-    documents: list[DocumentCounts] = []
-    malformed = before = 0
+def _sample(order: EvaluateOrder, file: int, drawn: tuple[Sequence[Passage], int], shots: Sequence[Passage]) -> _Sample:
+    """What a file annotates is said by all of it, not by the passages that are drawn."""
+    passages, share = drawn
+    questions = [
+        replace(
+            question,
+            shots=choose_shots(tuple(question.gold_examples(shots)), order.shots, question.labels, order.seed),
+        )
+        for question in questions_about(passages, order.task, tuple(Task))
+    ]
+    return _Sample(file=file, passages=sample_in_order(passages, share, order.seed), questions=questions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answered:
+    """Scores of each document with its file, how many questions were asked, and how many answers broke their form."""
+
+    documents: tuple[tuple[int, MatchScores], ...] = ()
+    asked: int = 0
+    malformed: int = 0
+
+
+def _answered(loaded: LoadedModel, task: Task, samples: Sequence[_Sample], report: Report) -> _Answered:
+    total = _Answered()
     for sample in samples:
-        texts = [passage.text for passage in sample.passages]
-        answers = find_entities(loaded, sample.question, texts, partial(_report_from, report, before))
-        of_file = score_documents(sample.passages, answers.entities, sample.question.entity_types).values()
-        scored.extend(of_file)
-        documents.extend(DocumentCounts(file=sample.file, strict=one.strict, lenient=one.lenient) for one in of_file)
-        malformed += answers.malformed
-        before += answers.sentences
-    scores = add_scores(scored)
-    return replace(
-        result,
-        strict=scores.strict,
-        lenient=scores.lenient,
-        strict_agnostic=scores.strict_agnostic,
-        lenient_agnostic=scores.lenient_agnostic,
-        strict_interval=bootstrap_f1([document.strict for document in scored], order.seed),
-        per_type=scores.per_type,
-        documents=tuple(documents) if order.tell_documents else (),
-        malformed_answers=malformed,
+        questions = sample.of(task)
+        if not questions:
+            continue
+        answer = _entities_answered if task is Task.ENTITIES else _relations_answered
+        more = answer(loaded, sample, questions, partial(_report_from, report, total.asked))
+        total = _Answered(
+            documents=total.documents + more.documents,
+            asked=total.asked + more.asked,
+            malformed=total.malformed + more.malformed,
+        )
+    return total
+
+
+def _entities_answered(
+    loaded: LoadedModel, sample: _Sample, questions: Sequence[Question], report: Report
+) -> _Answered:
+    (question,) = questions
+    answers = find_entities(loaded, question, [passage.text for passage in sample.passages], report)
+    scores = score_documents(sample.passages, answers.entities, question.labels)
+    return _Answered(
+        documents=tuple((sample.file, one) for one in scores.values()), asked=answers.asked, malformed=answers.malformed
     )
 
 
-def _report_from(report: Callable[[int], None], before: int, done: int) -> None:
+def _relations_answered(
+    loaded: LoadedModel, sample: _Sample, questions: Sequence[Question], report: Report
+) -> _Answered:
+    """Heads are the gold ones, as in the paper: what is scored is the relations alone."""
+    heads = [[entity.mention for entity in passage.entities] for passage in sample.passages]
+    answers = find_relations(loaded, questions, [passage.text for passage in sample.passages], heads, report)
+    scores = score_relation_documents(sample.passages, answers.relations, roles_of(questions))
+    return _Answered(
+        documents=tuple((sample.file, one) for one in scores.values()), asked=answers.asked, malformed=answers.malformed
+    )
+
+
+def _with_f1(order: EvaluateOrder, scores: TaskScores, answered: _Answered) -> TaskScores:
+    added = add_scores(document for _, document in answered.documents)
+    return replace(
+        scores,
+        strict=added.strict,
+        lenient=added.lenient,
+        strict_agnostic=added.strict_agnostic,
+        lenient_agnostic=added.lenient_agnostic,
+        strict_interval=bootstrap_f1([document.strict for _, document in answered.documents], order.seed),
+        per_type=added.per_type,
+        documents=_documents(answered) if order.tell_documents else (),
+        malformed_answers=answered.malformed,
+    )
+
+
+def _documents(answered: _Answered) -> tuple[DocumentCounts, ...]:
+    return tuple(
+        DocumentCounts(file=file, strict=document.strict, lenient=document.lenient)
+        for file, document in answered.documents
+    )
+
+
+def _of_all_tasks(tasks: Sequence[TaskScores], losses: Collection[LossSum]) -> EvaluateResult:
+    result = EvaluateResult(
+        mean_loss=added_losses(losses).mean if losses else None,
+        num_label_tokens=sum(one.num_label_tokens for one in tasks),
+        num_examples=sum(one.num_examples for one in tasks),
+        num_passages=0,
+        malformed_answers=sum(one.malformed_answers for one in tasks),
+        tasks=tuple(tasks),
+    )
+    entities = next((one for one in tasks if one.task is Task.ENTITIES), None)
+    if entities is None:
+        return result
+    return replace(
+        result,
+        strict=entities.strict,
+        lenient=entities.lenient,
+        strict_agnostic=entities.strict_agnostic,
+        lenient_agnostic=entities.lenient_agnostic,
+        strict_interval=entities.strict_interval,
+        per_type=entities.per_type,
+        documents=entities.documents,
+    )
+
+
+def _report_from(report: Report, before: int, done: int) -> None:
     report(before + done)

@@ -12,6 +12,7 @@ from typing import assert_never
 import torch
 
 from common.adapter import WireDtype
+from common.terms import Task
 from common.weights_io import file_digest
 from site_agent.orders import (
     ADAPTER_FILE,
@@ -24,6 +25,7 @@ from site_agent.orders import (
     InitialiseOrder,
     InitialiseResult,
     Progress,
+    TaskCounts,
     TrainerStage,
     TrainOrder,
     TrainResult,
@@ -35,7 +37,7 @@ from site_agent.trainer.training.adapter_files import read_adapter, write_adapte
 from site_agent.trainer.training.base_model import choose_device, load_base_model
 from site_agent.trainer.training.checkpoints import CheckpointFile
 from site_agent.trainer.training.evaluate import evaluate
-from site_agent.trainer.training.examples import Question, not_longer_than, tokenized_examples
+from site_agent.trainer.training.examples import check_any, not_longer_than, questions_about, tokenized_examples
 from site_agent.trainer.training.loop import Course, StepReport, train
 from site_agent.trainer.training.lora import (
     adapter_parameters,
@@ -47,6 +49,7 @@ from site_agent.trainer.training.lora import (
     set_adapter,
 )
 from site_agent.trainer.training.memory import peak_memory_bytes
+from site_agent.trainer.training.tokens import TokenizedExample
 
 
 def perform(
@@ -92,14 +95,15 @@ def _course_key(order: TrainOrder, course: Course, starts: Sequence[Path], devic
 
 def _train(order: TrainOrder, base_model: Path, folder: Path, progress: ProgressFile) -> TrainResult:
     sets = read_passage_sets([Path(name) for name in order.data_files])
+    questions = [questions_about(passages, order.task, order.tasks) for passages in sets]
+    check_any([one for asked in questions for one in asked], order.task, order.tasks)
     device = choose_device(order.base_model.device)
     loaded = load_base_model(base_model, device, order.training.quantization)
     every = [
         example
-        for passages in sets
-        for example in tokenized_examples(
-            loaded.tokenizer, Question.about(passages, order.task), passages, order.training.loss_on
-        )
+        for passages, asked in zip(sets, questions, strict=True)
+        for question in asked
+        for example in tokenized_examples(loaded.tokenizer, question, passages, order.training.loss_on)
     ]
     fit = not_longer_than(every, order.training)
     examples = examples_of_round(fit, order.training.examples_per_round, order.round_number, order.seed)
@@ -139,4 +143,16 @@ def _train(order: TrainOrder, base_model: Path, folder: Path, progress: Progress
         tokens_per_second=outcome.tokens_per_second,
         padding_share=outcome.padding_share,
         peak_memory_bytes=peak_memory_bytes(device),
+        tasks=_counts_by_task(examples),
+    )
+
+
+def _counts_by_task(examples: Sequence[TokenizedExample]) -> tuple[TaskCounts, ...]:
+    by_task = {task: [example for example in examples if example.task is task] for task in Task}
+    return tuple(
+        TaskCounts(
+            task=task, num_examples=len(those), num_label_tokens=sum(example.num_label_tokens for example in those)
+        )
+        for task, those in by_task.items()
+        if those
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedTokenizerBase
 
-from common.terms import LossOn
+from common.terms import LossOn, Task
 from site_agent.trainer.extraction.prompts import ChatMessage
 
 
@@ -18,10 +18,12 @@ class TokenizedExample:
 
     Attributes:
         learned_from: Index of the first id that counts in the loss; all after it do. At least 1.
+        task: Of which it is an example, and is counted.
     """
 
     ids: tuple[int, ...] = field(repr=False)
     learned_from: int
+    task: Task = field(default=Task.ENTITIES, repr=False)
 
     @property
     def num_label_tokens(self) -> int:
