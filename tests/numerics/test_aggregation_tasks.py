@@ -16,7 +16,7 @@ from common.terms import AggregationTerms, Task, TaskTerms, WeightBy
 from coordinator.domain import aggregation
 from coordinator.domain.aggregation import check_needs, strategy_of
 from coordinator.domain.aggregation.fed_medlora_plus import FedMedLoraPlus
-from coordinator.domain.aggregation.strategy import Contribution, Need, TaskContribution
+from coordinator.domain.aggregation.strategy import OFFERED, Contribution, Need, TaskContribution
 from tests.fakes.coordinator_values import make_terms
 
 BOTH = TaskTerms(relation_types=("treats",))
@@ -161,6 +161,6 @@ def test_rounds_that_do_not_give_updates_in_the_clear_refuse_it_when_a_run_is_cr
         aggregation=AggregationTerms(strategy="fed_medlora_plus", fed_medlora_plus=FedMedLoraPlusTerms())
     )
     check_needs(strategy_of(terms), terms)
-    monkeypatch.setattr(aggregation, "OFFERED", aggregation.OFFERED - {Need.CLEAR_UPDATES})
+    monkeypatch.setattr(aggregation, "OFFERED", OFFERED - {Need.CLEAR_UPDATES})
     with pytest.raises(InputInvalidError, match="clear_updates"):
         check_needs(strategy_of(terms), terms)

@@ -154,8 +154,9 @@ TERMS = st.builds(
 @st.composite
 def whole_terms(draw: st.DrawFn) -> Terms:
     """Terms whose gate compares what one of their tasks has."""
-    terms = draw(TERMS)
-    if terms.task.relation_types and draw(st.booleans()):
+    terms: Terms = draw(TERMS)
+    is_without_entities: bool = draw(st.booleans())
+    if terms.task.relation_types and is_without_entities:
         terms = dataclasses.replace(terms, task=dataclasses.replace(terms.task, relations_only=True))
     if terms.gate.metric.task not in (None, *terms.task.tasks):
         terms = dataclasses.replace(terms, gate=dataclasses.replace(terms.gate, metric=GateMetric.LOSS))

@@ -76,16 +76,16 @@ def test_relations_match_as_the_best_assignment_makes_them(
         assert counts.true_positives == most_matches(gold, predicted, typed, exact)
         assert (counts.predicted, counts.gold) == (len(predicted), len(gold))
     for one in scores.per_type:
-        of_role = [[each for each in those if each.role == one.entity_type] for those in (gold, predicted)]
-        assert one.strict.true_positives == most_matches(*of_role, True, True)
-        assert one.lenient.true_positives == most_matches(*of_role, True, False)
+        wanted, got = ([each for each in those if each.role == one.entity_type] for those in (gold, predicted))
+        assert one.strict.true_positives == most_matches(wanted, got, True, True)
+        assert one.lenient.true_positives == most_matches(wanted, got, True, False)
 
 
 @settings(deadline=None)
 @given(relations((*KINDS, *OTHER_KINDS)), relations((*KINDS, *OTHER_KINDS)))
 def test_what_is_not_asked_for_is_not_scored(gold: list[RelationMention], predicted: list[RelationMention]) -> None:
-    asked = [[one for one in those if is_asked(one, ROLES)] for those in (gold, predicted)]
-    assert score_relations(gold, predicted, ROLES) == score_relations(*asked, ROLES)
+    wanted, got = ([one for one in those if is_asked(one, ROLES)] for those in (gold, predicted))
+    assert score_relations(gold, predicted, ROLES) == score_relations(wanted, got, ROLES)
     assert {one.entity_type for one in score_relations(gold, predicted, ROLES).per_type} == {
         "dosage",
         "severity",
@@ -98,8 +98,8 @@ def test_what_is_not_asked_for_is_not_scored(gold: list[RelationMention], predic
 def test_the_order_of_relations_changes_no_score(
     data: st.DataObject, gold: list[RelationMention], predicted: list[RelationMention]
 ) -> None:
-    reordered = data.draw(st.permutations(gold)), data.draw(st.permutations(predicted))
-    assert score_relations(*reordered, ROLES) == score_relations(gold, predicted, ROLES)
+    wanted, got = data.draw(st.permutations(gold)), data.draw(st.permutations(predicted))
+    assert score_relations(wanted, got, ROLES) == score_relations(gold, predicted, ROLES)
 
 
 @settings(deadline=None)
