@@ -73,7 +73,7 @@ def health(config: ConfigFile) -> None:
 
 @app.command(context_settings=_PASSED_ON)
 def extract(context: typer.Context) -> None:
-    """Find the entities of notes, with character offsets (`extract --help` tells how)."""
+    """Find the entities and relations of notes, with character offsets (`extract --help` tells how)."""
     _become("predict", *context.args)
 
 
@@ -105,6 +105,12 @@ def split_data(context: typer.Context) -> None:
 def describe_data(context: typer.Context) -> None:
     """Tables and plots of labels, lengths and overlap (`data stats --help` tells how)."""
     _become("note_statistics", *context.args)
+
+
+@data.command("digest")
+def digest_data(files: Annotated[list[Path], typer.Argument(help="JSONL files of annotated passages")]) -> None:
+    """Print one digest of all their texts, for `gate.test_digest` of a run's terms."""
+    _become("digest_notes", *(str(file) for file in files))
 
 
 @adapter.command("fetch")

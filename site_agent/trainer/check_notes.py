@@ -18,11 +18,12 @@ from site_agent.trainer.extraction.leakage import find_leaks
 from site_agent.trainer.extraction.passage_files import Located, read_located_sets
 from site_agent.trainer.extraction.passages import Passage
 from site_agent.trainer.extraction.problems import Problems
+from site_agent.trainer.extraction.relations import count_across_sentences
 from site_agent.trainer.quiet import quiet_libraries
 
 
 def main() -> int:
-    """Print one line of counts and one for each entity type; the exit code of the process."""
+    """Print one line of counts and one for each type of entity and of relation; the exit code of the process."""
     quiet_libraries()
     options = _parse()
     try:
@@ -56,6 +57,12 @@ def _tell(passages: Sequence[Passage]) -> None:
     types = Counter(entity.type for passage in passages for entity in passage.entities)
     for entity_type, count in sorted(types.items()):
         sys.stdout.write(f"{entity_type:>16} {count}\n")
+    relations = Counter(relation.type for passage in passages for relation in passage.relations)
+    for relation_type, count in sorted(relations.items()):
+        sys.stdout.write(f"{relation_type:>16} {count}\n")
+    across = sum(count_across_sentences(passage) for passage in passages)
+    if across:
+        sys.stdout.write(f"{across} relations lead from one sentence to another: they are not asked for\n")
 
 
 def _parse() -> argparse.Namespace:

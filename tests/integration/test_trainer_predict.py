@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from site_agent.trainer.base_model_files import describe_base_model
 from site_agent.trainer.extraction.mentions import Mention
 from site_agent.trainer.extraction.notes import Note
 from site_agent.trainer.extraction.prompts import build_prompt
-from site_agent.trainer.predict import extract_entities
+from site_agent.trainer.extraction.render import Findings
+from site_agent.trainer.predict import extract
 from site_agent.trainer.training.adapter_files import write_adapter
 from site_agent.trainer.training.loop import Course, train
 from site_agent.trainer.training.lora import (
@@ -101,20 +103,40 @@ def written(folder: Path) -> Path:
 
 
 def test_entities_have_the_offsets_of_the_note(base: Path, adapter: Path) -> None:
-    assert extract_entities(str(base), adapter, [NOTE], device="cpu") == (FOUND,)
+    assert extract(str(base), adapter, [NOTE], device="cpu") == (Findings(entities=FOUND),)
 
 
 def test_without_a_lineage_the_task_must_be_given(base: Path, without_lineage: Path) -> None:
     with pytest.raises(InputInvalidError) as caught:
-        extract_entities(str(base), without_lineage, [NOTE], device="cpu")
+        extract(str(base), without_lineage, [NOTE], device="cpu")
     assert caught.value.reason is Reason.SETTINGS_UNSUPPORTED
-    assert extract_entities(str(base), without_lineage, [NOTE], TASK, device="cpu") == (FOUND,)
+    assert extract(str(base), without_lineage, [NOTE], TASK, device="cpu") == (Findings(entities=FOUND),)
+
+
+def test_relations_are_asked_of_the_entities_that_were_found(base: Path, without_lineage: Path) -> None:
+    """The model answers the same to every question: about the drug, "problem" is no role, and nothing comes of it."""
+    related = replace(TASK, relation_types=("hasAttr", "treats"))
+    (findings,) = extract(str(base), without_lineage, [NOTE], related, device="cpu")
+    assert findings == Findings(entities=FOUND, relations=())
+
+
+def test_an_adapter_that_learnt_relations_alone_has_no_heads_to_ask_about(base: Path, without_lineage: Path) -> None:
+    alone = replace(TASK, relation_types=("treats",), relations_only=True)
+    with pytest.raises(InputInvalidError, match="relations alone"):
+        extract(str(base), without_lineage, [NOTE], alone, device="cpu")
+
+
+def test_a_note_of_one_long_line_is_asked_about_in_pieces_and_keeps_its_offsets(base: Path, adapter: Path) -> None:
+    line = "the fever and " * 70 + "aspirin"
+    (findings,) = extract(str(base), adapter, [Note(name="long", text=line)], device="cpu")
+    assert all(0 <= one.start < one.end <= len(line) for one in findings.entities)
+    assert {line[one.start : one.end] for one in findings.entities} <= {"aspirin", "fever"}
 
 
 def test_another_base_model_than_the_lineages_is_refused(adapter: Path, tmp_path: Path) -> None:
     other = make_tiny_model(tmp_path / "other", seed=1)
     with pytest.raises(InputInvalidError) as caught:
-        extract_entities(str(other), adapter, [NOTE], device="cpu")
+        extract(str(other), adapter, [NOTE], device="cpu")
     assert caught.value.reason is Reason.BASE_MODEL_MISMATCH
 
 

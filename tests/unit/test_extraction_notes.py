@@ -12,10 +12,12 @@ from site_agent.trainer.extraction import notes
 from site_agent.trainer.extraction.mentions import Mention
 from site_agent.trainer.extraction.notes import Note, read_notes
 from site_agent.trainer.extraction.passage_files import read_passages
-from site_agent.trainer.extraction.render import to_json, to_standoff
+from site_agent.trainer.extraction.relations import RelationMention, relations_of
+from site_agent.trainer.extraction.render import Findings, to_json, to_standoff
 
+NOTHING = Findings(entities=())
 NOTE = Note(name="n1", text="Aspirin 😷 for chest\r\npain.")
-FOUND = [Mention(start=14, end=25, type="problem"), Mention(start=0, end=7, type="drug")]
+FOUND = (Mention(start=14, end=25, type="problem"), Mention(start=0, end=7, type="drug"))
 
 
 def refusal(path: Path) -> str:
@@ -69,7 +71,7 @@ def test_the_text_of_a_note_is_not_in_its_representation() -> None:
 
 
 def test_json_gives_entities_in_order_with_offsets_and_words() -> None:
-    assert json.loads(to_json(NOTE, FOUND)) == {
+    assert json.loads(to_json(NOTE, Findings(entities=FOUND))) == {
         "id": "n1",
         "text": NOTE.text,
         "entities": [
@@ -82,7 +84,9 @@ def test_json_gives_entities_in_order_with_offsets_and_words() -> None:
 
 def test_json_can_be_read_back_as_annotated_passages(tmp_path: Path) -> None:
     path = tmp_path / "found.jsonl"
-    path.write_bytes((to_json(NOTE, FOUND) + to_json(Note(name="n2", text="x\u2028y"), [])).encode())
+    path.write_bytes(
+        (to_json(NOTE, Findings(entities=FOUND)) + to_json(Note(name="n2", text="x\u2028y"), NOTHING)).encode()
+    )
     first, second = read_passages([path])
     assert first.text == NOTE.text
     assert [entity.mention for entity in first.entities] == sorted(FOUND)
@@ -90,14 +94,41 @@ def test_json_can_be_read_back_as_annotated_passages(tmp_path: Path) -> None:
 
 
 def test_standoff_names_type_offsets_and_words() -> None:
-    assert to_standoff(Note(name="n", text="No chest pain"), [Mention(start=3, end=13, type="problem")]) == (
-        "T1\tproblem 3 13\tchest pain\n"
-    )
+    assert to_standoff(
+        Note(name="n", text="No chest pain"), Findings(entities=(Mention(start=3, end=13, type="problem"),))
+    ) == ("T1\tproblem 3 13\tchest pain\n")
 
 
 def test_standoff_writes_an_entity_over_a_line_end_as_discontinuous() -> None:
-    assert to_standoff(NOTE, FOUND) == "T1\tdrug 0 7\tAspirin\nT2\tproblem 14 19;21 25\tchest pain\n"
+    assert to_standoff(NOTE, Findings(entities=FOUND)) == "T1\tdrug 0 7\tAspirin\nT2\tproblem 14 19;21 25\tchest pain\n"
 
 
 def test_nothing_found_is_an_empty_standoff_file() -> None:
-    assert to_standoff(NOTE, []) == ""
+    assert to_standoff(NOTE, NOTHING) == ""
+
+
+# Relations: an end that is no entity by itself has an id all the same.
+RELATED = Findings(
+    entities=FOUND,
+    relations=(
+        RelationMention(type="treats", head=FOUND[1], tail=FOUND[0]),
+        RelationMention(type="hasAttr", head=FOUND[0], tail=Mention(start=14, end=19, type="bodyloc")),
+    ),
+)
+
+
+def test_standoff_writes_relations_by_the_ids_of_their_ends() -> None:
+    assert to_standoff(NOTE, RELATED).splitlines() == [
+        "T1\tdrug 0 7\tAspirin",
+        "T2\tbodyloc 14 19\tchest",
+        "T3\tproblem 14 19;21 25\tchest pain",
+        "R1\ttreats Arg1:T1 Arg2:T3",
+        "R2\thasAttr Arg1:T3 Arg2:T2",
+    ]
+
+
+def test_json_with_relations_can_be_read_back_as_the_same_relations(tmp_path: Path) -> None:
+    path = tmp_path / "found.jsonl"
+    path.write_text(to_json(NOTE, RELATED))
+    (passage,) = read_passages([path])
+    assert set(relations_of(passage)) == set(RELATED.relations)

@@ -1,1 +1,1 @@
-"""The task: notes to examples, examples to prompts, answers to entities, entities to scores. Imports no torch."""
+"""The tasks: notes to examples, examples to prompts, answers to entities and relations to scores. Imports no torch."""

@@ -23,8 +23,8 @@ from site_agent.trainer.extraction.scoring import (
 from site_agent.trainer.extraction.set_digest import check_apart, set_digest
 from site_agent.trainer.order_files import ProgressFile
 from site_agent.trainer.training.adapter_files import read_adapter
-from site_agent.trainer.training.answering import find_entities, find_relations
-from site_agent.trainer.training.base_model import LoadedModel, choose_device, load_base_model
+from site_agent.trainer.training.answering import Reader, find_entities, find_relations
+from site_agent.trainer.training.base_model import choose_device, load_base_model
 from site_agent.trainer.training.evaluation import LossSum, added_losses, token_loss
 from site_agent.trainer.training.examples import Question, check_any, questions_about, roles_of, tokenized_examples
 from site_agent.trainer.training.lora import with_adapter
@@ -71,7 +71,8 @@ def evaluate(order: EvaluateOrder, base_model: Path, adapter: Path, progress: Pr
             scores = replace(scores, mean_loss=losses[-1].mean)
             done += len(those)
         if order.generate:
-            answered = _answered(loaded, task, samples, report)
+            reader = Reader(loaded=loaded, max_length=order.training.max_length, report=report)
+            answered = _answered(reader, task, samples)
             scores = _with_f1(order, scores, answered)
             done += answered.asked
         tasks.append(scores)
@@ -138,14 +139,14 @@ class _Answered:
     malformed: int = 0
 
 
-def _answered(loaded: LoadedModel, task: Task, samples: Sequence[_Sample], report: Report) -> _Answered:
+def _answered(reader: Reader, task: Task, samples: Sequence[_Sample]) -> _Answered:
     total = _Answered()
     for sample in samples:
         questions = sample.of(task)
         if not questions:
             continue
         answer = _entities_answered if task is Task.ENTITIES else _relations_answered
-        more = answer(loaded, sample, questions, partial(_report_from, report, total.asked))
+        more = answer(replace(reader, report=partial(_report_from, reader.report, total.asked)), sample, questions)
         total = _Answered(
             documents=total.documents + more.documents,
             asked=total.asked + more.asked,
@@ -154,23 +155,19 @@ def _answered(loaded: LoadedModel, task: Task, samples: Sequence[_Sample], repor
     return total
 
 
-def _entities_answered(
-    loaded: LoadedModel, sample: _Sample, questions: Sequence[Question], report: Report
-) -> _Answered:
+def _entities_answered(reader: Reader, sample: _Sample, questions: Sequence[Question]) -> _Answered:
     (question,) = questions
-    answers = find_entities(loaded, question, [passage.text for passage in sample.passages], report)
+    answers = find_entities(reader, question, [passage.text for passage in sample.passages])
     scores = score_documents(sample.passages, answers.entities, question.labels)
     return _Answered(
         documents=tuple((sample.file, one) for one in scores.values()), asked=answers.asked, malformed=answers.malformed
     )
 
 
-def _relations_answered(
-    loaded: LoadedModel, sample: _Sample, questions: Sequence[Question], report: Report
-) -> _Answered:
+def _relations_answered(reader: Reader, sample: _Sample, questions: Sequence[Question]) -> _Answered:
     """Heads are the gold ones, as in the paper: what is scored is the relations alone."""
     heads = [[entity.mention for entity in passage.entities] for passage in sample.passages]
-    answers = find_relations(loaded, questions, [passage.text for passage in sample.passages], heads, report)
+    answers = find_relations(reader, questions, [passage.text for passage in sample.passages], heads)
     scores = score_relation_documents(sample.passages, answers.relations, roles_of(questions))
     return _Answered(
         documents=tuple((sample.file, one) for one in scores.values()), asked=answers.asked, malformed=answers.malformed
