@@ -9,13 +9,22 @@ from common.adapter import FactorSet
 from common.errors import InputInvalidError, Reason
 from common.ids import AssignmentId
 from common.rpc_errors import reason_to_proto
+from common.terms import Task
 from fedmedlora.v1 import errors_pb2, rounds_pb2, types_pb2
 from site_agent.adapters import translate
-from site_agent.app.answers import EvaluationScores, FirstAdapter, ReportedProgress, TrainedUpdate, UploadHeader
+from site_agent.app.answers import (
+    EvaluationScores,
+    FirstAdapter,
+    ReportedProgress,
+    TaskScores,
+    TrainedUpdate,
+    UploadHeader,
+    metric_names,
+)
 from site_agent.app.ports import Unreadable
 from site_agent.domain.assignment import Assignment, Cancel, EvaluateWork, InitialiseWork, ScoreWork, TrainWork
 from site_agent.domain.egress import EVALUATION_METRICS, PROGRESS_METRICS, UPDATE_METRICS
-from site_agent.orders import F1Counts, TrainerStage
+from site_agent.orders import F1Counts, TaskCounts, TrainerStage
 from tests.fakes.coordinator import file_ref, make_offer, train_work
 from tests.fakes.site_values import digest, make_spec, make_terms
 
@@ -29,7 +38,10 @@ def read(offer: rounds_pb2.Assignment) -> Assignment | Unreadable | Cancel | Non
 
 
 def fields_of(message: type[Message]) -> set[str]:
-    return set(message.DESCRIPTOR.fields_by_name)
+    """Names of its fields; those of a task's part are named after it, as the egress check names them."""
+    names = set(message.DESCRIPTOR.fields_by_name)
+    part = message.DESCRIPTOR.fields_by_name.get("tasks")
+    return names if part is None else names - {"tasks"} | {f"tasks.{name}" for name in part.message_type.fields_by_name}
 
 
 def test_a_train_assignment_is_read_whole() -> None:
@@ -157,3 +169,37 @@ def test_the_wire_has_no_metric_that_the_egress_check_does_not_know() -> None:
     assert fields_of(rounds_pb2.TrainedUpdate) - {"base_digest"} == UPDATE_METRICS
     assert fields_of(rounds_pb2.ReportProgressRequest) - {"assignment_id"} == PROGRESS_METRICS
     assert fields_of(rounds_pb2.EvaluationScores) - {"duration"} == EVALUATION_METRICS - {"seconds"}
+
+
+def test_counts_and_scores_of_each_task_go_on_the_wire_as_they_are() -> None:
+    counts = TaskCounts(task=Task.RELATIONS, num_examples=3, num_label_tokens=9)
+    update = TrainedUpdate(
+        base_digest=digest("base"), num_examples=3, num_label_tokens=9, mean_loss=0.5, tasks=(counts,)
+    )
+    header = UploadHeader(assignment_id=ID, digest=digest("file"), size_bytes=4, content=update)
+    (sent,) = translate.upload_header(header).header.trained.tasks
+    assert (sent.task, sent.num_examples, sent.num_label_tokens) == (types_pb2.TASK_RELATIONS, 3, 9)
+    part = TaskScores(
+        task=Task.RELATIONS,
+        mean_loss=0.25,
+        num_examples=3,
+        num_label_tokens=9,
+        strict=F1Counts(true_positives=1, predicted=2, gold=3),
+        lenient=None,
+    )
+    scores = EvaluationScores(
+        mean_loss=0.5,
+        num_examples=3,
+        num_label_tokens=9,
+        strict=None,
+        lenient=None,
+        seconds=1.0,
+        tasks=(part,),
+        data_digest=digest("set"),
+    )
+    message = translate.evaluation_request(ID, scores).scores
+    assert message.data_digest == digest("set")
+    assert message.tasks[0].strict.gold == 3
+    assert (message.tasks[0].mean_loss, message.tasks[0].HasField("lenient")) == (0.25, False)
+    assert metric_names(scores) == EVALUATION_METRICS
+    assert metric_names(update) == UPDATE_METRICS

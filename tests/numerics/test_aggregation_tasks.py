@@ -10,13 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import InputInvalidError
 from common.strategy_terms import FedMedLoraPlusTerms
 from common.terms import AggregationTerms, Task, TaskTerms, WeightBy
-from coordinator.domain import aggregation
-from coordinator.domain.aggregation import check_needs, strategy_of
 from coordinator.domain.aggregation.fed_medlora_plus import FedMedLoraPlus
-from coordinator.domain.aggregation.strategy import OFFERED, Contribution, Need, TaskContribution
+from coordinator.domain.aggregation.strategy import Contribution, Need, TaskContribution
 from tests.fakes.coordinator_values import make_terms
 
 BOTH = TaskTerms(relation_types=("treats",))
@@ -154,13 +151,5 @@ def test_a_site_that_is_far_worse_still_weighs() -> None:
 # Trap (f): it needs each update in the clear.
 
 
-def test_rounds_that_do_not_give_updates_in_the_clear_refuse_it_when_a_run_is_created(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    terms = make_terms(
-        aggregation=AggregationTerms(strategy="fed_medlora_plus", fed_medlora_plus=FedMedLoraPlusTerms())
-    )
-    check_needs(strategy_of(terms), terms)
-    monkeypatch.setattr(aggregation, "OFFERED", OFFERED - {Need.CLEAR_UPDATES})
-    with pytest.raises(InputInvalidError, match="clear_updates"):
-        check_needs(strategy_of(terms), terms)
+def test_it_says_that_it_reads_single_updates_which_secure_aggregation_would_hide() -> None:
+    assert {Need.CLEAR_UPDATES, Need.UPDATE_SCORES} <= FedMedLoraPlus.needs
