@@ -41,7 +41,9 @@ def fields_of(message: type[Message]) -> set[str]:
     """Names of its fields; those of a task's part are named after it, as the egress check names them."""
     names = set(message.DESCRIPTOR.fields_by_name)
     part = message.DESCRIPTOR.fields_by_name.get("tasks")
-    return names if part is None else names - {"tasks"} | {f"tasks.{name}" for name in part.message_type.fields_by_name}
+    if part is None or part.message_type is None:
+        return names
+    return names - {"tasks"} | {f"tasks.{name}" for name in part.message_type.fields_by_name}
 
 
 def test_a_train_assignment_is_read_whole() -> None:
