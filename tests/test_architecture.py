@@ -24,7 +24,7 @@ from fedmedlora.v1 import errors_pb2
 
 ROOT = Path(__file__).parents[1]
 SERVICES = ("common", "coordinator", "site_agent")
-PACKAGES = (*SERVICES, "demo", "benchmarks")
+PACKAGES = (*SERVICES, "demo", "lab", "benchmarks")
 PROTOS = sorted((ROOT / "proto/fedmedlora/v1").glob("*.proto"))
 
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 400, 60, 6

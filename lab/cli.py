@@ -1,0 +1,91 @@
+"""``fedmed-lab``: check an experiment's file, run it (again and again, until it is done), report what there is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from common.errors import FedMedError, Reason
+from lab.arms import Bench
+from lab.cells import Cell, Done
+from lab.corpora import Corpora
+from lab.estimate import EstimatingWorkshop, measured_rates
+from lab.experiment import Experiment, load_experiment
+from lab.options import CHECK, REPORT, Options, parse_options
+from lab.playing import failures, play_all
+from lab.reports import check, told, write_report
+from lab.rounds import Machine
+from lab.slots import Slots
+from lab.workshop import Store, WorkingWorkshop, Workshop
+from site_agent.adapters.trainer_process import TrainerProcess, trainer_environment
+from site_agent.trainer.base_model_files import describe_base_model, resolve_base_model
+
+
+def main() -> None:
+    """The console script: 0 when all is there, 1 when something failed, 130 after Ctrl-C."""
+    try:
+        sys.exit(run(parse_options(sys.argv[1:])))
+    except FedMedError as error:
+        print(error.message, file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped; call it again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def run(options: Options) -> int:
+    """Do the step asked for; returns the exit code."""
+    experiment = load_experiment(options.file)
+    if options.is_dry:
+        _print(told(asyncio.run(_estimate(experiment, options)), options.at_once))
+        return 0
+    ends_at = time.monotonic() + options.until_seconds
+    is_over = (lambda: True) if options.step in (CHECK, REPORT) else (lambda: time.monotonic() >= ends_at)
+    bench = _bench(experiment, options, _workshop(options, Slots(options.at_once, is_over)))
+    _print(check(bench))
+    if options.step == CHECK:
+        return 0
+    findings = asyncio.run(play_all(bench))
+    _print(map(str, write_report(options.out / experiment.name, experiment, findings)))
+    _print(f"missing: {one.arm}, seed {one.seed}: {one.why}" for one in findings.missing)
+    return int(bool(failures(findings)))
+
+
+async def _estimate(experiment: Experiment, options: Options) -> EstimatingWorkshop:
+    store = Store(folder=options.out)
+    working = _workshop(options, Slots(1, lambda: False))
+    estimating = EstimatingWorkshop(store=store, working=working, rates=measured_rates(store))
+    findings = await play_all(_bench(experiment, options, estimating))
+    for one in failures(findings):
+        raise FedMedError(Reason.INTERNAL, f"{one.arm}, seed {one.seed}: {one.why}")
+    return estimating
+
+
+def _bench(experiment: Experiment, options: Options, workshop: Workshop) -> Bench:
+    folder = resolve_base_model(options.base_model).resolve()
+    return Bench(
+        experiment=experiment,
+        corpora=Corpora(root=options.data, cache=options.out / "notes"),
+        machine=Machine(base_model=str(folder), device=options.device, threads=options.threads),
+        base_model=describe_base_model(folder, folder.name),
+        workshop=workshop,
+    )
+
+
+def _workshop(options: Options, slots: Slots) -> WorkingWorkshop:
+    trainer = TrainerProcess(trainer_environment(os.environ, options.threads))
+    return WorkingWorkshop(store=Store(folder=options.out), trainer=trainer, slots=slots, tell=_tell)
+
+
+def _tell(cell: Cell, done: Done) -> None:
+    seconds = timedelta(seconds=round(getattr(done.result, "seconds", 0.0)))
+    _print([f"{datetime.now().astimezone():%H:%M:%S} {cell.says} ({seconds})"])
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line, flush=True)

@@ -1,0 +1,139 @@
+"""What an experiment found out, as plain rows: scores by document, training by site, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lab.statistics import Part
+from site_agent.orders import F1Counts
+
+EVERYBODY = "all"  # who a model was trained on, when it was on all of the arm's sites
+NOBODY = "none"
+
+
+class Setting(StrEnum):
+    """What a test set is to the sites."""
+
+    IN_DOMAIN = "in_domain"
+    EXTERNAL = "external"
+    NEW_SITE = "new_site"
+
+
+class Rule(StrEnum):
+    """How predictions are matched."""
+
+    STRICT = "strict"
+    LENIENT = "lenient"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """One model on one test set.
+
+    Attributes:
+        trained_on: The corpus of the site whose model it is, EVERYBODY or NOBODY.
+        round_number: After which round; 0: at the end.
+        examples: Of a new site; 0 elsewhere.
+        strict / lenient: Counts of each document.
+    """
+
+    arm: str
+    seed: int
+    trained_on: str
+    setting: Setting
+    test_set: str
+    round_number: int = 0
+    examples: int = 0
+    strict: tuple[F1Counts, ...]
+    lenient: tuple[F1Counts, ...]
+
+    def part(self, rule: Rule) -> Part:
+        """As statistics want it."""
+        return Part(test_set=self.test_set, counts=self.counts(rule))
+
+    def counts(self, rule: Rule) -> NDArray[np.int64]:
+        """``(documents, 3)``: true positives, predicted, gold."""
+        documents = self.strict if rule is Rule.STRICT else self.lenient
+        rows = [(one.true_positives, one.predicted, one.gold) for one in documents]
+        return np.array(rows, dtype=np.int64).reshape(-1, 3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """One site in one round of one run.
+
+    Attributes:
+        is_alone: The run has no other site: its updates are for comparison, and would not travel.
+    """
+
+    arm: str
+    seed: int
+    site: str
+    round_number: int
+    mean_loss: float
+    num_examples: int
+    num_label_tokens: int
+    steps: int
+    seconds: float
+    weight: float
+    validation_loss: float | None
+    upload_bytes: int
+    download_bytes: int
+    is_alone: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """An arm with a seed that has no numbers (yet), and why."""
+
+    arm: str
+    seed: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """All rows of an experiment.
+
+    Attributes:
+        notes: What is worth saying of an arm, such as what was chosen.
+        full_model_bytes: What would travel if the base model did.
+    """
+
+    scored: Sequence[Scored]
+    trained: Sequence[Trained]
+    missing: Sequence[Missing]
+    notes: Sequence[str] = ()
+    full_model_bytes: int = 0
+
+    def of(self, arm: str, setting: Setting) -> list[Scored]:
+        """The last models of an arm in a setting."""
+        return [one for one in self.scored if one.arm == arm and one.setting is setting and not one.round_number]
+
+    def federated(self) -> list[Trained]:
+        """Training whose updates travelled."""
+        return [row for row in self.trained if not row.is_alone]
+
+    def arms(self) -> list[str]:
+        """Arms that have scores, in the order of the experiment."""
+        return list(dict.fromkeys(one.arm for one in self.scored))
+
+
+def own(rows: Iterable[Scored]) -> list[Scored]:
+    """Models on the notes of the corpus that they were trained on."""
+    return [one for one in rows if one.trained_on == one.test_set]
+
+
+def others(rows: Iterable[Scored]) -> list[Scored]:
+    """Models of one site on the other corpora."""
+    return [one for one in rows if one.trained_on not in (one.test_set, EVERYBODY, NOBODY)]
+
+
+def parts(rows: Iterable[Scored], rule: Rule) -> Iterator[Part]:
+    """As statistics want them."""
+    return (one.part(rule) for one in rows)

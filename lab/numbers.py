@@ -1,0 +1,77 @@
+"""Every number of an experiment as a row of one CSV file, for whoever wants to compute something else from them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.files import write_whole
+from lab.comparisons import differences, main_table
+from lab.experiment import Experiment
+from lab.findings import Findings, Rule, Scored, Trained
+from lab.statistics import estimate
+
+COLUMNS = (
+    "arm", "setting", "task", "seed", "site", "trained_on", "round", "examples", "metric", "value", "low", "high",
+)  # fmt: skip
+Row = dict[str, object]
+_ENTITIES = "ner"
+
+
+def write_numbers(path: Path, experiment: Experiment, findings: Findings) -> None:
+    """Write them; the file appears whole."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows_of(experiment, findings):
+        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+    write_whole(path, text.getvalue().encode())
+
+
+def rows_of(experiment: Experiment, findings: Findings) -> Iterator[Row]:
+    """Scores of each model on each test set, training by site and round, means and differences with intervals."""
+    for scored in findings.scored:
+        yield from _scored(scored)
+    for trained in findings.trained:
+        yield from _trained(trained)
+    for cell in main_table(experiment, findings):
+        yield {
+            "arm": cell.arm, "setting": cell.column, "task": _ENTITIES, "metric": f"mean_{cell.rule}_f1",
+            "value": cell.estimate.value, "low": cell.estimate.low, "high": cell.estimate.high,
+        }  # fmt: skip
+    for one in differences(experiment, findings):
+        yield {
+            "arm": f"{one.left} - {one.right}", "setting": one.column, "task": _ENTITIES,
+            "metric": f"difference_{one.rule}_f1",
+            "value": one.estimate.value, "low": one.estimate.low, "high": one.estimate.high,
+        }  # fmt: skip
+
+
+def _scored(row: Scored) -> Iterator[Row]:
+    same: Row = {
+        "arm": row.arm, "setting": row.setting, "task": _ENTITIES, "seed": row.seed, "site": row.test_set,
+        "trained_on": row.trained_on, "round": row.round_number or "", "examples": row.examples or "",
+    }  # fmt: skip
+    for rule in Rule:
+        part = row.part(rule)
+        found = estimate([part])
+        yield {**same, "metric": f"{rule}_f1", "value": found.value, "low": found.low, "high": found.high}
+        matched, predicted, gold = part.counts.sum(axis=0).tolist()
+        counts = {"true_positives": matched, "predicted": predicted, "gold": gold, "documents": len(part.counts)}
+        for name, count in counts.items():
+            yield {**same, "metric": f"{rule}_{name}", "value": count}
+
+
+def _trained(row: Trained) -> Iterator[Row]:
+    same: Row = {
+        "arm": row.arm, "setting": "training", "task": _ENTITIES, "seed": row.seed, "site": row.site,
+        "round": row.round_number,
+    }  # fmt: skip
+    metrics = ("mean_loss", "num_examples", "num_label_tokens", "steps", "seconds", "weight", "validation_loss",
+               "upload_bytes", "download_bytes")  # fmt: skip
+    for metric in metrics:
+        value = getattr(row, metric)
+        if value is not None:
+            yield {**same, "metric": metric, "value": value}

@@ -1,0 +1,79 @@
+"""Writes an experiment's report: numbers, tables and figures in its folder; and lines for whoever starts it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+
+from common.files import make_folder, write_whole
+from coordinator.domain.aggregation import check_needs, strategy_of
+from lab.arms import CENTRE, Bench
+from lab.estimate import EstimatingWorkshop
+from lab.experiment import Experiment, terms_of
+from lab.figures import draw_all
+from lab.findings import Findings
+from lab.numbers import write_numbers
+from lab.tables import latex, report
+
+
+def write_report(folder: Path, experiment: Experiment, findings: Findings) -> list[Path]:
+    """Write ``numbers.csv``, ``report.md``, ``table.tex`` and the figures; returns their paths."""
+    make_folder(folder)
+    numbers, text, table = (folder / name for name in ("numbers.csv", "report.md", "table.tex"))
+    write_numbers(numbers, experiment, findings)
+    write_whole(text, report(experiment, findings, machine()).encode())
+    write_whole(table, latex(experiment, findings).encode())
+    return [numbers, text, table, *draw_all(experiment, findings, folder)]
+
+
+def machine() -> list[str]:
+    """Processor, cores and versions; no name of the machine."""
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
+    return [f"machine: {_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, {libraries}"]
+
+
+def check(bench: Bench) -> Iterator[str]:
+    """What an experiment works on, in lines; everything that it needs is looked at.
+
+    Raises:
+        InputInvalidError: what is wrong.
+    """
+    experiment = bench.experiment
+    for arm in experiment.arms:
+        for seed in experiment.seeds_of(arm):
+            sites = [site.name for site in experiment.sites_of(arm)] if arm.kind == "federated" else [CENTRE]
+            terms = terms_of(experiment, arm, seed, sites, bench.base_model)
+            if arm.kind == "federated":
+                check_needs(strategy_of(terms), terms)
+    for site in experiment.sites:
+        for seed in experiment.seeds:
+            held = bench.corpora.train(site, seed)
+            yield f"site {site.name}, seed {seed}: {held.sentences} sentences of {site.corpus}"
+    yield f"validation set: {sum(file.sentences for file in bench.validation)} sentences"
+    for name, file in bench.tests.items():
+        yield f"test set {name}: {file.sentences} sentences"
+
+
+def told(estimated: EstimatingWorkshop, at_once: int) -> Iterator[str]:
+    """What is yet to be done, and how long it takes."""
+    for one in estimated.pending.values():
+        yield f"{timedelta(seconds=round(one.seconds))!s:>9}  {one.says}"
+    seconds = sum(one.seconds for one in estimated.pending.values())
+    rates = ", ".join(f"{kind} {rate:.2f}" for kind, rate in estimated.rates.items())
+    yield (
+        f"{len(estimated.pending)} cells to do, {len(estimated.done)} done; about {timedelta(seconds=round(seconds))} "
+        f"of a core, {timedelta(seconds=round(seconds / at_once))} with --jobs {at_once} (seconds a sentence: {rates})"
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return "unknown processor"
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "unknown processor")

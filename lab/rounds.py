@@ -1,0 +1,271 @@
+"""Carries a run from its terms to its end in this process.
+
+Its state machine, admission and rule are the coordinator's own, its orders those that a site's own agent would write,
+with the wire's translation between the two. Only their processes and sockets are left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from common.adapter import AdapterSpec
+from common.errors import FedMedError, InputInvalidError, Reason
+from common.ids import Digest, RunId, SiteName, derived_id
+from common.terms import Terms, check_terms
+from coordinator.adapters.rpc import translate as coordinator_wire
+from coordinator.app.perform_commands import moved_from
+from coordinator.app.update_intake import admit, check_content
+from coordinator.domain import assignments
+from coordinator.domain import events as ev
+from coordinator.domain.aggregation import check_needs, strategy_of
+from coordinator.domain.assignments import Assignment, AssignmentKind
+from coordinator.domain.run_machine import create_run, step
+from coordinator.domain.values import Phase, Round, Run, RunState, Update
+from lab.cells import Adapter, Cell, Done
+from lab.corpora import NoteFile
+from lab.slots import Priority
+from lab.workshop import Combination, Workshop
+from site_agent.adapters import translate as site_wire
+from site_agent.app.answers import FirstAdapter, TrainedUpdate, UploadHeader, evaluation_scores, trained_update
+from site_agent.app.ordering import LocalSettings, order_for
+from site_agent.app.ports import Unreadable
+from site_agent.domain.assignment import Assignment as SiteAssignment
+from site_agent.orders import EvaluateResult, InitialiseResult, TrainResult
+
+EVALUATOR = SiteName("evaluator")
+_T = TypeVar("_T")
+_START = datetime(2026, 1, 1, tzinfo=UTC)  # of every run: time plays no part here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Where the base model lies, and on what the trainer works."""
+
+    base_model: str
+    device: str = "auto"
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A run to carry out.
+
+    Attributes:
+        name: For people.
+        first: An adapter to go on from, with its shape; None: a new one is made.
+    """
+
+    name: str
+    terms: Terms
+    notes: Mapping[str, tuple[NoteFile, ...]]
+    validation: tuple[NoteFile, ...]
+    first: tuple[Adapter, AdapterSpec] | None = None
+    priority: Priority = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class Course:
+    """A run that has ended, or is on its way.
+
+    Attributes:
+        adapters: First adapter, updates and candidates by digest.
+        trained: What each site said of its training, by round.
+    """
+
+    run: Run
+    adapters: dict[Digest, Adapter] = field(default_factory=dict)
+    trained: dict[tuple[int, SiteName], TrainResult] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> AdapterSpec:
+        """The shape of the run's adapters."""
+        assert self.run.spec is not None, "a run that went on has a first adapter"
+        return self.run.spec
+
+    def after(self, round_number: int) -> Adapter:
+        """The candidate of a round; of round 0, the first adapter."""
+        file = self.run.rounds[round_number - 1].candidate if round_number else self.run.first_adapter
+        assert file is not None, "a closed round has a candidate"
+        return self.adapters[file.digest]
+
+    @property
+    def last(self) -> Adapter:
+        """What is served at the end; the first adapter if nothing was promoted."""
+        served = self.run.served.version if self.run.served else 0
+        return self.after(served)
+
+
+async def carry_out(plan: Plan, workshop: Workshop, machine: Machine) -> Course:
+    """Carry a run to its end.
+
+    Raises:
+        InputInvalidError: TERMS_INVALID.
+        UpdateRefusedError: an update was not admitted.
+        FedMedError: the trainer failed, or the run did.
+        OutOfTimeError: not all was done.
+    """
+    check_terms(plan.terms)
+    check_needs(strategy_of(plan.terms), plan.terms)
+    course = Course(run=create_run(RunId(derived_id("run", plan.terms.digest)), plan.terms, _START))
+    carrier = _Carrier(plan, workshop, machine, course)
+    while course.run.state.is_open:
+        await carrier.advance()
+    if course.run.state is not RunState.COMPLETED:
+        raise FedMedError(course.run.reason or Reason.INTERNAL, f"{plan.name}: the run ended as {course.run.state}")
+    return course
+
+
+@dataclass(frozen=True, slots=True)
+class _Carrier:
+    """One run on its way."""
+
+    plan: Plan
+    workshop: Workshop
+    machine: Machine
+    course: Course
+
+    async def advance(self) -> None:
+        """Do what the run waits for now."""
+        run, current = self.course.run, self.course.run.current
+        if run.state is RunState.INITIALISING:
+            await self._initialise()
+        elif current is None:
+            self._post(ev.Published(at=_START, round_number=run.rounds[-1].number))
+        elif current.phase is Phase.SELECTING:
+            self._publish_before(current)
+            sites = frozenset(map(SiteName, run.terms.rounds.sites))
+            present = ev.PresenceObserved(at=_START, present=sites, enrolled=sites, evaluators=frozenset({EVALUATOR}))
+            self._post(present)
+        elif current.phase is Phase.TRAINING:
+            await self._train(current)
+        elif current.phase is Phase.AGGREGATING:
+            await self._aggregate(current)
+        else:  # SCORING, EVALUATING
+            await self._score()
+
+    def _post(self, event: ev.RunEvent) -> None:
+        self.course.run, _ = step(self.course.run, event)
+
+    def _publish_before(self, current: Round) -> None:
+        """Every candidate counts as published at once."""
+        if current.number > 1:
+            self._post(ev.Published(at=_START, round_number=current.number - 1))
+
+    async def _initialise(self) -> None:
+        if self.plan.first is not None:
+            adapter, spec = self.plan.first
+        else:
+            assignment = assignments.for_evaluator(self.course.run, EVALUATOR)
+            assert assignment is not None, "a run that begins asks for its first adapter"
+            done = await self._perform(assignment, f"{self.plan.name}, first adapter", ())
+            assert isinstance(done.result, InitialiseResult) and done.made is not None
+            spec = done.result.spec
+            adapter = self._admitted(assignment, done.made, FirstAdapter(spec=spec))
+        self.course.adapters[adapter.file.digest] = adapter
+        self._post(ev.FirstAdapterReceived(at=_START, adapter=adapter.file, spec=spec))
+
+    async def _train(self, current: Round) -> None:
+        """All sites beside each other; their answers are taken in the order of their names."""
+        entries = [entry for entry in current.roster if entry.outcome.is_open]
+        work = [self._train_site(current, entry.site) for entry in entries]
+        for event in await carry_all(work):
+            self._post(event)
+
+    async def _train_site(self, current: Round, site: SiteName) -> ev.UpdateAccepted:
+        assignment = assignments.for_site(self.course.run, site)
+        assert assignment is not None and assignment.adapter is not None
+        says = f"{self.plan.name}, round {current.number}, {site}"
+        done = await self._perform(assignment, says, self.plan.notes[site])
+        assert isinstance(done.result, TrainResult) and done.made is not None
+        made = self._admitted(assignment, done.made, trained_update(done.result, assignment.adapter.digest))
+        self.course.adapters[made.file.digest] = made
+        self.course.trained[current.number, site] = done.result
+        update = Update(
+            file=made.file, num_examples=done.result.num_examples, num_label_tokens=done.result.num_label_tokens
+        )
+        return ev.UpdateAccepted(at=_START, assignment_id=assignment.assignment_id, update=update)
+
+    async def _aggregate(self, current: Round) -> None:
+        run, adapters = self.course.run, self.course.adapters
+        earlier = moved_from(run, current)
+        asked = Combination(
+            run=run,
+            accepted=current.accepted,
+            updates=[adapters[entry.update.file.digest] for entry in current.accepted if entry.update],
+            before=adapters[current.global_adapter.digest],
+            previous=None if earlier is None else adapters[earlier.digest],
+        )
+        candidate, weights = await self.workshop.combine(asked, self.plan.priority)
+        adapters[candidate.file.digest] = candidate
+        ready = ev.CandidateReady(at=_START, round_number=current.number, candidate=candidate.file, weights=weights)
+        self._post(ready)
+
+    async def _score(self) -> None:
+        """The evaluator's next assignment: one update, or the candidate."""
+        assignment = assignments.for_evaluator(self.course.run, EVALUATOR)
+        assert assignment is not None, "a phase that waits for scores has something to score"
+        what = assignment.entry.site if assignment.entry else "candidate"
+        says = f"{self.plan.name}, round {assignment.round_number}, {what} on the validation set"
+        done = await self._perform(assignment, says, self.plan.validation)
+        assert isinstance(done.result, EvaluateResult) and done.result.mean_loss is not None
+        answer = evaluation_scores(done.result, done.result.mean_loss)
+        scores = coordinator_wire.scores_from(site_wire.evaluation_request(assignment.assignment_id, answer).scores)
+        number = assignment.round_number
+        match assignment.kind:
+            case AssignmentKind.SCORE:
+                assert assignment.entry is not None
+                self._post(ev.UpdateScored(at=_START, round_number=number, site=assignment.entry.site, scores=scores))
+            case AssignmentKind.EVALUATE:
+                self._post(ev.ScoresReported(at=_START, round_number=number, scores=scores))
+
+    async def _perform(self, assignment: Assignment, says: str, notes: tuple[NoteFile, ...]) -> Done:
+        order = order_for(_as_the_site_sees_it(assignment), self._local(notes))
+        start = None if assignment.adapter is None else self.course.adapters[assignment.adapter.digest]
+        return await self.workshop.perform(Cell(order=order, notes=notes, adapter=start, says=says), self.plan.priority)
+
+    def _local(self, notes: tuple[NoteFile, ...]) -> LocalSettings:
+        files = tuple(str(note.path) for note in notes)
+        return LocalSettings(
+            base_model_location=self.machine.base_model,
+            device=self.machine.device,
+            threads=self.machine.threads,
+            train_files=files,
+            validation_files=files,
+        )
+
+    def _admitted(self, assignment: Assignment, made: Adapter, content: TrainedUpdate | FirstAdapter) -> Adapter:
+        """The file, if the coordinator lets it in: by what is said of it, and by what is in it."""
+        header = UploadHeader(
+            assignment_id=assignment.assignment_id,
+            digest=made.file.digest,
+            size_bytes=made.file.size_bytes,
+            content=content,
+        )
+        spec, tensors = admit(assignment, coordinator_wire.claim_from(site_wire.upload_header(header)))
+        if not made.is_nominal:
+            check_content(made.path, tensors, spec)
+        return made
+
+
+def _as_the_site_sees_it(assignment: Assignment) -> SiteAssignment:
+    """Over the wire's own messages, so that what does not travel cannot matter."""
+    seen = site_wire.poll_answer(coordinator_wire.poll_answer(assignment))
+    if not isinstance(seen, SiteAssignment):
+        detail = seen.detail if isinstance(seen, Unreadable) else "none"
+        raise InputInvalidError(Reason.FIELD_INVALID, f"assignment: expected one that a site can read, got {detail}")
+    return seen
+
+
+async def carry_all(work: Sequence[Awaitable[_T]]) -> list[_T]:
+    """What all of them give; when one fails, the others are carried to their end first."""
+    outcomes = await asyncio.gather(*work, return_exceptions=True)
+    given = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        given.append(outcome)
+    return given

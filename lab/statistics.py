@@ -1,0 +1,99 @@
+"""F1 with bootstrap intervals by document, and paired differences. Pure functions over stored counts.
+
+A *score* is a mean of F1s, each of some test set: a model on all test sets, or all single-site models on all other
+sites' notes. Of several scores the same documents are drawn at once, so that their difference is paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 2000
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One F1 of a score.
+
+    Attributes:
+        test_set: Parts of the same test set have the same documents in the same order.
+        counts: ``(documents, 3)``: true positives, predicted, gold.
+    """
+
+    test_set: str
+    counts: NDArray[np.int64]
+
+
+Score = Sequence[Part]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_apart_from_zero(self) -> bool:
+        """Whether the interval lies on one side of zero."""
+        return self.low > 0 or self.high < 0
+
+
+def f1_of(counts: NDArray[np.int64]) -> float:
+    """Micro F1 over documents; 0 where nothing was to be found and nothing predicted."""
+    matched, predicted, gold = counts.sum(axis=0).tolist()
+    return float(2 * matched / (predicted + gold)) if predicted + gold else 0.0
+
+
+def value_of(score: Score) -> float:
+    """The mean of its F1s."""
+    return float(np.mean([f1_of(part.counts) for part in score]))
+
+
+def estimate(score: Score, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+    """A score with its percentile interval over draws of documents, within each test set (Efron 1979)."""
+    draws = _draws([score], seed, resamples)
+    return _estimate(value_of(score), _resampled(score, draws))
+
+
+def difference(left: Score, right: Score, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+    """``left - right``, both on the same draws of documents."""
+    draws = _draws([left, right], seed, resamples)
+    return _estimate(value_of(left) - value_of(right), _resampled(left, draws) - _resampled(right, draws))
+
+
+def _estimate(value: float, resampled: NDArray[np.float64]) -> Estimate:
+    tail = (1 - _CONFIDENCE) / 2
+    low, high = np.quantile(resampled, (tail, 1 - tail))
+    return Estimate(value=value, low=float(low), high=float(high))
+
+
+def _draws(scores: Sequence[Score], seed: int, resamples: int) -> Mapping[str, NDArray[np.int64]]:
+    """How often each document is drawn, ``(resamples, documents)``, for each test set."""
+    sizes: dict[str, int] = {}
+    for part in (part for score in scores for part in score):
+        documents = len(part.counts)
+        if sizes.setdefault(part.test_set, documents) != documents or not documents:
+            raise ValueError(f"{part.test_set}: expected the same documents in every part, got {documents}")
+    random = np.random.default_rng(seed)
+    return {
+        name: random.multinomial(size, np.full(size, 1 / size), size=resamples) for name, size in sorted(sizes.items())
+    }
+
+
+def _resampled(score: Score, draws: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float64]:
+    """The score of each resample, ``(resamples,)``."""
+    scores = []
+    for part in score:
+        matched, predicted, gold = (draws[part.test_set] @ part.counts).T.astype(np.float64)
+        total = predicted + gold
+        scores.append(np.divide(2 * matched, total, out=np.zeros_like(total), where=total > 0))
+    mean: NDArray[np.float64] = np.mean(scores, axis=0, dtype=np.float64)
+    return mean

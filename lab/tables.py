@@ -1,0 +1,182 @@
+"""The tables of an experiment in Markdown, and the main one in LaTeX. Pure: text from findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lab.comparisons import (
+    EXTERNAL,
+    IN_DOMAIN,
+    OTHER_NOTES,
+    OWN_NOTES,
+    Cell,
+    Difference,
+    differences,
+    main_table,
+    new_site_curves,
+)
+from lab.experiment import Experiment
+from lab.findings import Findings, Rule, Trained
+from lab.statistics import Estimate
+
+_COLUMNS = (IN_DOMAIN, OWN_NOTES, OTHER_NOTES, EXTERNAL)
+
+
+def report(experiment: Experiment, findings: Findings, machine: Sequence[str]) -> str:
+    """The whole report; ``machine`` is what it was run on, in lines."""
+    sections = [
+        f"# {experiment.name}",
+        "\n".join(f"- {line}" for line in [*_setup(experiment), *machine]),
+        _missing(findings),
+        "## Entity F1\n\nStrict / lenient, type-aware, micro-averaged over a corpus's test documents; the mean over "
+        "corpora and seeds, with 95 % intervals of the strict one (bootstrap by document).",
+        _main(experiment, findings),
+        "## Differences of strict F1\n\nPaired: the same documents are drawn for both. **Bold**: the interval is "
+        "without 0.",
+        _differences(experiment, findings),
+        _new_site(findings),
+        _traffic(findings),
+        _weights(findings),
+        "\n".join(f"- {note}" for note in findings.notes),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def latex(experiment: Experiment, findings: Findings) -> str:
+    """The main table: an arm a row, strict and lenient F1 a column of the setting."""
+    cells = {(cell.arm, cell.column, cell.rule): cell for cell in main_table(experiment, findings)}
+    columns = [column for column in _COLUMNS if any(key[1] == column for key in cells)]
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        f"\\begin{{tabular}}{{l{'rr' * len(columns)}}}",
+        "\\toprule",
+        " & ".join(["", *(f"\\multicolumn{{2}}{{c}}{{{_tex(column)}}}" for column in columns)]) + " \\\\",
+        " & ".join(["arm", *["strict", "lenient"] * len(columns)]) + " \\\\",
+        "\\midrule",
+    ]
+    for arm in findings.arms():
+        if any(key[0] == arm for key in cells):
+            numbers = [_tex_number(cells.get((arm, column, rule))) for column in columns for rule in Rule]
+            lines.append(" & ".join([_tex(arm), *numbers]) + " \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def _setup(experiment: Experiment) -> list[str]:
+    sites = [
+        f"{site.name} ({site.sentences} sentences of {site.corpus}"
+        + (f", part {site.part[0]} of {site.part[1]}" if site.part[1] > 1 else "")
+        + (f", {site.wrong_labels:.0%} wrong labels" if site.wrong_labels else "")
+        + ")"
+        for site in experiment.sites
+    ]
+    test = f"{experiment.test.sentences} sentences of {', '.join(experiment.corpora)}"
+    outside = f"; external: {', '.join(experiment.test.external)}" if experiment.test.external else ""
+    return [
+        f"sites: {'; '.join(sites)}",
+        f"scored on {test}{outside}",
+        f"seeds: {', '.join(map(str, experiment.seeds))}, where an arm says nothing else",
+    ]
+
+
+def _missing(findings: Findings) -> str:
+    if not findings.missing:
+        return ""
+    lines = [f"- {one.arm}, seed {one.seed}: {one.why}" for one in findings.missing]
+    return "\n".join(["**Not in these numbers:**", "", *lines])
+
+
+def _main(experiment: Experiment, findings: Findings) -> str:
+    cells = {(cell.arm, cell.column, cell.rule): cell for cell in main_table(experiment, findings)}
+    columns = [column for column in _COLUMNS if any(key[1] == column for key in cells)]
+    rows = []
+    for arm in findings.arms():
+        mine = [_pair(cells, arm, column) for column in columns]
+        if any(mine):
+            seeds = max(cell.seeds for key, cell in cells.items() if key[0] == arm)
+            rows.append([arm, str(seeds), *(cell or "" for cell in mine)])
+    return _table(["arm", "seeds", *columns], rows)
+
+
+def _pair(cells: dict[tuple[str, str, Rule], Cell], arm: str, column: str) -> str:
+    strict, lenient = (cells.get((arm, column, rule)) for rule in (Rule.STRICT, Rule.LENIENT))
+    if strict is None or lenient is None:
+        return ""
+    sure = f"{strict.estimate.low:.3f} to {strict.estimate.high:.3f}"
+    return f"{strict.estimate.value:.3f} / {lenient.estimate.value:.3f} ({sure})"
+
+
+def _differences(experiment: Experiment, findings: Findings) -> str:
+    found = [one for one in differences(experiment, findings) if one.rule is Rule.STRICT]
+    rows = [[one.left, one.right, one.column, str(one.seeds), _apart(one)] for one in found]
+    return _table(["arm", "minus", "on", "seeds", "difference"], rows) if rows else ""
+
+
+def _apart(one: Difference) -> str:
+    told = _signed(one.estimate)
+    return f"**{told}**" if one.estimate.is_apart_from_zero else told
+
+
+def _signed(found: Estimate) -> str:
+    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+
+
+def _new_site(findings: Findings) -> str:
+    curves = new_site_curves(findings)
+    if not curves:
+        return ""
+    counts = sorted({count for curve in curves.values() for count, _ in curve})
+    rows = []
+    for start, curve in curves.items():
+        by_count = dict(curve)
+        rows.append([start, *(_interval(by_count.get(count)) for count in counts)])
+    title = "## A new site\n\nStrict F1 there, by the number of its examples."
+    return f"{title}\n\n{_table(['begins from', *map(str, counts)], rows)}"
+
+
+def _interval(found: Estimate | None) -> str:
+    return "" if found is None else f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+
+
+def _traffic(findings: Findings) -> str:
+    rows = []
+    for arm in dict.fromkeys(row.arm for row in findings.federated()):
+        mine = [row for row in findings.federated() if row.arm == arm]
+        up, down = (sum(getattr(row, name) for row in mine) / len(mine) for name in ("upload_bytes", "download_bytes"))
+        share = (up + down) / (2 * findings.full_model_bytes) if findings.full_model_bytes else 0.0
+        rows.append([arm, f"{up / 1e6:.2f}", f"{down / 1e6:.2f}", f"{share:.2%}"])
+    if not rows:
+        return ""
+    title = "## Bytes\n\nOf one site in one round, in MB, and as a share of the full model both ways."
+    return f"{title}\n\n{_table(['arm', 'up', 'down', 'share'], rows)}"
+
+
+def _weights(findings: Findings) -> str:
+    """What each site counted for; of the first seed."""
+    rows = []
+    for arm, seed, number in dict.fromkeys((row.arm, row.seed, row.round_number) for row in findings.federated()):
+        mine = [row for row in findings.federated() if (row.arm, row.seed, row.round_number) == (arm, seed, number)]
+        if seed == min(row.seed for row in findings.federated() if row.arm == arm):
+            told = "; ".join(f"{row.site} {_weight(row)}" for row in mine)
+            rows.append([arm, str(seed), str(number), told])
+    if not rows:
+        return ""
+    title = "## Weights\n\nOf each site in the aggregate; in brackets the loss of its update on the validation set."
+    return f"{title}\n\n{_table(['arm', 'seed', 'round', 'weights'], rows)}"
+
+
+def _weight(row: Trained) -> str:
+    loss = "" if row.validation_loss is None else f" ({row.validation_loss:.3f})"
+    return f"{row.weight:.3f}{loss}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _tex(text: str) -> str:
+    return text.replace("_", "\\_").replace("%", "\\%").replace("&", "\\&")
+
+
+def _tex_number(cell: Cell | None) -> str:
+    return "" if cell is None else f"{cell.estimate.value:.3f}"

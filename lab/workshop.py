@@ -1,0 +1,194 @@
+"""Has cells done by the sites' own trainer process, each once, and updates combined by the coordinator's own code.
+
+Everything lies below one folder::
+
+    cells/<key>/        the order folder of a cell (`site_agent.orders`): done when it holds result.json
+    combined/<key>/     a round's candidate: adapter.safetensors, and outcome.json, written last
+
+Killed at any instant, it goes on from what is there; a trainer that had begun goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from common.errors import FedMedError, Reason
+from common.files import make_folder, write_whole
+from common.ids import Digest, SiteName
+from common.weights_io import file_digest
+from coordinator.app.aggregate_round import aggregate
+from coordinator.domain.values import AdapterFile, RosterEntry, Run
+from lab.cells import Adapter, Cell, Done
+from lab.slots import Priority, Slots
+from site_agent.adapters.order_folder import read_outcome
+from site_agent.app.ports import Order, ProgressRelay, Result
+from site_agent.orders import ADAPTER_FILE, FAILURE_FILE, UPDATE_FILE, Failure, Progress
+
+WEIGHTS_FILE, OUTCOME_FILE = "adapter.safetensors", "outcome.json"
+_T = TypeVar("_T")
+
+
+class Trainer(Protocol):
+    """As the agent has it: does an order in its folder, unless it was done already."""
+
+    async def perform(self, folder: Path, order: Order, relay: ProgressRelay) -> Result | Failure:
+        """The result, or why there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combination:
+    """What a round's candidate is made of: accepted entries sorted by site, and their updates in that order."""
+
+    run: Run
+    accepted: Sequence[RosterEntry]
+    updates: Sequence[Adapter]
+    before: Adapter
+    previous: Adapter | None = None
+
+    @property
+    def key(self) -> str:
+        """A function of the terms of aggregation and of all that is combined."""
+        digests = [one.file.digest for one in (*self.updates, self.before)]
+        counts = [
+            [entry.site, asdict(entry.update), entry.scores.mean_loss if entry.scores else None]
+            for entry in self.accepted
+            if entry.update
+        ]
+        previous = self.previous.file.digest if self.previous else None
+        aggregation = asdict(self.run.terms.aggregation)
+        document = [aggregation, len(self.run.rounds), digests, counts, previous]
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
+
+
+Combined = tuple[Adapter, tuple[tuple[SiteName, float], ...]]
+
+
+class Workshop(Protocol):
+    """Where the work of an experiment is done, or estimated."""
+
+    async def perform(self, cell: Cell, priority: Priority) -> Done:
+        """Do a cell, or find it done."""
+
+    async def combine(self, asked: Combination, priority: Priority) -> Combined:
+        """A round's candidate, and each site's weight."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """Where cells and candidates lie."""
+
+    folder: Path
+
+    def cell(self, cell: Cell) -> Path:
+        """The order folder of a cell."""
+        return self.folder / "cells" / cell.key
+
+    def result_of(self, cell: Cell) -> Done | None:
+        """What came of a cell that was done."""
+        folder = self.cell(cell)
+        outcome = read_outcome(folder)
+        return None if outcome is None or isinstance(outcome, Failure) else _done(folder, outcome)
+
+    def combined(self, asked: Combination) -> Path:
+        """The folder of a candidate."""
+        return self.folder / "combined" / asked.key
+
+    def candidate_of(self, asked: Combination) -> Combined | None:
+        """A candidate that was made."""
+        folder = self.combined(asked)
+        try:
+            document = json.loads((folder / OUTCOME_FILE).read_bytes())
+        except FileNotFoundError:
+            return None
+        file = AdapterFile(digest=Digest(document["digest"]), size_bytes=document["size_bytes"])
+        weights = tuple((SiteName(site), float(weight)) for site, weight in document["weights"])
+        return Adapter(file=file, path=folder / WEIGHTS_FILE), weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkingWorkshop:
+    """Does what is not done yet; ``tell`` is given each cell that it has done, and what came of it."""
+
+    store: Store
+    trainer: Trainer
+    slots: Slots
+    tell: Callable[[Cell, Done], None]
+    _asked: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
+
+    async def perform(self, cell: Cell, priority: Priority) -> Done:
+        """Do a cell, or find it done.
+
+        Raises:
+            FedMedError: TRAINER_CRASHED, with why and where.
+            OutOfTimeError: it was not begun.
+        """
+        return await self._once(cell.key, lambda: self._perform(cell, priority))
+
+    async def combine(self, asked: Combination, priority: Priority) -> Combined:
+        """A round's candidate, made in a thread."""
+        return await self._once(f"combined {asked.key}", lambda: self._combine(asked, priority))
+
+    async def _once(self, key: str, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        if key not in self._asked:
+            self._asked[key] = asyncio.create_task(work())
+        done: _T = await asyncio.shield(self._asked[key])
+        return done
+
+    async def _perform(self, cell: Cell, priority: Priority) -> Done:
+        if (done := self.store.result_of(cell)) is not None:
+            return done
+        async with self.slots.hold(priority):
+            folder = self.store.cell(cell)
+            make_folder(folder)
+            (folder / FAILURE_FILE).unlink(missing_ok=True)  # what failed once is tried again
+            if cell.adapter is not None:
+                link = folder / ADAPTER_FILE
+                link.unlink(missing_ok=True)
+                link.symlink_to(cell.adapter.path.resolve())
+            outcome = await self.trainer.perform(folder, cell.order, _silent)
+        if isinstance(outcome, Failure):
+            message = f"{cell.says}: {outcome.reason}: {outcome.detail} ({folder})"
+            raise FedMedError(Reason.TRAINER_CRASHED, message)
+        done = _done(folder, outcome)
+        self.tell(cell, done)
+        return done
+
+    async def _combine(self, asked: Combination, priority: Priority) -> Combined:
+        known = self.store.candidate_of(asked)
+        if known is not None:
+            return known
+        async with self.slots.hold(priority):
+            return await asyncio.to_thread(self._combine_now, asked)
+
+    def _combine_now(self, asked: Combination) -> Combined:
+        folder = self.store.combined(asked)
+        make_folder(folder)
+        candidate, weights = aggregate(
+            asked.run,
+            asked.accepted,
+            [update.path for update in asked.updates],
+            asked.before.path,
+            folder / WEIGHTS_FILE,
+            asked.previous.path if asked.previous else None,
+        )
+        document = {"digest": candidate.digest, "size_bytes": candidate.size_bytes, "weights": weights}
+        write_whole(folder / OUTCOME_FILE, json.dumps(document).encode())
+        return Adapter(file=candidate, path=folder / WEIGHTS_FILE), weights
+
+
+async def _silent(progress: Progress) -> None:
+    """Progress inside a cell is in its folder, for whoever looks."""
+
+
+def _done(folder: Path, result: Result) -> Done:
+    path = folder / UPDATE_FILE
+    if not path.exists():
+        return Done(result=result)
+    file = AdapterFile(digest=file_digest(path), size_bytes=path.stat().st_size)
+    return Done(result=result, made=Adapter(file=file, path=path))

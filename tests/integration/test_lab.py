@@ -1,0 +1,257 @@
+"""The lab end to end on a tiny model: every arm, work that is shared, killed and gone on with, and estimated."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab.arms import Bench
+from lab.cli import run
+from lab.comparisons import main_table
+from lab.estimate import EstimatingWorkshop, measured_rates
+from lab.experiment import Experiment
+from lab.findings import Findings, Rule, Setting
+from lab.options import parse_options
+from lab.playing import failures, play_all
+from lab.slots import Slots
+from site_agent.orders import RESULT_FILE, UPDATE_FILE
+from tests.fakes.lab_bench import CORPORA, TERMS, Lab, TrainerHere, experiment
+
+ARMS = [
+    {"name": "zero", "kind": "zero_shot"},
+    {"name": "alone", "kind": "single_site"},
+    {"name": "centre", "kind": "centralised"},
+    {"name": "together", "kind": "federated", "score_rounds": True},
+    {"name": "plus", "kind": "federated", "terms": {"aggregation": {"strategy": "fed_medlora_plus"}}},
+    {"name": "half", "kind": "federated", "terms": {"aggregation": {"strategy": "ffa_lora"}}},
+    {"name": "best", "kind": "best_of", "of": ["plus", "half"]},
+]
+NEW_SITE = {"corpus": "abroad", "examples": [2, 4], "continues": ["together"]}
+
+
+def everything() -> Experiment:
+    return experiment(arms=ARMS, new_site=NEW_SITE)
+
+
+def played(lab: Lab, trainer: TrainerHere, chosen: Experiment, slots: Slots | None = None) -> Findings:
+    return asyncio.run(play_all(lab.bench(chosen, lab.workshop(trainer, slots))))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return Lab(tmp_path_factory.mktemp("lab"))
+
+
+@pytest.fixture(scope="module")
+def trainer() -> TrainerHere:
+    return TrainerHere()
+
+
+@pytest.fixture(scope="module")
+def found(lab: Lab, trainer: TrainerHere) -> Findings:
+    """Everything, done once."""
+    return played(lab, trainer, everything())
+
+
+def test_every_arm_is_scored_on_every_test_set(found: Findings) -> None:
+    assert found.missing == []
+    for arm in ARMS:
+        inside = {row.test_set for row in found.of(str(arm["name"]), Setting.IN_DOMAIN)}
+        outside = {row.test_set for row in found.of(str(arm["name"]), Setting.EXTERNAL)}
+        assert (inside, outside) == ({"north", "south"}, {"abroad"})
+    assert all(row.counts(Rule.STRICT)[:, 2].sum() > 0 for row in found.scored)
+    assert {row.examples for row in found.scored if row.setting is Setting.NEW_SITE} == {2, 4}
+    assert main_table(everything(), found)
+
+
+def test_a_round_of_one_site_is_that_sites_own_update(lab: Lab, found: Findings) -> None:
+    candidates = {path.read_bytes() for path in lab.store.folder.glob("combined/*/adapter.safetensors")}
+    updates = {path.read_bytes() for path in lab.store.folder.glob(f"cells/*/{UPDATE_FILE}")}
+
+    alone = {row.site for row in found.trained if row.arm == "alone"}
+    assert alone == {"north", "south"}
+    assert len(candidates & updates) >= 4  # of two sites in two rounds
+
+
+def test_the_first_round_of_a_site_is_trained_once_for_all_arms_that_ask_for_the_same(
+    lab: Lab, found: Findings
+) -> None:
+    losses = {
+        (row.arm, row.site): row.mean_loss for row in found.trained if row.round_number == 1 and row.site == "north"
+    }
+
+    assert losses["alone", "north"] == losses["together", "north"] == losses["plus", "north"]
+    told = [says for says in lab.told if says.endswith("round 1, north")]
+    assert len(told) == 2  # and once more with A held fast
+
+
+def test_the_weights_of_updates_that_were_scored_follow_their_losses(found: Findings) -> None:
+    rows = [row for row in found.trained if row.arm == "plus" and row.round_number == 1]
+    best = min(rows, key=lambda row: row.validation_loss or 0)
+
+    assert all(row.validation_loss is not None for row in rows)
+    assert best.weight == max(row.weight for row in rows)
+    assert sum(row.weight for row in rows) == pytest.approx(1)
+
+
+def test_half_of_the_factors_travel_up_where_the_strategy_says_so(found: Findings) -> None:
+    sizes = {row.arm: row.upload_bytes for row in found.trained if not row.is_alone}
+
+    assert sizes["half"] < 0.8 * sizes["together"]
+
+
+def test_the_best_of_several_arms_has_the_scores_of_the_one_that_was_chosen(found: Findings) -> None:
+    (note,) = found.notes
+    chosen = note.split("chose ")[1].split()[0]
+
+    best, same = (found.of(name, Setting.IN_DOMAIN) for name in ("best", chosen))
+    assert [replace(row, arm="") for row in best] == [replace(row, arm="") for row in same]
+
+
+def test_what_was_done_is_not_done_again(lab: Lab, trainer: TrainerHere, found: Findings) -> None:
+    before = len(trainer.performed)
+
+    again = played(lab, trainer, everything())
+
+    assert len(trainer.performed) == before
+    assert again == found
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def test_killed_at_any_cell_it_goes_on_and_finds_the_same(tmp_path: Path) -> None:
+    small = experiment(arms=[ARMS[3], ARMS[4]])
+    whole = Lab(tmp_path / "whole")
+    undisturbed = TrainerHere()
+    expected = played(whole, undisturbed, small)
+    broken, performed = Lab(tmp_path / "broken"), 0
+    for kill_at in (1, 3, 5, 1000):
+        trainer = TrainerHere()
+
+        def kill(folder: Path, trainer: TrainerHere = trainer, kill_at: int = kill_at) -> None:
+            if len(trainer.performed) + 1 >= kill_at:
+                raise Killed
+
+        trainer.before = kill
+        try:
+            outcome = played(broken, trainer, small)
+        except Killed:
+            performed += len(trainer.performed)
+            continue
+        performed += len(trainer.performed)
+
+    assert replace_seconds(outcome) == replace_seconds(expected)
+    assert performed == len(undisturbed.performed)
+
+
+def replace_seconds(found: Findings) -> Findings:
+    return replace(found, trained=[replace(row, seconds=0.0) for row in found.trained])
+
+
+def test_when_time_is_over_it_says_what_is_missing_and_reports_the_rest(lab: Lab, found: Findings) -> None:
+    more = experiment(arms=[ARMS[3]], seeds=[1, 2])
+
+    partly = played(lab, TrainerHere(), more, Slots(1, lambda: True))
+
+    assert [(one.arm, one.seed, one.why) for one in partly.missing] == [("together", 2, "not done yet")]
+    assert partly.of("together", Setting.IN_DOMAIN) == found.of("together", Setting.IN_DOMAIN)
+    assert failures(partly) == []
+
+
+def test_an_arm_whose_trainer_fails_is_told_with_its_reason_and_tried_again_next_time(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    too_long = {**TERMS, "training": {**TERMS["training"], "max_length": 16}}  # type: ignore[dict-item]
+    failing = experiment(arms=[{**ARMS[0]}, {**ARMS[3], "terms": too_long}])
+
+    outcome = played(lab, TrainerHere(), failing)
+
+    (missing,) = failures(outcome)
+    assert missing.arm == "together"
+    assert "NOTES_TOO_FEW" in missing.why
+    again = TrainerHere()
+    played(lab, again, failing)
+    assert again.performed
+
+
+def test_an_estimate_counts_what_is_left_and_does_nothing(tmp_path: Path) -> None:
+    lab, chosen, trainer = Lab(tmp_path), experiment(arms=[ARMS[3], ARMS[4]]), TrainerHere()
+    before = estimated(lab, chosen)
+    played(lab, trainer, chosen)
+
+    after = estimated(lab, chosen)
+
+    made = [folder for folder in trainer.performed if (folder / RESULT_FILE).exists()]
+    assert len(before.pending) == len(made)  # all but the first adapter, which the estimate made, too
+    assert (len(after.pending), len(after.done)) == (0, len(made))
+    assert all(one.seconds > 0 for one in before.pending.values())
+
+
+def estimated(lab: Lab, chosen: Experiment) -> EstimatingWorkshop:
+    working = lab.workshop(TrainerHere())
+    workshop = EstimatingWorkshop(store=lab.store, working=working, rates=measured_rates(lab.store))
+    bench: Bench = replace(lab.bench(chosen, working), workshop=workshop, _courses={})
+    assert failures(asyncio.run(play_all(bench))) == []
+    return workshop
+
+
+def test_a_validation_set_that_is_also_a_test_set_is_refused(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    corpus = lab.root / "corpora" / CORPORA[0]
+    (corpus / "dev.jsonl").write_bytes((corpus / "test.jsonl").read_bytes())
+
+    outcome = played(lab, TrainerHere(), experiment())
+
+    (missing,) = failures(outcome)
+    assert "validation set: expected no passage of a test set" in missing.why
+
+
+@pytest.mark.slow
+def test_the_command_runs_an_experiment_with_a_trainer_process_and_writes_its_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = Lab(tmp_path)
+    file = tmp_path / "small.toml"
+    file.write_text(COMMAND_LINE_EXPERIMENT)
+    places = [
+        "--data",
+        str(lab.root / "corpora"),
+        "--base-model",
+        str(lab.root / "model"),
+        "--out",
+        str(tmp_path / "o"),
+    ]
+
+    assert run(parse_options(["check", str(file), *places])) == 0
+    assert run(parse_options(["run", str(file), *places, "--device", "cpu", "--jobs", "2"])) == 0
+    assert run(parse_options(["run", str(file), *places, "--dry-run"])) == 0
+
+    assert "0 cells to do, 1 done" in capsys.readouterr().out
+    written = {path.name for path in (tmp_path / "o" / "small").iterdir()}
+    assert written == {"numbers.csv", "report.md", "table.tex"}
+
+
+COMMAND_LINE_EXPERIMENT = """
+name = "small"
+seeds = [1]
+validation_sentences = 3
+test.sentences = 3
+terms.lora = {lora_rank = 2, lora_alpha = 4, target_modules = ["q_proj", "v_proj"]}
+terms.task = {entity_types = ["drug", "problem"], max_new_tokens = 8}
+terms.training = {examples_per_round = 4}
+terms.rounds.count = 1
+terms.gate.metric = "none"
+
+[[sites]]
+name = "north"
+corpus = "north"
+sentences = 4
+
+[[arms]]
+name = "zero"
+kind = "zero_shot"
+"""

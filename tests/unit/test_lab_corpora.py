@@ -1,0 +1,106 @@
+"""What is cut from corpora: how much, which documents, which labels; and that equal choices give equal files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.errors import InputInvalidError, Reason
+from demo.notes.generate import Split
+from demo.notes.write import write_corpus
+from lab.corpora import Corpora, NoteFile, shared_passages
+from lab.experiment import Site
+from site_agent.trainer.extraction.passage_files import read_passages
+from site_agent.trainer.extraction.passages import Passage
+
+SITE = Site(name="north", corpus="north", sentences=20)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpora")
+    write_corpus(folder, ["north"], 7, {Split.TRAIN: 60, Split.DEV: 10, Split.TEST: 10})
+    return folder
+
+
+@pytest.fixture
+def corpora(root: Path, tmp_path: Path) -> Corpora:
+    return Corpora(root=root, cache=tmp_path / "cache")
+
+
+def passages_of(file: NoteFile) -> tuple[Passage, ...]:
+    return read_passages([file.path])
+
+
+def test_a_site_gets_as_many_sentences_as_it_shall_have_and_no_passage_more(corpora: Corpora) -> None:
+    held = corpora.train(SITE, seed=1)
+
+    longest = max(corpora.train(SITE.model_copy(update={"sentences": n}), seed=1).sentences - n for n in range(1, 20))
+    assert 20 <= held.sentences <= 20 + longest
+
+
+def test_the_same_choice_is_the_same_file_and_another_seed_another(corpora: Corpora) -> None:
+    assert corpora.train(SITE, seed=1) == corpora.train(SITE, seed=1)
+    assert corpora.train(SITE, seed=1).digest != corpora.train(SITE, seed=2).digest
+
+
+def test_what_was_cut_is_for_its_owner_alone(corpora: Corpora) -> None:
+    assert corpora.train(SITE, seed=1).path.stat().st_mode & 0o077 == 0
+
+
+def test_test_and_validation_sets_share_no_passage_with_each_other(corpora: Corpora) -> None:
+    validation, test = corpora.validation("north", 6), corpora.test("north", 6)
+
+    assert shared_passages([validation], [test]) == 0
+    assert shared_passages([validation, test], [test]) == len(passages_of(test))
+
+
+def test_parts_of_a_corpus_share_no_document_and_leave_none_out(corpora: Corpora) -> None:
+    parts = [SITE.model_copy(update={"part": (number, 3), "sentences": 1}) for number in (1, 2, 3)]
+    all_of_them = []
+    for part in parts:
+        whole = corpora.train(part.model_copy(update={"sentences": most_of(corpora, part)}), seed=1)
+        all_of_them.append({passage.document for passage in passages_of(whole)})
+
+    assert not (all_of_them[0] & all_of_them[1] or all_of_them[1] & all_of_them[2] or all_of_them[0] & all_of_them[2])
+    everything = read_passages([corpora.root / "north" / "train.jsonl"])
+    assert set.union(*all_of_them) == {passage.document for passage in everything}
+
+
+def most_of(corpora: Corpora, site: Site) -> int:
+    """How many sentences a site could have, as the refusal of more says."""
+    with pytest.raises(InputInvalidError) as refused:
+        corpora.train(site.model_copy(update={"sentences": 100_000}), seed=1)
+    return int(refused.value.message.split("got ")[1])
+
+
+def test_more_sentences_than_there_are_is_refused(corpora: Corpora) -> None:
+    with pytest.raises(InputInvalidError, match="expected at least 100000 sentences, got") as refused:
+        corpora.train(SITE.model_copy(update={"sentences": 100_000}), seed=1)
+
+    assert refused.value.reason is Reason.NOTES_TOO_FEW
+
+
+def test_about_that_share_of_the_labels_is_wrong_and_nothing_else_changes(corpora: Corpora) -> None:
+    large = SITE.model_copy(update={"sentences": 100})
+    right = passages_of(corpora.train(large, seed=1))
+    wrong = passages_of(corpora.train(large.model_copy(update={"wrong_labels": 0.3}), seed=1))
+
+    pairs = [pair for two in zip(right, wrong, strict=True) for pair in zip(*(p.entities for p in two), strict=True)]
+    changed = sum(before.type != after.type for before, after in pairs)
+    assert 0.2 < changed / len(pairs) < 0.4
+    assert [passage.text for passage in right] == [passage.text for passage in wrong]
+    assert all((before.start, before.end, before.id) == (after.start, after.end, after.id) for before, after in pairs)
+
+
+def test_labels_of_a_single_type_cannot_be_made_wrong(tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    entity = {"id": "T1", "type": "drug", "start": 0, "end": 7, "text": "Aspirin"}
+    (folder / "train.jsonl").write_text(json.dumps({"id": "p", "text": "Aspirin was given.", "entities": [entity]}))
+    corpora = Corpora(root=tmp_path, cache=tmp_path / "cache")
+
+    with pytest.raises(InputInvalidError, match="expected at least two types, got 1"):
+        corpora.train(Site(name="one", corpus="one", sentences=1, wrong_labels=0.3), seed=1)
