@@ -70,7 +70,8 @@ class EstimatingWorkshop:
         if known is not None:
             return known
         weights = tuple((entry.site, 1 / len(asked.accepted)) for entry in asked.accepted)
-        return _named(asked.key, self.store.combined(asked) / WEIGHTS_FILE), weights
+        candidate = _named(asked.key, self.store.combined(asked) / WEIGHTS_FILE)
+        return Combined(candidate=candidate, weights=weights)
 
     def _nominal(self, cell: Cell) -> Done:
         match cell.order:

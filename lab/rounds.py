@@ -23,6 +23,7 @@ from coordinator.domain import assignments
 from coordinator.domain import events as ev
 from coordinator.domain.aggregation import check_needs, strategy_of
 from coordinator.domain.assignments import Assignment, AssignmentKind
+from coordinator.domain.kept_state import state_before
 from coordinator.domain.run_machine import create_run, step
 from coordinator.domain.values import Phase, Round, Run, RunState, Update
 from lab.cells import Adapter, Cell, Done
@@ -72,7 +73,7 @@ class Course:
     """A run that has ended, or is on its way.
 
     Attributes:
-        adapters: First adapter, updates and candidates by digest.
+        adapters: First adapter, updates, candidates and what strategies keep, by digest.
         trained: What each site said of its training, by round.
     """
 
@@ -191,17 +192,25 @@ class _Carrier:
 
     async def _aggregate(self, current: Round) -> None:
         run, adapters = self.course.run, self.course.adapters
-        earlier = moved_from(run, current)
+        earlier, kept = moved_from(run, current), state_before(run, current)
         asked = Combination(
             run=run,
             accepted=current.accepted,
             updates=[adapters[entry.update.file.digest] for entry in current.accepted if entry.update],
             before=adapters[current.global_adapter.digest],
             previous=None if earlier is None else adapters[earlier.digest],
+            state=None if kept is None else adapters[kept[1].digest],
         )
-        candidate, weights = await self.workshop.combine(asked, self.plan.priority)
-        adapters[candidate.file.digest] = candidate
-        ready = ev.CandidateReady(at=_START, round_number=current.number, candidate=candidate.file, weights=weights)
+        combined = await self.workshop.combine(asked, self.plan.priority)
+        for made in filter(None, (combined.candidate, combined.state)):
+            adapters[made.file.digest] = made
+        ready = ev.CandidateReady(
+            at=_START,
+            round_number=current.number,
+            candidate=combined.candidate.file,
+            weights=combined.weights,
+            state=combined.state.file if combined.state else None,
+        )
         self._post(ready)
 
     async def _score(self) -> None:

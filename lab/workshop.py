@@ -3,7 +3,8 @@
 Everything lies below one folder::
 
     cells/<key>/        the order folder of a cell (`site_agent.orders`): done when it holds result.json
-    combined/<key>/     a round's candidate: adapter.safetensors, and outcome.json, written last
+    combined/<key>/     a round's candidate: adapter.safetensors, what the strategy keeps (state.safetensors), and
+                        outcome.json, written last
 
 Killed at any instant, it goes on from what is there; a trainer that had begun goes on from its checkpoint.
 """
@@ -22,7 +23,7 @@ from common.errors import FedMedError, Reason
 from common.files import make_folder, write_whole
 from common.ids import Digest, SiteName
 from common.weights_io import file_digest
-from coordinator.app.aggregate_round import aggregate
+from coordinator.app.aggregate_round import RoundFiles, aggregate
 from coordinator.domain.values import AdapterFile, RosterEntry, Run
 from lab.cells import Adapter, Cell, Done
 from lab.slots import Priority, Slots
@@ -30,7 +31,7 @@ from site_agent.adapters.order_folder import read_outcome
 from site_agent.app.ports import Order, ProgressRelay, Result
 from site_agent.orders import ADAPTER_FILE, FAILURE_FILE, UPDATE_FILE, Failure, Progress
 
-WEIGHTS_FILE, OUTCOME_FILE = "adapter.safetensors", "outcome.json"
+WEIGHTS_FILE, STATE_FILE, OUTCOME_FILE = "adapter.safetensors", "state.safetensors", "outcome.json"
 _T = TypeVar("_T")
 
 
@@ -43,13 +44,18 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Combination:
-    """What a round's candidate is made of: accepted entries sorted by site, and their updates in that order."""
+    """What a round's candidate is made of: accepted entries sorted by site, and their updates in that order.
+
+    Attributes:
+        previous / state: As `coordinator.app.aggregate_round.RoundFiles` has them.
+    """
 
     run: Run
     accepted: Sequence[RosterEntry]
     updates: Sequence[Adapter]
     before: Adapter
     previous: Adapter | None = None
+    state: Adapter | None = None
 
     @property
     def key(self) -> str:
@@ -60,13 +66,19 @@ class Combination:
             for entry in self.accepted
             if entry.update
         ]
-        previous = self.previous.file.digest if self.previous else None
+        also = [one.file.digest if one else None for one in (self.previous, self.state)]
         aggregation = asdict(self.run.terms.aggregation)
-        document = [aggregation, len(self.run.rounds), digests, counts, previous]
+        document = [aggregation, len(self.run.rounds), digests, counts, also]
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
 
 
-Combined = tuple[Adapter, tuple[tuple[SiteName, float], ...]]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combined:
+    """A candidate, each site's weight, and what the strategy keeps, if it keeps anything."""
+
+    candidate: Adapter
+    weights: tuple[tuple[SiteName, float], ...]
+    state: Adapter | None = None
 
 
 class Workshop(Protocol):
@@ -76,7 +88,7 @@ class Workshop(Protocol):
         """Do a cell, or find it done."""
 
     async def combine(self, asked: Combination, priority: Priority) -> Combined:
-        """A round's candidate, and each site's weight."""
+        """Make a round's candidate, or find it made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +118,12 @@ class Store:
             document = json.loads((folder / OUTCOME_FILE).read_bytes())
         except FileNotFoundError:
             return None
-        file = AdapterFile(digest=Digest(document["digest"]), size_bytes=document["size_bytes"])
-        weights = tuple((SiteName(site), float(weight)) for site, weight in document["weights"])
-        return Adapter(file=file, path=folder / WEIGHTS_FILE), weights
+        state = document.get("state")
+        return Combined(
+            candidate=_adapter(document, folder / WEIGHTS_FILE),
+            weights=tuple((SiteName(site), float(weight)) for site, weight in document["weights"]),
+            state=None if state is None else _adapter(state, folder / STATE_FILE),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,17 +184,28 @@ class WorkingWorkshop:
     def _combine_now(self, asked: Combination) -> Combined:
         folder = self.store.combined(asked)
         make_folder(folder)
-        candidate, weights = aggregate(
+        made = aggregate(
             asked.run,
             asked.accepted,
-            [update.path for update in asked.updates],
-            asked.before.path,
+            RoundFiles(
+                updates=[update.path for update in asked.updates],
+                current=asked.before.path,
+                previous=asked.previous.path if asked.previous else None,
+                state=asked.state.path if asked.state else None,
+            ),
             folder / WEIGHTS_FILE,
-            asked.previous.path if asked.previous else None,
+            folder / STATE_FILE,
         )
-        document = {"digest": candidate.digest, "size_bytes": candidate.size_bytes, "weights": weights}
+        document = {**asdict(made.candidate), "weights": made.weights, "state": made.state and asdict(made.state)}
         write_whole(folder / OUTCOME_FILE, json.dumps(document).encode())
-        return Adapter(file=candidate, path=folder / WEIGHTS_FILE), weights
+        known = self.store.candidate_of(asked)
+        assert known is not None, "it was just written"
+        return known
+
+
+def _adapter(document: dict[str, Any], path: Path) -> Adapter:
+    file = AdapterFile(digest=Digest(document["digest"]), size_bytes=document["size_bytes"])
+    return Adapter(file=file, path=path)
 
 
 async def _silent(progress: Progress) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from common.ids import SiteName
 from demo.notes.generate import Split
@@ -26,7 +27,7 @@ from tests.tiny_model import make_tiny_model
 
 CORPORA = ("north", "south", "abroad")
 SIZES = {Split.TRAIN: 24, Split.DEV: 6, Split.TEST: 8}
-TERMS = {
+TERMS: dict[str, dict[str, Any]] = {
     "lora": {"lora_rank": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"]},
     "task": {"entity_types": ["drug", "problem"], "max_new_tokens": 8},
     "training": {"examples_per_round": 4, "learning_rate": 0.01},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from lab.slots import Slots
 from site_agent.orders import RESULT_FILE, UPDATE_FILE
 from tests.fakes.lab_bench import CORPORA, TERMS, Lab, TrainerHere, experiment
 
-ARMS = [
+ARMS: list[dict[str, Any]] = [
     {"name": "zero", "kind": "zero_shot"},
     {"name": "alone", "kind": "single_site"},
     {"name": "centre", "kind": "centralised"},
@@ -28,6 +29,7 @@ ARMS = [
     {"name": "plus", "kind": "federated", "terms": {"aggregation": {"strategy": "fed_medlora_plus"}}},
     {"name": "half", "kind": "federated", "terms": {"aggregation": {"strategy": "ffa_lora"}}},
     {"name": "best", "kind": "best_of", "of": ["plus", "half"]},
+    {"name": "adam", "kind": "federated", "terms": {"aggregation": {"strategy": "fedadam"}}},
 ]
 NEW_SITE = {"corpus": "abroad", "examples": [2, 4], "continues": ["together"]}
 
@@ -165,7 +167,7 @@ def test_when_time_is_over_it_says_what_is_missing_and_reports_the_rest(lab: Lab
 
 def test_an_arm_whose_trainer_fails_is_told_with_its_reason_and_tried_again_next_time(tmp_path: Path) -> None:
     lab = Lab(tmp_path)
-    too_long = {**TERMS, "training": {**TERMS["training"], "max_length": 16}}  # type: ignore[dict-item]
+    too_long = {**TERMS, "training": {**TERMS["training"], "max_length": 16}}
     failing = experiment(arms=[{**ARMS[0]}, {**ARMS[3], "terms": too_long}])
 
     outcome = played(lab, TrainerHere(), failing)
