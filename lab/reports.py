@@ -33,7 +33,7 @@ def write_report(folder: Path, experiment: Experiment, findings: Findings) -> li
 def machine() -> list[str]:
     """Processor, cores and versions; no name of the machine."""
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
-    return [f"machine: {_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, {libraries}"]
+    return [f"machine: {_cpu_name()}, {os.cpu_count()} cores, Python {platform.python_version()}, {libraries}"]
 
 
 def check(bench: Bench) -> Iterator[str]:
@@ -70,7 +70,7 @@ def told(estimated: EstimatingWorkshop, at_once: int) -> Iterator[str]:
     )
 
 
-def _processor() -> str:
+def _cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
