@@ -56,7 +56,9 @@ def floats(least: float, greatest: float) -> st.SearchStrategy[float]:
 
 BASE_MODELS = st.builds(
     BaseModelTerms,
-    name=st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(str.isprintable),
+    name=st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(
+        lambda name: name.isprintable() and {"", ".", ".."}.isdisjoint(name.split("/"))
+    ),
     weights_digest=DIGESTS,
     tokenizer_digest=DIGESTS,
     chat_template_digest=DIGESTS,
