@@ -103,6 +103,13 @@ class FloraTerms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FedSaLoraTerms:
+    """In how many rounds at the end B travels and is averaged, too (`fedsa_lora.py`)."""
+
+    consolidation_rounds: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HetLoraTerms:
     """w_k ~ n_k^size_exponent |B_k A_k|^norm_exponent (`hetlora.py`); 1 and 0 weigh by size alone."""
 
@@ -124,6 +131,7 @@ PARAMETER_BOUNDS: tuple[tuple[str, str, float, float], ...] = (
     ("fedavgm", "learning_rate", 1e-9, 1e3),
     ("fedavgm", "momentum", 0, 0.999),
     ("fedex_lora", "published_rank", 1, MAX_LORA_RANK),
+    ("fedsa_lora", "consolidation_rounds", 1, 10_000),
     ("fedyogi", "learning_rate", 1e-9, 1e3),
     ("fedyogi", "beta1", 0, 0.999),
     ("fedyogi", "beta2", 0, 0.9999),
@@ -137,3 +145,13 @@ PARAMETER_BOUNDS: tuple[tuple[str, str, float, float], ...] = (
     ("norm_bound", "max_norm", 1e-9, 1e9),
     ("trimmed_mean", "trimmed_count", 0, 1000),
 )
+
+
+def parameter_problems(parameters: object, lora_rank: int, rounds: int) -> list[str]:
+    """What is wrong with a strategy's parameters beside the terms of ``lora_rank`` and so many rounds."""
+    match parameters:
+        case FedExLoraTerms(published_rank=rank) | FloraTerms(published_rank=rank) if rank < lora_rank:
+            return [f"aggregation: expected a published_rank of at least lora_rank, {lora_rank}, got {rank}"]
+        case FedSaLoraTerms(consolidation_rounds=count) if count > rounds:
+            return [f"aggregation: expected consolidation_rounds of at most rounds.count, {rounds}, got {count}"]
+    return []

@@ -148,6 +148,7 @@ class AggregationTerms:
     fedadagrad: of.FedAdagradTerms | None = None
     fedadam: of.FedAdamTerms | None = None
     fedavgm: of.FedAvgMTerms | None = None
+    fedsa_lora: of.FedSaLoraTerms | None = None
     fedyogi: of.FedYogiTerms | None = None
     flora: of.FloraTerms | None = None
     hetlora: of.HetLoraTerms | None = None
@@ -345,8 +346,7 @@ def _relation_problems(terms: Terms) -> list[str]:
             problems.append(f"aggregation.{name}: expected {expected}, got {'a value' if is_set else 'none'}")
     if terms.lora.least_lora_rank > terms.lora.lora_rank:
         problems.append(f"lora.least_lora_rank: expected at most lora_rank, got {terms.lora.least_lora_rank}")
-    if terms.published_rank < terms.lora.lora_rank:
-        problems.append(f"aggregation.{named}.published_rank: expected at least lora_rank, got {terms.published_rank}")
+    problems += of.parameter_problems(getattr(terms.aggregation, named, None), terms.lora.lora_rank, terms.rounds.count)
     if not terms.lora.target_modules or list(terms.lora.target_modules) != sorted(set(terms.lora.target_modules)):
         problems.append("lora.target_modules: expected at least one name, sorted, none twice")
     if not terms.task.entity_types or list(terms.task.entity_types) != sorted(set(terms.task.entity_types)):

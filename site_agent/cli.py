@@ -118,14 +118,16 @@ def fetch_adapter(
     run: Annotated[str, typer.Argument(help="a run's name or id")],
     out: Annotated[Path, typer.Option(help="folder to fill")],
     config: ConfigFile,
+    personal: Annotated[bool, typer.Option(help="the latest, with the factors that this site kept for itself")] = False,
 ) -> None:
     """Fetch the last promoted adapter of a run, as a PEFT folder; started again, it goes on where it was cut off."""
     import asyncio
 
-    from site_agent.wiring import fetch_served
+    from site_agent.wiring import fetch_personal, fetch_served
 
     out.mkdir(parents=True, exist_ok=True)
-    version = asyncio.run(fetch_served(_load(config), run, out, lambda message: typer.echo(message, err=True)))
+    fetch = fetch_personal if personal else fetch_served
+    version = asyncio.run(fetch(_load(config), run, out, lambda message: typer.echo(message, err=True)))
     typer.echo(f"{out}: version {version.version}, {version.adapter.digest}")
 
 

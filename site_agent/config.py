@@ -90,6 +90,12 @@ class PolicySection(_Section):
     max_lora_rank: int = Field(default=0, ge=0, le=MAX_LORA_RANK)
 
 
+class PersonalSection(_Section):
+    """What stays at this site of its adapters, in runs whose strategy leaves something there."""
+
+    head_start: str = Field(default="", pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$")
+
+
 class MetricsSection(_Section):
     """Where the hospital's Prometheus scrapes; empty for nowhere."""
 
@@ -123,5 +129,6 @@ class SiteConfig(_Section):
     data: NotesSection = NotesSection()
     trainer: TrainerSection = TrainerSection()
     policy: PolicySection = PolicySection()
+    personal: PersonalSection = PersonalSection()
     metrics: MetricsSection = MetricsSection()
     log: LogSection = LogSection()

@@ -9,6 +9,8 @@ An *order folder* holds::
     adapter.safetensors   the adapter to start from or to score (absent for an INITIALISE order)
     side.safetensors      what is added to it while training, and stays as it is (where the order says its rank)
     progress.json         replaced atomically by the trainer while it works
+    own.safetensors       factors that the site kept, to start from in place of the adapter's (where it has any)
+    personal.safetensors  written by the trainer: factors for the site to keep (where the order names some)
     checkpoint.safetensors  replaced atomically by the trainer while it trains; a restarted one goes on from it
     update.safetensors    written by the trainer: the site's update, or the first adapter
     result.json           written last, atomically: its presence means "done"
@@ -29,6 +31,8 @@ from common.terms import BaseModelTerms, LoraTerms, Task, TaskTerms, TrainingTer
 ORDER_FILE = "order.json"
 ADAPTER_FILE = "adapter.safetensors"
 SIDE_FILE = "side.safetensors"
+OWN_FILE = "own.safetensors"
+PERSONAL_FILE = "personal.safetensors"
 PROGRESS_FILE = "progress.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 UPDATE_FILE = "update.safetensors"
@@ -75,6 +79,7 @@ class TrainOrder:
         lora: At the rank at which this site trains.
         round_number: Counted from 1.
         side_lora_rank: Of the adapter in ``side.safetensors``; 0: there is none.
+        own: The factors that ``personal.safetensors`` is to hold; None: it is not written.
         checkpoint_seconds: How often the trainer writes down where it stands; 0: after every step.
         tasks: Of the terms' tasks only these are trained: the site's own choice.
     """
@@ -91,6 +96,7 @@ class TrainOrder:
     seed: int
     wire_dtype: str
     side_lora_rank: int = 0
+    own: FactorSet | None = None
     checkpoint_seconds: float = 300.0
     tasks: tuple[Task, ...] = tuple(Task)
 

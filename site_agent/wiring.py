@@ -19,6 +19,7 @@ from site_agent.adapters.journal import FileJournal
 from site_agent.adapters.ledger import FileLedger
 from site_agent.adapters.metrics import AgentMetrics, MetricsTls, serve_metrics
 from site_agent.adapters.outgoing import Attribution, CommandAttribution, JournalAttribution
+from site_agent.adapters.personal_folder import PersonalFolder
 from site_agent.adapters.recorded_channel import RecordedChannel, open_channel
 from site_agent.adapters.registry_client import RegistryClient, coordinator_serves
 from site_agent.adapters.rpc_client import RpcCoordinator
@@ -58,6 +59,7 @@ async def run_agent(config: SiteConfig) -> None:
                     command=config.trainer.command or TRAINER_COMMAND,
                 ),
                 journal=journal,
+                personal=PersonalFolder(config.site.state_folder, config.personal.head_start),
                 describe_file=describe_file,
                 observer=metrics,
                 policy=policy,
@@ -81,7 +83,15 @@ async def find_ailment(config: SiteConfig) -> str | None:
     return None
 
 
-async def fetch_served(config: SiteConfig, run: str, out: Path, say: Callable[[str], None]) -> AdapterVersion:
+async def fetch_personal(config: SiteConfig, run: str, out: Path, say: Callable[[str], None]) -> AdapterVersion:
+    """Bring the latest adapter of ``run`` to ``out``, with this site's own factors; raises as ``fetch_served``."""
+    own = PersonalFolder(config.site.state_folder).latest(run)
+    return await fetch_served(config, run, out, say, own)
+
+
+async def fetch_served(
+    config: SiteConfig, run: str, out: Path, say: Callable[[str], None], own: Path | None = None
+) -> AdapterVersion:
     """Bring the last promoted adapter of ``run`` to ``out``; what goes wrong on the way is told to ``say``.
 
     Raises:
@@ -94,7 +104,7 @@ async def fetch_served(config: SiteConfig, run: str, out: Path, say: Callable[[s
 
     async with _channel(config, who, Origin.COMMAND, CommandAttribution(run)) as channel:
         return await fetch_served_adapter(
-            RegistryClient(channel, who.expires_at), run, out, Patience(jitter=random.random), say_failure
+            RegistryClient(channel, who.expires_at), run, out, Patience(jitter=random.random), say_failure, own
         )
 
 

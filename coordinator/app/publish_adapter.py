@@ -15,11 +15,14 @@ from pathlib import Path
 
 from common.files import sync_file, sync_folder
 from common.peft_folder import CONFIG_FILE, LINEAGE_FILE, WEIGHTS_FILE, peft_config
-from coordinator.domain.values import Phase, Round, Run, TaskScores
+from coordinator.domain.values import Round, Run, TaskScores
 
 CARD_FILE = "README.md"
 SERVED = "served"
 _BY_SIZE = " Not every update was scored there, so the weights are those of sizes alone."
+_PARTIAL = (
+    " Factors of each site stayed there, so this version is no adapter by itself: a site's own ones belong to it."
+)
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -81,7 +84,7 @@ def _json(document: object) -> bytes:
 
 
 def _last_promoted(run: Run) -> int:
-    return max((past.number for past in run.rounds if past.phase is Phase.COMMITTED), default=0)
+    return max((past.number for past in run.rounds if past.is_promoted), default=0)
 
 
 def _served_version(folder: Path) -> int:
@@ -127,6 +130,7 @@ def lineage(run: Run, closed: Round) -> dict[str, object]:
         ],
         "scores": _scores(closed),
         "is_unscored": closed.is_unscored,
+        "is_partial": closed.is_partial,
         "is_weighed_by_size": closed.is_weighed_by_size,
     }
 
@@ -153,6 +157,10 @@ def _task_scores(scores: TaskScores) -> dict[str, object]:
         "lenient_f1": None if scores.lenient is None else scores.lenient.value,
         "num_examples": scores.num_examples,
     }
+
+
+def _caveats(closed: Round) -> str:
+    return (_BY_SIZE if closed.is_weighed_by_size else "") + (_PARTIAL if closed.is_partial else "")
 
 
 def model_card(run: Run, closed: Round) -> str:
@@ -183,7 +191,7 @@ A LoRA adapter (rank {spec.lora_rank}, alpha {spec.lora_alpha}, {spec.parameters
 {rows}
 
 Round {closed.number} ended as **{closed.phase}**{" on a subset of the sites invited" if closed.is_subset else ""}.
-On the consortium's validation set: {scores}.{_BY_SIZE if closed.is_weighed_by_size else ""}
+On the consortium's validation set: {scores}.{_caveats(closed)}
 
 - weights: `{closed.candidate.digest}`
 - trained from: `{closed.global_adapter.digest}`

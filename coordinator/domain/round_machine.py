@@ -257,8 +257,9 @@ def _aggregating(context: RoundContext, current: Round, event: ev.RoundEvent) ->
             weights = dict(event.weights)
             roster = tuple(replace(entry, weight=weights.get(entry.site, 0.0)) for entry in current.roster)
             combined = replace(current, roster=roster, candidate=event.candidate, state=event.state)
-            if context.terms.gate.metric is GateMetric.NONE:
-                return close(context, combined, Phase.COMMITTED, event.at)
+            plan = strategy_of(context.terms).plan(current.number, current.roster[0].site)
+            if plan.is_partial or context.terms.gate.metric is GateMetric.NONE:
+                return close(context, replace(combined, is_partial=plan.is_partial), Phase.COMMITTED, event.at)
             deadline = _deadline(DeadlineName.EVALUATE, event.at, context.terms.rounds.evaluate_deadline)
             return replace(combined, phase=Phase.EVALUATING, deadlines=(deadline,)), ()
         case ev.AggregationFailed(round_number=number) if number == current.number:

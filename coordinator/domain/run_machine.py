@@ -132,7 +132,7 @@ def _published(run: Run, event: ev.Published) -> Run:
     if closed is None or closed.phase not in (Phase.COMMITTED, Phase.REJECTED):
         return run
     served_version = 0 if run.served is None else run.served.version
-    if closed.phase is Phase.COMMITTED and closed.number > served_version:
+    if closed.is_promoted and closed.number > served_version:
         assert closed.candidate is not None, "a committed round has a candidate"
         run = replace(run, served=Served(adapter=closed.candidate, version=closed.number))
     if run.state is RunState.RUNNING and closed.number >= run.terms.rounds.count:
@@ -159,7 +159,7 @@ def _end(run: Run, state: RunState, at: datetime, reason: Reason | None) -> Run:
 
 
 def _promoted(run: Run) -> tuple[Round, ...]:
-    return tuple(past for past in run.rounds if past.phase is Phase.COMMITTED)
+    return tuple(past for past in run.rounds if past.is_promoted)
 
 
 def _context(run: Run) -> RoundContext:

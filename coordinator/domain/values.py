@@ -209,6 +209,7 @@ class Round:
         evaluator_outcomes: Evaluators that will not score updates or candidate, in the order in which that was decided.
         is_weighed_by_size: No evaluator scored every update, so the weights are those of sizes alone.
         is_unscored: The candidate was promoted without scores, because no evaluator gave any.
+        is_partial: Factors stayed at the sites, so the candidate is no whole adapter: neither scored nor promoted.
     """
 
     number: int
@@ -224,6 +225,7 @@ class Round:
     evaluator_outcomes: tuple[EvaluatorOutcome, ...] = ()
     is_weighed_by_size: bool = False
     is_unscored: bool = False
+    is_partial: bool = False
     reason: Reason | None = None
     closed_at: datetime | None = None
 
@@ -241,6 +243,11 @@ class Round:
     def awaited(self) -> tuple[RosterEntry, ...]:
         """Entries whose answer is still awaited."""
         return tuple(entry for entry in self.roster if entry.outcome.is_open)
+
+    @property
+    def is_promoted(self) -> bool:
+        """Whether its candidate is (to be) served."""
+        return self.phase is Phase.COMMITTED and not self.is_partial
 
     @property
     def is_subset(self) -> bool:

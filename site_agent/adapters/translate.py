@@ -108,6 +108,7 @@ def _work(message: rounds_pb2.Assignment) -> Work:
                 trained=_factors(message.train.trained, "train.trained"),
                 uploaded=_factors(message.train.uploaded, "train.uploaded"),
                 side=_side(message.train),
+                own=_factors(message.train.own, "train.own") if message.train.own else None,
             )
         case "score":
             return ScoreWork(

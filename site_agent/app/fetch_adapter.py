@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from common.ids import Digest
 from common.peft_folder import CONFIG_FILE, LINEAGE_FILE, WEIGHTS_FILE, peft_config
 from common.terms import Terms
 from site_agent.app.download import Source, download_once
+from site_agent.app.personal_adapter import put_own
 from site_agent.app.retrying import Patience, keep_trying
 from site_agent.domain.assignment import AdapterRef
 
@@ -51,12 +53,19 @@ class Registry(Source, Protocol):
 
 
 async def fetch_served_adapter(
-    registry: Registry, run: str, out: Path, patience: Patience, on_failure: Callable[[FedMedError, int, float], None]
+    registry: Registry,
+    run: str,
+    out: Path,
+    patience: Patience,
+    on_failure: Callable[[FedMedError, int, float], None],
+    own: Path | None = None,
 ) -> AdapterVersion:
     """Fill the folder ``out`` with the last promoted adapter of ``run``, checked by digest; returns what it was.
 
+    With ``own``, a file of factors that this site kept, it is the latest adapter, promoted or not, with those in it.
+
     Raises:
-        FedMedError: The coordinator said no, or did not answer MAX_ATTEMPTS times.
+        FedMedError: The coordinator said no, or did not answer MAX_ATTEMPTS times; or ``own`` does not fit.
     """
 
     def count(error: FedMedError, attempt: int, wait_seconds: float) -> None:
@@ -65,11 +74,15 @@ async def fetch_served_adapter(
         on_failure(error, attempt, wait_seconds)
 
     known = await keep_trying(partial(registry.adapters_of, run), patience, count)
-    served = next((version for version in reversed(known.versions) if version.is_promoted), None)
+    served = next((version for version in reversed(known.versions) if version.is_promoted or own is not None), None)
     if served is None or known.spec is None:
         raise NotFoundError(Reason.ADAPTER_UNKNOWN, f"run {known.terms.name} has promoted no adapter yet")
     await keep_trying(partial(download_once, registry, served.adapter, out / WEIGHTS_FILE), patience, count)
-    write_whole(out / LINEAGE_FILE, _json(_lineage(served, known.terms)))
+    lineage = _lineage(served, known.terms)
+    if own is not None:
+        personal = await asyncio.to_thread(put_own, out / WEIGHTS_FILE, own, known.spec)
+        lineage |= {"digest": personal, "shared_digest": served.adapter.digest}
+    write_whole(out / LINEAGE_FILE, _json(lineage))
     write_whole(out / CONFIG_FILE, _json(peft_config(known.spec, known.terms)))  # last: without it, peft loads nothing
     return served
 

@@ -50,7 +50,7 @@ def order_for(assignment: Assignment, local: LocalSettings) -> InitialiseOrder |
                 seed=terms.training.seed,
                 wire_dtype=terms.aggregation.wire_dtype,
             )
-        case TrainWork(trained=trained, uploaded=uploaded, side=side) as work:
+        case TrainWork(trained=trained, uploaded=uploaded, side=side, own=own) as work:
             return TrainOrder(
                 base_model=base_model,
                 lora=replace(terms.lora, lora_rank=work.adapter_spec.lora_rank, least_lora_rank=0),
@@ -62,6 +62,7 @@ def order_for(assignment: Assignment, local: LocalSettings) -> InitialiseOrder |
                 round_number=assignment.round_number,
                 seed=terms.training.seed,
                 wire_dtype=terms.aggregation.wire_dtype,
+                own=own,
                 side_lora_rank=0 if side is None else side[1].lora_rank,
                 checkpoint_seconds=local.checkpoint_seconds,
                 tasks=local.tasks,

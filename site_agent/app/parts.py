@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from site_agent.app.ordering import LocalSettings
-from site_agent.app.ports import Coordinator, DescribeFile, Entry, Journal, Observer, Trainer
+from site_agent.app.ports import Coordinator, DescribeFile, Entry, Journal, Observer, PersonalAdapters, Trainer
 from site_agent.app.retrying import Patience
 from site_agent.app.story import tell_move
 from site_agent.domain.eligibility import SitePolicy
@@ -18,6 +18,7 @@ class Parts:
     coordinator: Coordinator
     trainer: Trainer
     journal: Journal
+    personal: PersonalAdapters
     describe_file: DescribeFile
     observer: Observer
     policy: SitePolicy

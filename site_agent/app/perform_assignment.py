@@ -6,6 +6,7 @@ Killed at any line and started again from the journal, it repeats at most the co
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 from functools import partial
@@ -21,11 +22,11 @@ from site_agent.app.parts import Parts
 from site_agent.app.ports import Entry
 from site_agent.app.retrying import keep_trying
 from site_agent.app.story import log_of, tell_interruption, tell_result
-from site_agent.domain.assignment import Assignment
+from site_agent.domain.assignment import Assignment, TrainWork
 from site_agent.domain.assignment_machine import Command, Event, EventKind, can_happen, commands_of, step
 from site_agent.domain.egress import PROGRESS_METRICS, judge_metrics
 from site_agent.domain.eligibility import judge
-from site_agent.orders import ADAPTER_FILE, SIDE_FILE, Failure, Progress
+from site_agent.orders import ADAPTER_FILE, OWN_FILE, PERSONAL_FILE, SIDE_FILE, Failure, Progress
 
 
 async def perform_assignment(entry: Entry, parts: Parts) -> None:
@@ -87,11 +88,17 @@ async def _fetch_adapter(assignment: Assignment, parts: Parts) -> Event:
 
 async def _run_trainer(assignment: Assignment, parts: Parts) -> Event:
     folder = parts.journal.folder(assignment.assignment_id)
+    terms, number = assignment.terms, assignment.round_number
+    keeps_own = isinstance(assignment.work, TrainWork) and assignment.work.own is not None
+    if keeps_own:
+        await asyncio.to_thread(parts.personal.lay_out, terms, number, folder / OWN_FILE)
     outcome = await parts.trainer.perform(
         folder, order_for(assignment, parts.local), partial(_relay, assignment, parts)
     )
     if isinstance(outcome, Failure):
         return Event(kind=EventKind.UNABLE, reason=Reason(outcome.reason), detail=outcome.detail)
+    if keeps_own:  # before the journal says that it is trained: what is trained is not trained again
+        await asyncio.to_thread(parts.personal.keep, terms, number, folder / PERSONAL_FILE)
     tell_result(assignment, outcome)
     return Event(kind=EventKind.TRAINED)
 

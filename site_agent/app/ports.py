@@ -9,6 +9,7 @@ from typing import Protocol
 
 from common.errors import Reason
 from common.ids import AssignmentId, Digest
+from common.terms import Terms
 from site_agent.app.answers import EvaluationScores, ReportedProgress, UploadHeader, UploadOffset
 from site_agent.domain.assignment import Assignment, Cancel
 from site_agent.domain.assignment_machine import AssignmentState
@@ -108,6 +109,19 @@ class Journal(Protocol):
 
     def folder(self, assignment_id: AssignmentId) -> Path:
         """The order folder of an assignment in the journal."""
+
+
+class PersonalAdapters(Protocol):
+    """Factors that stay at the site: its own part of each run's adapter, round by round."""
+
+    def lay_out(self, terms: Terms, round_number: int, target: Path) -> None:
+        """Copy what the site starts round ``round_number`` from to ``target``; nothing, when it has none.
+
+        That is what it kept last in the run before that round, or else its head start.
+        """
+
+    def keep(self, terms: Terms, round_number: int, source: Path) -> None:
+        """Keep what came out of the round, durably; done twice it changes nothing."""
 
 
 class Observer(Protocol):

@@ -38,6 +38,7 @@ class TrainWork:
 
     Attributes:
         side: What is added to it while training and stays as it is, if anything, and its shape.
+        own: Factors that the site keeps, and starts from as it kept them, where it has any.
     """
 
     global_adapter: AdapterRef
@@ -45,6 +46,7 @@ class TrainWork:
     trained: FactorSet
     uploaded: FactorSet
     side: tuple[AdapterRef, AdapterSpec] | None = None
+    own: FactorSet | None = None
 
     @property
     def update_spec(self) -> UpdateSpec:

@@ -80,9 +80,9 @@ def _judge_work(assignment: Assignment, max_lora_rank: int) -> Decision:
     match assignment.work:
         case InitialiseWork():
             return ALLOWED
-        case TrainWork(global_adapter=adapter, adapter_spec=spec, trained=trained, uploaded=uploaded):
+        case TrainWork(global_adapter=adapter, adapter_spec=spec, trained=trained, uploaded=uploaded, own=own):
             ranks = _trained_ranks(assignment.terms, max_lora_rank)
-            problem = _factors_problem(trained, uploaded)
+            problem = _factors_problem(trained, uploaded, own)
         case ScoreWork(update=adapter, adapter_spec=spec):
             ranks, problem = _trained_ranks(assignment.terms, 0), None
         case EvaluateWork(candidate=adapter, adapter_spec=spec):
@@ -110,7 +110,9 @@ def _side_problem(assignment: Assignment) -> str | None:
     return problem or _file_problem(adapter, spec)
 
 
-def _factors_problem(trained: FactorSet, uploaded: FactorSet) -> str | None:
+def _factors_problem(trained: FactorSet, uploaded: FactorSet, own: FactorSet | None) -> str | None:
+    if own is not None and trained not in (own, FactorSet.A_AND_B):
+        return f"own factors: expected some of those trained ({trained}), got {own}"
     if trained is FactorSet.A_AND_B or uploaded is trained:
         return None
     return f"uploaded factors: expected some of those trained ({trained}), got {uploaded}"

@@ -17,6 +17,7 @@ from site_agent.adapters.journal import FileJournal
 from site_agent.adapters.ledger import FileLedger
 from site_agent.adapters.metrics import AgentMetrics
 from site_agent.adapters.outgoing import JournalAttribution
+from site_agent.adapters.personal_folder import PersonalFolder
 from site_agent.adapters.recorded_channel import open_channel
 from site_agent.adapters.rpc_client import RpcCoordinator
 from site_agent.adapters.trainer_process import TrainerProcess, kernel_oom_kills, trainer_environment
@@ -100,6 +101,7 @@ class FakeSite:
                     oom_kills=oom_kills,
                 ),
                 journal=journal,
+                personal=PersonalFolder(self.state_folder),
                 describe_file=describe_file,
                 observer=metrics,
                 policy=EVERY_KIND,

@@ -16,6 +16,7 @@ from common.errors import (
 from common.ids import AssignmentId, Digest
 from site_agent.adapters.journal import FileJournal
 from site_agent.adapters.metrics import AgentMetrics
+from site_agent.adapters.personal_folder import PersonalFolder
 from site_agent.app.agent_loop import AgentLoop
 from site_agent.app.answers import EvaluationScores, ReportedProgress, UploadHeader, UploadOffset
 from site_agent.app.ordering import LocalSettings
@@ -173,6 +174,7 @@ async def scene(folder: Path, result: Result | Failure | Exception = TRAINED, **
         coordinator=on.coordinator,
         trainer=on.trainer,
         journal=on.journal,
+        personal=PersonalFolder(folder),
         describe_file=lambda path: described,
         observer=on.observer,
         policy=EVERY_KIND,

@@ -23,6 +23,8 @@ from site_agent.orders import (
     FAILURE_FILE,
     ORDER,
     ORDER_FILE,
+    OWN_FILE,
+    PERSONAL_FILE,
     PROGRESS,
     PROGRESS_FILE,
     RESULT,
@@ -116,13 +118,19 @@ def _initialise(order: InitialiseOrder, folder: Path) -> AdapterSpec:
 def _train(order: TrainOrder, folder: Path, step: float) -> None:
     """The update holds the uploaded factors, each number of a trained one raised by ``step``."""
     with WeightsReader(folder / ADAPTER_FILE) as reader:
-        weights = {slot.name: reader.tensor(slot.name) + np.float32(step) for slot in reader.layout.tensors}
+        start = {slot.name: reader.tensor(slot.name) for slot in reader.layout.tensors}
+    if (folder / OWN_FILE).exists():
+        with WeightsReader(folder / OWN_FILE) as reader:
+            start |= {slot.name: reader.tensor(slot.name) for slot in reader.layout.tensors}
+    weights = {name: values + np.float32(step) for name, values in start.items()}
     wanted = {
         "a_and_b": weights,
         "a_only": {name: value for name, value in weights.items() if name.endswith(A_SUFFIX)},
         "b_only": {name: value for name, value in weights.items() if not name.endswith(A_SUFFIX)},
     }
     write_weights(folder / UPDATE_FILE, wanted[order.uploaded], WireDtype(order.wire_dtype))
+    if order.own is not None:
+        write_weights(folder / PERSONAL_FILE, wanted[order.own], WireDtype.F32)
 
 
 def _crash(_folder: Path) -> None:

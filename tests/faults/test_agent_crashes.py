@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from common.adapter import WireDtype
+from common.adapter import FactorSet, WireDtype
 from common.errors import Reason
 from common.files import write_whole
 from common.ids import AssignmentId, Digest, digest_of
-from common.weights_io import write_weights
+from common.weights_io import WeightsReader, write_weights
 from site_agent.adapters.journal import FileJournal
 from site_agent.adapters.metrics import AgentMetrics
 from site_agent.adapters.order_folder import read_outcome, write_order
+from site_agent.adapters.personal_folder import PersonalFolder
 from site_agent.adapters.update_file import describe_file
 from site_agent.app.answers import EvaluationScores, ReportedProgress, UploadHeader, UploadOffset
 from site_agent.app.ordering import LocalSettings
@@ -30,10 +31,10 @@ from site_agent.app.ports import Entry, Order, ProgressRelay, Result
 from site_agent.app.retrying import Patience
 from site_agent.domain.assignment import Assignment
 from site_agent.domain.assignment_machine import AssignmentState, Stage
-from site_agent.orders import RESULT, RESULT_FILE, UPDATE_FILE, Failure
+from site_agent.orders import OWN_FILE, PERSONAL_FILE, RESULT, RESULT_FILE, UPDATE_FILE, Failure, TrainOrder
 from tests.fakes.crashes import Fuse, Killed
 from tests.fakes.site_scene import ADAPTER, TRAINED, assignment_of
-from tests.fakes.site_values import EVERY_KIND, make_spec
+from tests.fakes.site_values import EVERY_KIND, make_spec, with_work
 
 PIECE_BYTES = 100
 WEIGHTS = {tensor.name: np.full(tensor.shape, 0.5, np.float32) for tensor in make_spec().tensors}
@@ -93,6 +94,10 @@ class PlayedTrainer:
         write_order(folder, order)
         self.starts += 1
         write_weights(folder / UPDATE_FILE, WEIGHTS, WireDtype.BF16)
+        if isinstance(order, TrainOrder) and order.own is not None:
+            with WeightsReader(folder / OWN_FILE) as own:
+                trained = {slot.name: own.tensor(slot.name) + 1 for slot in own.layout.tensors}
+            write_weights(folder / PERSONAL_FILE, trained, WireDtype.F32)
         write_whole(folder / RESULT_FILE, RESULT.dump_json(TRAINED))
         self.ends += 1
         return TRAINED
@@ -125,6 +130,7 @@ class World:
             coordinator=self.coordinator,
             trainer=self.trainer,
             journal=FileJournal(self.folder),
+            personal=PersonalFolder(self.folder),
             describe_file=describe_file,
             observer=AgentMetrics(certificate_expires_at=0.0),
             policy=EVERY_KIND,
@@ -153,9 +159,44 @@ class World:
         assert left == {"assignment.json"}, what
 
 
-async def places(folder: Path) -> int:
+@dataclass(slots=True, kw_only=True)
+class PersonalWorld(World):
+    """A site that has kept factors of round 1, all zero, and trains in round 2, which adds one to each."""
+
+    assignment: Assignment = field(
+        default_factory=lambda: with_work(replace(assignment_of(), round_number=2), own=FactorSet.B_ONLY)
+    )
+
+    def __post_init__(self) -> None:
+        kept = {tensor.name: np.zeros(tensor.shape, np.float32) for tensor in make_spec().tensors_of(FactorSet.B_ONLY)}
+        self.folder.mkdir()
+        write_weights(self.folder / PERSONAL_FILE, kept, WireDtype.F32)
+        PersonalFolder(self.folder).keep(self.assignment.terms, 1, self.folder / PERSONAL_FILE)
+
+    def check(self, what: str) -> None:
+        """It has trained its own factors once, too, and kept them."""
+        World.check(self, what)
+        latest = PersonalFolder(self.folder).latest(self.assignment.terms.name)
+        with WeightsReader(latest) as reader:
+            assert all((reader.tensor(slot.name) == 1).all() for slot in reader.layout.tensors), what
+        assert sorted(path.name for path in latest.parent.glob("*.safetensors")) == [
+            "00001.safetensors",
+            "00002.safetensors",
+        ], what
+
+
+async def test_a_site_that_dies_once_anywhere_keeps_its_own_factors_trained_once(tmp_path: Path) -> None:
+    count = await places(tmp_path / "undisturbed", PersonalWorld)
+    for place in range(1, count + 1):
+        world = PersonalWorld(folder=tmp_path / f"dies-at-{place}")
+        assert not await world.live(Fuse(place)), f"place {place} of {count} was never reached"
+        assert await world.live(Fuse())
+        world.check(f"killed at place {place} of {count}")
+
+
+async def places(folder: Path, kind: type[World] = World) -> int:
     """How many there are to die at."""
-    world, fuse = World(folder=folder), Fuse()
+    world, fuse = kind(folder=folder), Fuse()
     assert await world.live(fuse)
     world.check("undisturbed")
     return fuse.count

@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from transformers import AutoModelForCausalLM
 
-from common.adapter import AdapterSpec, TensorSpec, WireDtype
+from common.adapter import B_SUFFIX, AdapterSpec, TensorSpec, WireDtype
 from common.ids import Digest
 from common.terms import LoraTerms, Terms
 from common.weights_io import WeightsReader, write_weights
 from site_agent.app.fetch_adapter import AdapterVersion, RunAdapters, fetch_served_adapter
 from site_agent.app.retrying import Patience
+from site_agent.trainer.adapter_folder import read_terms
 from tests.fakes.site_values import make_ref, make_terms
 from tests.tiny_model import TINY_TARGET_MODULES, make_tiny_model
 
@@ -56,12 +58,18 @@ def write_adapter(model_folder: Path, path: Path) -> AdapterSpec:
     )
 
 
+def tensors_of(path: Path) -> dict[str, torch.Tensor]:
+    with WeightsReader(path) as reader:
+        return {slot.name: torch.from_numpy(reader.tensor(slot.name)) for slot in reader.layout.tensors}
+
+
 def terms_of_adapter() -> Terms:
     lora = LoraTerms(lora_rank=RANK, lora_alpha=ALPHA, target_modules=TINY_TARGET_MODULES)
     return replace(make_terms(), lora=lora)
 
 
-def test_peft_loads_what_was_fetched(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_personal", [False, True])
+def test_peft_loads_what_was_fetched(tmp_path: Path, is_personal: bool) -> None:
     model_folder = make_tiny_model(tmp_path / "model")
     sent = tmp_path / "sent.safetensors"
     spec = write_adapter(model_folder, sent)
@@ -69,20 +77,25 @@ def test_peft_loads_what_was_fetched(tmp_path: Path) -> None:
         version=1,
         adapter=make_ref(spec, sent.read_bytes()),
         parent_digest=None,
-        is_promoted=True,
+        is_promoted=not is_personal,  # a site's own factors may be looked at before anything is served
         contributors=("anna", "berta"),
     )
     known = RunAdapters(versions=(version,), terms=terms_of_adapter(), spec=spec)
     out = tmp_path / "adapter"
     out.mkdir()
     registry = OneFileRegistry(known=known, content=sent.read_bytes())
-    asyncio.run(
-        fetch_served_adapter(registry, "trial", out, Patience(jitter=lambda: 0.0), lambda error, attempt, wait: None)
-    )
+    own = tmp_path / "own.safetensors" if is_personal else None
+    expected = tensors_of(sent)
+    if own is not None:
+        kept = {name: values.numpy() + 1 for name, values in expected.items() if name.endswith(B_SUFFIX)}
+        write_weights(own, kept, WireDtype.F32)
+        expected |= {name: torch.from_numpy(values).bfloat16().float() for name, values in kept.items()}
+    patience = Patience(jitter=lambda: 0.0)
+    asyncio.run(fetch_served_adapter(registry, "trial", out, patience, lambda error, attempt, wait: None, own))
+    assert read_terms(out) == terms_of_adapter()  # which compares the weights with the lineage
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_folder), out)
     loaded = get_peft_model_state_dict(model)
-    with WeightsReader(sent) as reader:
-        assert loaded.keys() == set(spec.names)
-        assert all(torch.equal(loaded[name].float(), torch.from_numpy(reader.tensor(name))) for name in spec.names)
+    assert loaded.keys() == set(spec.names)
+    assert all(torch.equal(loaded[name].float(), expected[name]) for name in spec.names)
     config = model.peft_config["default"].to_dict()
     assert (config["r"], config["lora_alpha"]) == (RANK, ALPHA)

@@ -119,7 +119,7 @@ def test_every_site_counts_although_all_are_of_one_size(name: str) -> None:
 def test_an_adapter_is_combined_in_more_than_single_precision(name: str) -> None:
     current, updates = scene(3)
     pair, _ = combined(strategy_named(name), planned(name, updates, current), current, contributions_of(COUNTS))
-    kept = {"ffa_lora": (pair.b,), "rolora": (pair.b,)}.get(name, (pair.a, pair.b))
+    kept = {"ffa_lora": (pair.b,), "rolora": (pair.b,), "fedsa_lora": (pair.a,)}.get(name, (pair.a, pair.b))
     assert all(factor.dtype == np.float64 for factor in kept)
 
 
@@ -141,7 +141,7 @@ def test_what_a_strategy_declares_is_what_it_asks_for(name: str) -> None:
 def test_strategies_that_read_single_updates_say_so() -> None:
     """The others need sums alone, so that secure aggregation could hide the rest."""
     sums = {name for name in STRATEGIES if Need.CLEAR_UPDATES not in strategy_named(name).needs}
-    assert sums == {"fed_medlora", "ffa_lora", "rolora", "fedadagrad", "fedadam", "fedavgm", "fedyogi"}
+    assert sums == {"fed_medlora", "ffa_lora", "rolora", "fedsa_lora", "fedadagrad", "fedadam", "fedavgm", "fedyogi"}
 
 
 @EACH

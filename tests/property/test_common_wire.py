@@ -122,6 +122,15 @@ def parameters_of(strategy: str) -> st.SearchStrategy[Any]:
 
 
 PARAMETERS = {name: parameters_of(name) for name in STRATEGIES_WITH_PARAMETERS}
+
+
+def _is_consistent(terms: Terms) -> bool:
+    """Whether the numbers that depend on each other agree."""
+    parameters = getattr(terms.aggregation, terms.aggregation.strategy, None)
+    problems = strategy_terms.parameter_problems(parameters, terms.lora.lora_rank, terms.rounds.count)
+    return not problems and terms.lora.least_lora_rank <= terms.lora.lora_rank
+
+
 TERMS = st.builds(
     Terms,
     name=NAMES,
@@ -150,7 +159,7 @@ TERMS = st.builds(
         on_evaluator_absent=st.sampled_from(OnEvaluatorAbsent),
         test_digest=st.just("") | DIGESTS,
     ),
-).filter(lambda terms: terms.published_rank >= terms.lora.lora_rank >= terms.lora.least_lora_rank)
+).filter(lambda terms: _is_consistent(terms))
 
 
 @st.composite

@@ -22,6 +22,7 @@ from site_agent.adapters.journal import FileJournal
 from site_agent.adapters.ledger import FileLedger
 from site_agent.adapters.order_folder import read_outcome, write_order
 from site_agent.adapters.outgoing import JournalAttribution
+from site_agent.adapters.personal_folder import PersonalFolder
 from site_agent.adapters.recorded_channel import RecordedChannel
 from site_agent.adapters.rpc_client import RpcCoordinator
 from site_agent.adapters.update_file import describe_file
@@ -143,6 +144,7 @@ class AgentProgram:
             coordinator=coordinator,
             trainer=PlayedTrainer(self.notes, self.book, self.rng),
             journal=journal,
+            personal=PersonalFolder(Path(f"/{ROOT}/{life.name}/srv/state")),
             describe_file=describe_file,
             observer=watcher,
             policy=EVERY_KIND,

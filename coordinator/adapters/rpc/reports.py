@@ -239,7 +239,7 @@ def adapter_versions(run: Run) -> list[registry_pb2.AdapterVersion]:
                 version=past.number,
                 adapter=adapter_ref(past.candidate, run.spec_of(past.candidate)),
                 parent_digest=past.global_adapter.digest,
-                is_promoted=past.phase is Phase.COMMITTED,
+                is_promoted=past.is_promoted,
                 contributors=[entry.site for entry in past.accepted],
                 published_at=timestamp(past.closed_at),
             )

@@ -111,6 +111,8 @@ def _assignment(assignment: Assignment) -> rounds_pb2.Assignment:
             if assignment.side is not None:
                 work.side_adapter.CopyFrom(adapter_ref(*assignment.side))
                 work.side_spec.CopyFrom(spec_to_proto(assignment.side[1]))
+            if assignment.plan.own is not None:
+                work.own = _FACTORS[assignment.plan.own]
             message.train.CopyFrom(work)
         case AssignmentKind.SCORE:
             message.score.CopyFrom(rounds_pb2.ScoreWork(update=adapter, adapter_spec=shape))

@@ -15,6 +15,7 @@ from coordinator.domain.aggregation.fedadagrad import FedAdagrad
 from coordinator.domain.aggregation.fedadam import FedAdam
 from coordinator.domain.aggregation.fedavgm import FedAvgM
 from coordinator.domain.aggregation.fedex_lora import FedExLora
+from coordinator.domain.aggregation.fedsa_lora import FedSaLora
 from coordinator.domain.aggregation.fedyogi import FedYogi
 from coordinator.domain.aggregation.ffa_lora import FfaLora
 from coordinator.domain.aggregation.flexlora import FlexLora
@@ -36,6 +37,7 @@ STRATEGIES: dict[str, Callable[[Terms], Strategy]] = {
     FedExLora.name: FedExLora,
     FedMedLora.name: FedMedLora,
     FedMedLoraPlus.name: FedMedLoraPlus,
+    FedSaLora.name: FedSaLora,
     FedYogi.name: FedYogi,
     FfaLora.name: FfaLora,
     FlexLora.name: FlexLora,

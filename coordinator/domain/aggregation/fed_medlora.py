@@ -88,3 +88,13 @@ def weighted_mean(matrices: Sequence[Matrix], weights: Sequence[float]) -> Matri
         for matrix, weight in zip(flat, weights, strict=True):
             block += np.multiply(matrix[start : start + BLOCK], weight, dtype=np.float64)
     return total.reshape(matrices[0].shape)
+
+
+def mean_or_same(matrices: Sequence[Matrix], weights: Sequence[float], before: Matrix) -> Matrix:
+    """The weighted mean, or ``before`` itself where every site has that.
+
+    Weights sum to one but for rounding: a factor that nobody trained must not move by that.
+    """
+    if all(matrix is before or np.array_equal(matrix, before) for matrix in matrices):
+        return before
+    return weighted_mean(matrices, weights)

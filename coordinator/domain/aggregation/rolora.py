@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from common.adapter import FactorSet
 from common.ids import SiteName
 from common.terms import Terms
-from coordinator.domain.aggregation.fed_medlora import size_weights, weighted_mean
-from coordinator.domain.aggregation.strategy import Contribution, Factors, Geometry, Matrix, Need, Plan
+from coordinator.domain.aggregation.fed_medlora import mean_or_same, size_weights
+from coordinator.domain.aggregation.strategy import Contribution, Factors, Geometry, Need, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +40,6 @@ class RoLora:
     def combine(self, updates: Sequence[Factors], weights: Sequence[float], current: Factors) -> Factors:
         """The weighted mean of the factor that travelled; the other one stays bit for bit."""
         return Factors(
-            a=_mean_or_same([update.a for update in updates], weights, current.a),
-            b=_mean_or_same([update.b for update in updates], weights, current.b),
+            a=mean_or_same([update.a for update in updates], weights, current.a),
+            b=mean_or_same([update.b for update in updates], weights, current.b),
         )
-
-
-def _mean_or_same(matrices: Sequence[Matrix], weights: Sequence[float], before: Matrix) -> Matrix:
-    """Weights sum to one but for rounding: a factor that nobody trained must not move by that."""
-    if all(matrix is before or np.array_equal(matrix, before) for matrix in matrices):
-        return before
-    return weighted_mean(matrices, weights)

@@ -35,6 +35,7 @@ class Plan:
         trained: The factors that training may change.
         uploaded: The factors that travel up; for the other ones ``combine`` is given the global adapter's.
         starts_fresh: Training starts from the run's first adapter, whose B is zero, instead of the global one.
+        own: Factors that each site keeps, and starts from as it kept them; None: it keeps nothing.
         keeps_rest: What of the global adapter is not trained (all of it, of a fresh start) is added while training.
     """
 
@@ -42,6 +43,12 @@ class Plan:
     uploaded: FactorSet = FactorSet.A_AND_B
     starts_fresh: bool = False
     keeps_rest: bool = False
+    own: FactorSet | None = None
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether something that is trained stays at the sites, so that the candidate is no whole adapter."""
+        return self.trained is not self.uploaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -259,10 +259,15 @@ class TrainWork(_message.Message):
     UPLOADED_FIELD_NUMBER: _builtins.int
     SIDE_ADAPTER_FIELD_NUMBER: _builtins.int
     SIDE_SPEC_FIELD_NUMBER: _builtins.int
+    OWN_FIELD_NUMBER: _builtins.int
     trained: _types_pb2.FactorSet.ValueType
     """Required. The factors that training may change."""
     uploaded: _types_pb2.FactorSet.ValueType
     """Required. The factors that travel up; a subset of those trained."""
+    own: _types_pb2.FactorSet.ValueType
+    """Optional. Factors that are the site's own: training starts from those that it kept of an earlier round, where it
+    has any, and it keeps what training makes of them.
+    """
     @_builtins.property
     def global_adapter(self) -> _types_pb2.AdapterRef:
         """Required. Where training starts: the global adapter, or what of it the site trains."""
@@ -288,10 +293,11 @@ class TrainWork(_message.Message):
         uploaded: _types_pb2.FactorSet.ValueType = ...,
         side_adapter: _types_pb2.AdapterRef | None = ...,
         side_spec: _types_pb2.AdapterSpec | None = ...,
+        own: _types_pb2.FactorSet.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter_spec", b"adapter_spec", "global_adapter", b"global_adapter", "side_adapter", b"side_adapter", "side_spec", b"side_spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_spec", b"adapter_spec", "global_adapter", b"global_adapter", "side_adapter", b"side_adapter", "side_spec", b"side_spec", "trained", b"trained", "uploaded", b"uploaded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_spec", b"adapter_spec", "global_adapter", b"global_adapter", "own", b"own", "side_adapter", b"side_adapter", "side_spec", b"side_spec", "trained", b"trained", "uploaded", b"uploaded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,35 +25,35 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66\x65\x64medlora/v1/types.proto\x12\rfedmedlora.v1\x1a\x1egoogle/protobuf/duration.proto\")\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\"\xa1\x01\n\x0b\x41\x64\x61pterSpec\x12\x11\n\tlora_rank\x18\x01 \x01(\r\x12\x12\n\nlora_alpha\x18\x02 \x01(\r\x12\x16\n\x0etarget_modules\x18\x03 \x03(\t\x12\'\n\x05\x64type\x18\x04 \x01(\x0e\x32\x18.fedmedlora.v1.WireDtype\x12*\n\x07tensors\x18\x05 \x03(\x0b\x32\x19.fedmedlora.v1.TensorSpec\"E\n\nAdapterRef\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x13\n\x0bspec_digest\x18\x03 \x01(\t\"(\n\x05\x43hunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"n\n\x0e\x42\x61seModelTerms\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0eweights_digest\x18\x02 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x03 \x01(\t\x12\x1c\n\x14\x63hat_template_digest\x18\x04 \x01(\t\"y\n\tLoraTerms\x12\x11\n\tlora_rank\x18\x01 \x01(\r\x12\x12\n\nlora_alpha\x18\x02 \x01(\r\x12\x14\n\x0clora_dropout\x18\x03 \x01(\x01\x12\x16\n\x0etarget_modules\x18\x04 \x03(\t\x12\x17\n\x0fleast_lora_rank\x18\x05 \x01(\r\"\x99\x01\n\tTaskTerms\x12\x14\n\x0c\x65ntity_types\x18\x01 \x03(\t\x12.\n\x0bprompt_form\x18\x02 \x01(\x0e\x32\x19.fedmedlora.v1.PromptForm\x12\x16\n\x0emax_new_tokens\x18\x03 \x01(\r\x12\x16\n\x0erelation_types\x18\x04 \x03(\t\x12\x16\n\x0erelations_only\x18\x05 \x01(\x08\"\xbf\x03\n\rTrainingTerms\x12\x14\n\x0clocal_epochs\x18\x01 \x01(\r\x12\x15\n\rlearning_rate\x18\x02 \x01(\x01\x12)\n\x08schedule\x18\x03 \x01(\x0e\x32\x17.fedmedlora.v1.Schedule\x12\x14\n\x0cwarmup_ratio\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\x12\x15\n\rmax_grad_norm\x18\x06 \x01(\x01\x12\x12\n\nbatch_size\x18\x07 \x01(\r\x12\x18\n\x10tokens_per_batch\x18\x08 \x01(\r\x12\x12\n\nmax_length\x18\t \x01(\r\x12&\n\x07loss_on\x18\n \x01(\x0e\x32\x15.fedmedlora.v1.LossOn\x12\x31\n\x0cquantization\x18\x0b \x01(\x0e\x32\x1b.fedmedlora.v1.Quantization\x12\x1e\n\x16gradient_checkpointing\x18\x0c \x01(\x08\x12\x1a\n\x12\x65xamples_per_round\x18\r \x01(\r\x12\x0c\n\x04seed\x18\x0e \x01(\x04\x12\x17\n\x0flora_plus_ratio\x18\x0f \x01(\x01\x12\x13\n\x0bproximal_mu\x18\x10 \x01(\x01\"A\n\x13\x46\x65\x64MedLoraPlusTerms\x12\x15\n\rsize_exponent\x18\x01 \x01(\x01\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\"D\n\x0f\x46\x65\x64\x41\x64\x61gradTerms\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\x0b\n\x03tau\x18\x03 \x01(\x01\"P\n\x0c\x46\x65\x64\x41\x64\x61mTerms\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0b\n\x03tau\x18\x04 \x01(\x01\"7\n\x0c\x46\x65\x64\x41vgMTerms\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x10\n\x08momentum\x18\x02 \x01(\x01\"(\n\x0e\x46\x65\x64\x45xLoraTerms\x12\x16\n\x0epublished_rank\x18\x01 \x01(\r\"P\n\x0c\x46\x65\x64YogiTerms\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0b\n\x03tau\x18\x04 \x01(\x01\"$\n\nFloraTerms\x12\x16\n\x0epublished_rank\x18\x01 \x01(\r\"<\n\x0cHetLoraTerms\x12\x15\n\rsize_exponent\x18\x01 \x01(\x01\x12\x15\n\rnorm_exponent\x18\x02 \x01(\x01\"<\n\tKrumTerms\x12\x17\n\x0f\x62yzantine_count\x18\x01 \x01(\r\x12\x16\n\x0eselected_count\x18\x02 \x01(\r\" \n\rLoraFairTerms\x12\x0f\n\x07penalty\x18\x01 \x01(\x01\"\"\n\x0eNormBoundTerms\x12\x10\n\x08max_norm\x18\x01 \x01(\x01\")\n\x10TrimmedMeanTerms\x12\x15\n\rtrimmed_count\x18\x01 \x01(\r\"\x87\x06\n\x10\x41ggregationTerms\x12\x10\n\x08strategy\x18\x01 \x01(\t\x12*\n\tweight_by\x18\x02 \x01(\x0e\x32\x17.fedmedlora.v1.WeightBy\x12,\n\nwire_dtype\x18\x03 \x01(\x0e\x32\x18.fedmedlora.v1.WireDtype\x12\x17\n\x0fserver_momentum\x18\x04 \x01(\x01\x12>\n\x10\x66\x65\x64_medlora_plus\x18\x05 \x01(\x0b\x32\".fedmedlora.v1.FedMedLoraPlusTermsH\x00\x12(\n\x04krum\x18\x06 \x01(\x0b\x32\x18.fedmedlora.v1.KrumTermsH\x00\x12\x31\n\tlora_fair\x18\x07 \x01(\x0b\x32\x1c.fedmedlora.v1.LoraFairTermsH\x00\x12\x33\n\nnorm_bound\x18\x08 \x01(\x0b\x32\x1d.fedmedlora.v1.NormBoundTermsH\x00\x12\x37\n\x0ctrimmed_mean\x18\t \x01(\x0b\x32\x1f.fedmedlora.v1.TrimmedMeanTermsH\x00\x12\x34\n\nfedadagrad\x18\n \x01(\x0b\x32\x1e.fedmedlora.v1.FedAdagradTermsH\x00\x12.\n\x07\x66\x65\x64\x61\x64\x61m\x18\x0b \x01(\x0b\x32\x1b.fedmedlora.v1.FedAdamTermsH\x00\x12.\n\x07\x66\x65\x64\x61vgm\x18\x0c \x01(\x0b\x32\x1b.fedmedlora.v1.FedAvgMTermsH\x00\x12.\n\x07\x66\x65\x64yogi\x18\r \x01(\x0b\x32\x1b.fedmedlora.v1.FedYogiTermsH\x00\x12\x33\n\nfedex_lora\x18\x0e \x01(\x0b\x32\x1d.fedmedlora.v1.FedExLoraTermsH\x00\x12*\n\x05\x66lora\x18\x0f \x01(\x0b\x32\x19.fedmedlora.v1.FloraTermsH\x00\x12.\n\x07hetlora\x18\x10 \x01(\x0b\x32\x1b.fedmedlora.v1.HetLoraTermsH\x00\x42\x0c\n\nparameters\"H\n\x0e\x41\x64missionTerms\x12\x18\n\x10max_num_examples\x18\x01 \x01(\x04\x12\x1c\n\x14max_num_label_tokens\x18\x02 \x01(\x04\"\xcd\x01\n\nRoundTerms\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x0e\n\x06quorum\x18\x02 \x01(\r\x12\r\n\x05sites\x18\x03 \x03(\t\x12\x31\n\x0etrain_deadline\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05grace\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11\x65valuate_deadline\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd5\x01\n\tGateTerms\x12)\n\x06metric\x18\x01 \x01(\x0e\x32\x19.fedmedlora.v1.GateMetric\x12\x17\n\x0fmin_improvement\x18\x02 \x01(\x01\x12\x30\n\x0con_rejection\x18\x03 \x01(\x0e\x32\x1a.fedmedlora.v1.OnRejection\x12=\n\x13on_evaluator_absent\x18\x04 \x01(\x0e\x32 .fedmedlora.v1.OnEvaluatorAbsent\x12\x13\n\x0btest_digest\x18\x05 \x01(\t\"\x83\x03\n\x05Terms\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\nbase_model\x18\x02 \x01(\x0b\x32\x1d.fedmedlora.v1.BaseModelTerms\x12&\n\x04lora\x18\x03 \x01(\x0b\x32\x18.fedmedlora.v1.LoraTerms\x12&\n\x04task\x18\x04 \x01(\x0b\x32\x18.fedmedlora.v1.TaskTerms\x12.\n\x08training\x18\x05 \x01(\x0b\x32\x1c.fedmedlora.v1.TrainingTerms\x12\x34\n\x0b\x61ggregation\x18\x06 \x01(\x0b\x32\x1f.fedmedlora.v1.AggregationTerms\x12\x30\n\tadmission\x18\x07 \x01(\x0b\x32\x1d.fedmedlora.v1.AdmissionTerms\x12)\n\x06rounds\x18\x08 \x01(\x0b\x32\x19.fedmedlora.v1.RoundTerms\x12&\n\x04gate\x18\t \x01(\x0b\x32\x18.fedmedlora.v1.GateTerms*P\n\tWireDtype\x12\x1a\n\x16WIRE_DTYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0fWIRE_DTYPE_BF16\x10\x01\x12\x12\n\x0eWIRE_DTYPE_F32\x10\x02*m\n\tFactorSet\x12\x1a\n\x16\x46\x41\x43TOR_SET_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46\x41\x43TOR_SET_A_AND_B\x10\x01\x12\x15\n\x11\x46\x41\x43TOR_SET_A_ONLY\x10\x02\x12\x15\n\x11\x46\x41\x43TOR_SET_B_ONLY\x10\x03*U\n\nPromptForm\x12\x1b\n\x17PROMPT_FORM_UNSPECIFIED\x10\x00\x12\x14\n\x10PROMPT_FORM_SPAN\x10\x01\x12\x14\n\x10PROMPT_FORM_JSON\x10\x02*C\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x11\n\rTASK_ENTITIES\x10\x01\x12\x12\n\x0eTASK_RELATIONS\x10\x02*e\n\x08Schedule\x12\x18\n\x14SCHEDULE_UNSPECIFIED\x10\x00\x12\x15\n\x11SCHEDULE_CONSTANT\x10\x01\x12\x13\n\x0fSCHEDULE_LINEAR\x10\x02\x12\x13\n\x0fSCHEDULE_COSINE\x10\x03*T\n\x06LossOn\x12\x17\n\x13LOSS_ON_UNSPECIFIED\x10\x00\x12\x12\n\x0eLOSS_ON_ANSWER\x10\x01\x12\x1d\n\x19LOSS_ON_PROMPT_AND_ANSWER\x10\x02*Y\n\x0cQuantization\x12\x1c\n\x18QUANTIZATION_UNSPECIFIED\x10\x00\x12\x15\n\x11QUANTIZATION_NONE\x10\x01\x12\x14\n\x10QUANTIZATION_NF4\x10\x02*p\n\x08WeightBy\x12\x19\n\x15WEIGHT_BY_UNSPECIFIED\x10\x00\x12\x1a\n\x16WEIGHT_BY_LABEL_TOKENS\x10\x01\x12\x16\n\x12WEIGHT_BY_EXAMPLES\x10\x02\x12\x15\n\x11WEIGHT_BY_UNIFORM\x10\x03*\xf2\x01\n\nGateMetric\x12\x1b\n\x17GATE_METRIC_UNSPECIFIED\x10\x00\x12\x14\n\x10GATE_METRIC_NONE\x10\x01\x12\x14\n\x10GATE_METRIC_LOSS\x10\x02\x12\x19\n\x15GATE_METRIC_STRICT_F1\x10\x03\x12\x1a\n\x16GATE_METRIC_LENIENT_F1\x10\x04\x12\"\n\x1eGATE_METRIC_RELATION_STRICT_F1\x10\x05\x12#\n\x1fGATE_METRIC_RELATION_LENIENT_F1\x10\x06\x12\x1b\n\x17GATE_METRIC_COMBINED_F1\x10\x07*_\n\x0bOnRejection\x12\x1c\n\x18ON_REJECTION_UNSPECIFIED\x10\x00\x12\x19\n\x15ON_REJECTION_CONTINUE\x10\x01\x12\x17\n\x13ON_REJECTION_REVERT\x10\x02*w\n\x11OnEvaluatorAbsent\x12#\n\x1fON_EVALUATOR_ABSENT_UNSPECIFIED\x10\x00\x12\x1c\n\x18ON_EVALUATOR_ABSENT_FAIL\x10\x01\x12\x1f\n\x1bON_EVALUATOR_ABSENT_PROMOTE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66\x65\x64medlora/v1/types.proto\x12\rfedmedlora.v1\x1a\x1egoogle/protobuf/duration.proto\")\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\"\xa1\x01\n\x0b\x41\x64\x61pterSpec\x12\x11\n\tlora_rank\x18\x01 \x01(\r\x12\x12\n\nlora_alpha\x18\x02 \x01(\r\x12\x16\n\x0etarget_modules\x18\x03 \x03(\t\x12\'\n\x05\x64type\x18\x04 \x01(\x0e\x32\x18.fedmedlora.v1.WireDtype\x12*\n\x07tensors\x18\x05 \x03(\x0b\x32\x19.fedmedlora.v1.TensorSpec\"E\n\nAdapterRef\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x13\n\x0bspec_digest\x18\x03 \x01(\t\"(\n\x05\x43hunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"n\n\x0e\x42\x61seModelTerms\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0eweights_digest\x18\x02 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x03 \x01(\t\x12\x1c\n\x14\x63hat_template_digest\x18\x04 \x01(\t\"y\n\tLoraTerms\x12\x11\n\tlora_rank\x18\x01 \x01(\r\x12\x12\n\nlora_alpha\x18\x02 \x01(\r\x12\x14\n\x0clora_dropout\x18\x03 \x01(\x01\x12\x16\n\x0etarget_modules\x18\x04 \x03(\t\x12\x17\n\x0fleast_lora_rank\x18\x05 \x01(\r\"\x99\x01\n\tTaskTerms\x12\x14\n\x0c\x65ntity_types\x18\x01 \x03(\t\x12.\n\x0bprompt_form\x18\x02 \x01(\x0e\x32\x19.fedmedlora.v1.PromptForm\x12\x16\n\x0emax_new_tokens\x18\x03 \x01(\r\x12\x16\n\x0erelation_types\x18\x04 \x03(\t\x12\x16\n\x0erelations_only\x18\x05 \x01(\x08\"\xbf\x03\n\rTrainingTerms\x12\x14\n\x0clocal_epochs\x18\x01 \x01(\r\x12\x15\n\rlearning_rate\x18\x02 \x01(\x01\x12)\n\x08schedule\x18\x03 \x01(\x0e\x32\x17.fedmedlora.v1.Schedule\x12\x14\n\x0cwarmup_ratio\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\x12\x15\n\rmax_grad_norm\x18\x06 \x01(\x01\x12\x12\n\nbatch_size\x18\x07 \x01(\r\x12\x18\n\x10tokens_per_batch\x18\x08 \x01(\r\x12\x12\n\nmax_length\x18\t \x01(\r\x12&\n\x07loss_on\x18\n \x01(\x0e\x32\x15.fedmedlora.v1.LossOn\x12\x31\n\x0cquantization\x18\x0b \x01(\x0e\x32\x1b.fedmedlora.v1.Quantization\x12\x1e\n\x16gradient_checkpointing\x18\x0c \x01(\x08\x12\x1a\n\x12\x65xamples_per_round\x18\r \x01(\r\x12\x0c\n\x04seed\x18\x0e \x01(\x04\x12\x17\n\x0flora_plus_ratio\x18\x0f \x01(\x01\x12\x13\n\x0bproximal_mu\x18\x10 \x01(\x01\"A\n\x13\x46\x65\x64MedLoraPlusTerms\x12\x15\n\rsize_exponent\x18\x01 \x01(\x01\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\"D\n\x0f\x46\x65\x64\x41\x64\x61gradTerms\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\x0b\n\x03tau\x18\x03 \x01(\x01\"P\n\x0c\x46\x65\x64\x41\x64\x61mTerms\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0b\n\x03tau\x18\x04 \x01(\x01\"7\n\x0c\x46\x65\x64\x41vgMTerms\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x10\n\x08momentum\x18\x02 \x01(\x01\"(\n\x0e\x46\x65\x64\x45xLoraTerms\x12\x16\n\x0epublished_rank\x18\x01 \x01(\r\".\n\x0e\x46\x65\x64SaLoraTerms\x12\x1c\n\x14\x63onsolidation_rounds\x18\x01 \x01(\r\"P\n\x0c\x46\x65\x64YogiTerms\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\r\n\x05\x62\x65ta1\x18\x02 \x01(\x01\x12\r\n\x05\x62\x65ta2\x18\x03 \x01(\x01\x12\x0b\n\x03tau\x18\x04 \x01(\x01\"$\n\nFloraTerms\x12\x16\n\x0epublished_rank\x18\x01 \x01(\r\"<\n\x0cHetLoraTerms\x12\x15\n\rsize_exponent\x18\x01 \x01(\x01\x12\x15\n\rnorm_exponent\x18\x02 \x01(\x01\"<\n\tKrumTerms\x12\x17\n\x0f\x62yzantine_count\x18\x01 \x01(\r\x12\x16\n\x0eselected_count\x18\x02 \x01(\r\" \n\rLoraFairTerms\x12\x0f\n\x07penalty\x18\x01 \x01(\x01\"\"\n\x0eNormBoundTerms\x12\x10\n\x08max_norm\x18\x01 \x01(\x01\")\n\x10TrimmedMeanTerms\x12\x15\n\rtrimmed_count\x18\x01 \x01(\r\"\xbc\x06\n\x10\x41ggregationTerms\x12\x10\n\x08strategy\x18\x01 \x01(\t\x12*\n\tweight_by\x18\x02 \x01(\x0e\x32\x17.fedmedlora.v1.WeightBy\x12,\n\nwire_dtype\x18\x03 \x01(\x0e\x32\x18.fedmedlora.v1.WireDtype\x12\x17\n\x0fserver_momentum\x18\x04 \x01(\x01\x12>\n\x10\x66\x65\x64_medlora_plus\x18\x05 \x01(\x0b\x32\".fedmedlora.v1.FedMedLoraPlusTermsH\x00\x12(\n\x04krum\x18\x06 \x01(\x0b\x32\x18.fedmedlora.v1.KrumTermsH\x00\x12\x31\n\tlora_fair\x18\x07 \x01(\x0b\x32\x1c.fedmedlora.v1.LoraFairTermsH\x00\x12\x33\n\nnorm_bound\x18\x08 \x01(\x0b\x32\x1d.fedmedlora.v1.NormBoundTermsH\x00\x12\x37\n\x0ctrimmed_mean\x18\t \x01(\x0b\x32\x1f.fedmedlora.v1.TrimmedMeanTermsH\x00\x12\x34\n\nfedadagrad\x18\n \x01(\x0b\x32\x1e.fedmedlora.v1.FedAdagradTermsH\x00\x12.\n\x07\x66\x65\x64\x61\x64\x61m\x18\x0b \x01(\x0b\x32\x1b.fedmedlora.v1.FedAdamTermsH\x00\x12.\n\x07\x66\x65\x64\x61vgm\x18\x0c \x01(\x0b\x32\x1b.fedmedlora.v1.FedAvgMTermsH\x00\x12.\n\x07\x66\x65\x64yogi\x18\r \x01(\x0b\x32\x1b.fedmedlora.v1.FedYogiTermsH\x00\x12\x33\n\nfedex_lora\x18\x0e \x01(\x0b\x32\x1d.fedmedlora.v1.FedExLoraTermsH\x00\x12*\n\x05\x66lora\x18\x0f \x01(\x0b\x32\x19.fedmedlora.v1.FloraTermsH\x00\x12.\n\x07hetlora\x18\x10 \x01(\x0b\x32\x1b.fedmedlora.v1.HetLoraTermsH\x00\x12\x33\n\nfedsa_lora\x18\x11 \x01(\x0b\x32\x1d.fedmedlora.v1.FedSaLoraTermsH\x00\x42\x0c\n\nparameters\"H\n\x0e\x41\x64missionTerms\x12\x18\n\x10max_num_examples\x18\x01 \x01(\x04\x12\x1c\n\x14max_num_label_tokens\x18\x02 \x01(\x04\"\xcd\x01\n\nRoundTerms\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x0e\n\x06quorum\x18\x02 \x01(\r\x12\r\n\x05sites\x18\x03 \x03(\t\x12\x31\n\x0etrain_deadline\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05grace\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11\x65valuate_deadline\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd5\x01\n\tGateTerms\x12)\n\x06metric\x18\x01 \x01(\x0e\x32\x19.fedmedlora.v1.GateMetric\x12\x17\n\x0fmin_improvement\x18\x02 \x01(\x01\x12\x30\n\x0con_rejection\x18\x03 \x01(\x0e\x32\x1a.fedmedlora.v1.OnRejection\x12=\n\x13on_evaluator_absent\x18\x04 \x01(\x0e\x32 .fedmedlora.v1.OnEvaluatorAbsent\x12\x13\n\x0btest_digest\x18\x05 \x01(\t\"\x83\x03\n\x05Terms\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\nbase_model\x18\x02 \x01(\x0b\x32\x1d.fedmedlora.v1.BaseModelTerms\x12&\n\x04lora\x18\x03 \x01(\x0b\x32\x18.fedmedlora.v1.LoraTerms\x12&\n\x04task\x18\x04 \x01(\x0b\x32\x18.fedmedlora.v1.TaskTerms\x12.\n\x08training\x18\x05 \x01(\x0b\x32\x1c.fedmedlora.v1.TrainingTerms\x12\x34\n\x0b\x61ggregation\x18\x06 \x01(\x0b\x32\x1f.fedmedlora.v1.AggregationTerms\x12\x30\n\tadmission\x18\x07 \x01(\x0b\x32\x1d.fedmedlora.v1.AdmissionTerms\x12)\n\x06rounds\x18\x08 \x01(\x0b\x32\x19.fedmedlora.v1.RoundTerms\x12&\n\x04gate\x18\t \x01(\x0b\x32\x18.fedmedlora.v1.GateTerms*P\n\tWireDtype\x12\x1a\n\x16WIRE_DTYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0fWIRE_DTYPE_BF16\x10\x01\x12\x12\n\x0eWIRE_DTYPE_F32\x10\x02*m\n\tFactorSet\x12\x1a\n\x16\x46\x41\x43TOR_SET_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46\x41\x43TOR_SET_A_AND_B\x10\x01\x12\x15\n\x11\x46\x41\x43TOR_SET_A_ONLY\x10\x02\x12\x15\n\x11\x46\x41\x43TOR_SET_B_ONLY\x10\x03*U\n\nPromptForm\x12\x1b\n\x17PROMPT_FORM_UNSPECIFIED\x10\x00\x12\x14\n\x10PROMPT_FORM_SPAN\x10\x01\x12\x14\n\x10PROMPT_FORM_JSON\x10\x02*C\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x11\n\rTASK_ENTITIES\x10\x01\x12\x12\n\x0eTASK_RELATIONS\x10\x02*e\n\x08Schedule\x12\x18\n\x14SCHEDULE_UNSPECIFIED\x10\x00\x12\x15\n\x11SCHEDULE_CONSTANT\x10\x01\x12\x13\n\x0fSCHEDULE_LINEAR\x10\x02\x12\x13\n\x0fSCHEDULE_COSINE\x10\x03*T\n\x06LossOn\x12\x17\n\x13LOSS_ON_UNSPECIFIED\x10\x00\x12\x12\n\x0eLOSS_ON_ANSWER\x10\x01\x12\x1d\n\x19LOSS_ON_PROMPT_AND_ANSWER\x10\x02*Y\n\x0cQuantization\x12\x1c\n\x18QUANTIZATION_UNSPECIFIED\x10\x00\x12\x15\n\x11QUANTIZATION_NONE\x10\x01\x12\x14\n\x10QUANTIZATION_NF4\x10\x02*p\n\x08WeightBy\x12\x19\n\x15WEIGHT_BY_UNSPECIFIED\x10\x00\x12\x1a\n\x16WEIGHT_BY_LABEL_TOKENS\x10\x01\x12\x16\n\x12WEIGHT_BY_EXAMPLES\x10\x02\x12\x15\n\x11WEIGHT_BY_UNIFORM\x10\x03*\xf2\x01\n\nGateMetric\x12\x1b\n\x17GATE_METRIC_UNSPECIFIED\x10\x00\x12\x14\n\x10GATE_METRIC_NONE\x10\x01\x12\x14\n\x10GATE_METRIC_LOSS\x10\x02\x12\x19\n\x15GATE_METRIC_STRICT_F1\x10\x03\x12\x1a\n\x16GATE_METRIC_LENIENT_F1\x10\x04\x12\"\n\x1eGATE_METRIC_RELATION_STRICT_F1\x10\x05\x12#\n\x1fGATE_METRIC_RELATION_LENIENT_F1\x10\x06\x12\x1b\n\x17GATE_METRIC_COMBINED_F1\x10\x07*_\n\x0bOnRejection\x12\x1c\n\x18ON_REJECTION_UNSPECIFIED\x10\x00\x12\x19\n\x15ON_REJECTION_CONTINUE\x10\x01\x12\x17\n\x13ON_REJECTION_REVERT\x10\x02*w\n\x11OnEvaluatorAbsent\x12#\n\x1fON_EVALUATOR_ABSENT_UNSPECIFIED\x10\x00\x12\x1c\n\x18ON_EVALUATOR_ABSENT_FAIL\x10\x01\x12\x1f\n\x1bON_EVALUATOR_ABSENT_PROMOTE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedmedlora.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WIREDTYPE']._serialized_start=3578
-  _globals['_WIREDTYPE']._serialized_end=3658
-  _globals['_FACTORSET']._serialized_start=3660
-  _globals['_FACTORSET']._serialized_end=3769
-  _globals['_PROMPTFORM']._serialized_start=3771
-  _globals['_PROMPTFORM']._serialized_end=3856
-  _globals['_TASK']._serialized_start=3858
-  _globals['_TASK']._serialized_end=3925
-  _globals['_SCHEDULE']._serialized_start=3927
-  _globals['_SCHEDULE']._serialized_end=4028
-  _globals['_LOSSON']._serialized_start=4030
-  _globals['_LOSSON']._serialized_end=4114
-  _globals['_QUANTIZATION']._serialized_start=4116
-  _globals['_QUANTIZATION']._serialized_end=4205
-  _globals['_WEIGHTBY']._serialized_start=4207
-  _globals['_WEIGHTBY']._serialized_end=4319
-  _globals['_GATEMETRIC']._serialized_start=4322
-  _globals['_GATEMETRIC']._serialized_end=4564
-  _globals['_ONREJECTION']._serialized_start=4566
-  _globals['_ONREJECTION']._serialized_end=4661
-  _globals['_ONEVALUATORABSENT']._serialized_start=4663
-  _globals['_ONEVALUATORABSENT']._serialized_end=4782
+  _globals['_WIREDTYPE']._serialized_start=3679
+  _globals['_WIREDTYPE']._serialized_end=3759
+  _globals['_FACTORSET']._serialized_start=3761
+  _globals['_FACTORSET']._serialized_end=3870
+  _globals['_PROMPTFORM']._serialized_start=3872
+  _globals['_PROMPTFORM']._serialized_end=3957
+  _globals['_TASK']._serialized_start=3959
+  _globals['_TASK']._serialized_end=4026
+  _globals['_SCHEDULE']._serialized_start=4028
+  _globals['_SCHEDULE']._serialized_end=4129
+  _globals['_LOSSON']._serialized_start=4131
+  _globals['_LOSSON']._serialized_end=4215
+  _globals['_QUANTIZATION']._serialized_start=4217
+  _globals['_QUANTIZATION']._serialized_end=4306
+  _globals['_WEIGHTBY']._serialized_start=4308
+  _globals['_WEIGHTBY']._serialized_end=4420
+  _globals['_GATEMETRIC']._serialized_start=4423
+  _globals['_GATEMETRIC']._serialized_end=4665
+  _globals['_ONREJECTION']._serialized_start=4667
+  _globals['_ONREJECTION']._serialized_end=4762
+  _globals['_ONEVALUATORABSENT']._serialized_start=4764
+  _globals['_ONEVALUATORABSENT']._serialized_end=4883
   _globals['_TENSORSPEC']._serialized_start=76
   _globals['_TENSORSPEC']._serialized_end=117
   _globals['_ADAPTERSPEC']._serialized_start=120
@@ -80,28 +80,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FEDAVGMTERMS']._serialized_end=1511
   _globals['_FEDEXLORATERMS']._serialized_start=1513
   _globals['_FEDEXLORATERMS']._serialized_end=1553
-  _globals['_FEDYOGITERMS']._serialized_start=1555
-  _globals['_FEDYOGITERMS']._serialized_end=1635
-  _globals['_FLORATERMS']._serialized_start=1637
-  _globals['_FLORATERMS']._serialized_end=1673
-  _globals['_HETLORATERMS']._serialized_start=1675
-  _globals['_HETLORATERMS']._serialized_end=1735
-  _globals['_KRUMTERMS']._serialized_start=1737
-  _globals['_KRUMTERMS']._serialized_end=1797
-  _globals['_LORAFAIRTERMS']._serialized_start=1799
-  _globals['_LORAFAIRTERMS']._serialized_end=1831
-  _globals['_NORMBOUNDTERMS']._serialized_start=1833
-  _globals['_NORMBOUNDTERMS']._serialized_end=1867
-  _globals['_TRIMMEDMEANTERMS']._serialized_start=1869
-  _globals['_TRIMMEDMEANTERMS']._serialized_end=1910
-  _globals['_AGGREGATIONTERMS']._serialized_start=1913
-  _globals['_AGGREGATIONTERMS']._serialized_end=2688
-  _globals['_ADMISSIONTERMS']._serialized_start=2690
-  _globals['_ADMISSIONTERMS']._serialized_end=2762
-  _globals['_ROUNDTERMS']._serialized_start=2765
-  _globals['_ROUNDTERMS']._serialized_end=2970
-  _globals['_GATETERMS']._serialized_start=2973
-  _globals['_GATETERMS']._serialized_end=3186
-  _globals['_TERMS']._serialized_start=3189
-  _globals['_TERMS']._serialized_end=3576
+  _globals['_FEDSALORATERMS']._serialized_start=1555
+  _globals['_FEDSALORATERMS']._serialized_end=1601
+  _globals['_FEDYOGITERMS']._serialized_start=1603
+  _globals['_FEDYOGITERMS']._serialized_end=1683
+  _globals['_FLORATERMS']._serialized_start=1685
+  _globals['_FLORATERMS']._serialized_end=1721
+  _globals['_HETLORATERMS']._serialized_start=1723
+  _globals['_HETLORATERMS']._serialized_end=1783
+  _globals['_KRUMTERMS']._serialized_start=1785
+  _globals['_KRUMTERMS']._serialized_end=1845
+  _globals['_LORAFAIRTERMS']._serialized_start=1847
+  _globals['_LORAFAIRTERMS']._serialized_end=1879
+  _globals['_NORMBOUNDTERMS']._serialized_start=1881
+  _globals['_NORMBOUNDTERMS']._serialized_end=1915
+  _globals['_TRIMMEDMEANTERMS']._serialized_start=1917
+  _globals['_TRIMMEDMEANTERMS']._serialized_end=1958
+  _globals['_AGGREGATIONTERMS']._serialized_start=1961
+  _globals['_AGGREGATIONTERMS']._serialized_end=2789
+  _globals['_ADMISSIONTERMS']._serialized_start=2791
+  _globals['_ADMISSIONTERMS']._serialized_end=2863
+  _globals['_ROUNDTERMS']._serialized_start=2866
+  _globals['_ROUNDTERMS']._serialized_end=3071
+  _globals['_GATETERMS']._serialized_start=3074
+  _globals['_GATETERMS']._serialized_end=3287
+  _globals['_TERMS']._serialized_start=3290
+  _globals['_TERMS']._serialized_end=3677
 # @@protoc_insertion_point(module_scope)

@@ -781,6 +781,28 @@ class FedExLoraTerms(_message.Message):
 Global___FedExLoraTerms: _TypeAlias = FedExLoraTerms  # noqa: Y015
 
 @_typing.final
+class FedSaLoraTerms(_message.Message):
+    """Parameters of the strategy `fedsa_lora`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSOLIDATION_ROUNDS_FIELD_NUMBER: _builtins.int
+    consolidation_rounds: _builtins.int
+    """Required. 1 to 10,000: in so many rounds at the end B travels and is averaged, too."""
+    def __init__(
+        self,
+        *,
+        consolidation_rounds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consolidation_rounds", b"consolidation_rounds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FedSaLoraTerms: _TypeAlias = FedSaLoraTerms  # noqa: Y015
+
+@_typing.final
 class FedYogiTerms(_message.Message):
     """Parameters of the strategy `fedyogi`."""
 
@@ -976,6 +998,7 @@ class AggregationTerms(_message.Message):
     FEDEX_LORA_FIELD_NUMBER: _builtins.int
     FLORA_FIELD_NUMBER: _builtins.int
     HETLORA_FIELD_NUMBER: _builtins.int
+    FEDSA_LORA_FIELD_NUMBER: _builtins.int
     strategy: _builtins.str
     """Required. Name of the strategy."""
     weight_by: Global___WeightBy.ValueType
@@ -1032,6 +1055,10 @@ class AggregationTerms(_message.Message):
     def hetlora(self) -> Global___HetLoraTerms:
         """Of `hetlora`."""
 
+    @_builtins.property
+    def fedsa_lora(self) -> Global___FedSaLoraTerms:
+        """Of `fedsa_lora`."""
+
     def __init__(
         self,
         *,
@@ -1051,12 +1078,13 @@ class AggregationTerms(_message.Message):
         fedex_lora: Global___FedExLoraTerms | None = ...,
         flora: Global___FloraTerms | None = ...,
         hetlora: Global___HetLoraTerms | None = ...,
+        fedsa_lora: Global___FedSaLoraTerms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fed_medlora_plus", b"fed_medlora_plus", "fedadagrad", b"fedadagrad", "fedadam", b"fedadam", "fedavgm", b"fedavgm", "fedex_lora", b"fedex_lora", "fedyogi", b"fedyogi", "flora", b"flora", "hetlora", b"hetlora", "krum", b"krum", "lora_fair", b"lora_fair", "norm_bound", b"norm_bound", "parameters", b"parameters", "trimmed_mean", b"trimmed_mean"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fed_medlora_plus", b"fed_medlora_plus", "fedadagrad", b"fedadagrad", "fedadam", b"fedadam", "fedavgm", b"fedavgm", "fedex_lora", b"fedex_lora", "fedsa_lora", b"fedsa_lora", "fedyogi", b"fedyogi", "flora", b"flora", "hetlora", b"hetlora", "krum", b"krum", "lora_fair", b"lora_fair", "norm_bound", b"norm_bound", "parameters", b"parameters", "trimmed_mean", b"trimmed_mean"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fed_medlora_plus", b"fed_medlora_plus", "fedadagrad", b"fedadagrad", "fedadam", b"fedadam", "fedavgm", b"fedavgm", "fedex_lora", b"fedex_lora", "fedyogi", b"fedyogi", "flora", b"flora", "hetlora", b"hetlora", "krum", b"krum", "lora_fair", b"lora_fair", "norm_bound", b"norm_bound", "parameters", b"parameters", "server_momentum", b"server_momentum", "strategy", b"strategy", "trimmed_mean", b"trimmed_mean", "weight_by", b"weight_by", "wire_dtype", b"wire_dtype"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fed_medlora_plus", b"fed_medlora_plus", "fedadagrad", b"fedadagrad", "fedadam", b"fedadam", "fedavgm", b"fedavgm", "fedex_lora", b"fedex_lora", "fedsa_lora", b"fedsa_lora", "fedyogi", b"fedyogi", "flora", b"flora", "hetlora", b"hetlora", "krum", b"krum", "lora_fair", b"lora_fair", "norm_bound", b"norm_bound", "parameters", b"parameters", "server_momentum", b"server_momentum", "strategy", b"strategy", "trimmed_mean", b"trimmed_mean", "weight_by", b"weight_by", "wire_dtype", b"wire_dtype"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_parameters: _TypeAlias = _typing.Literal["fed_medlora_plus", "krum", "lora_fair", "norm_bound", "trimmed_mean", "fedadagrad", "fedadam", "fedavgm", "fedyogi", "fedex_lora", "flora", "hetlora"]  # noqa: Y015
+    _WhichOneofReturnType_parameters: _TypeAlias = _typing.Literal["fed_medlora_plus", "krum", "lora_fair", "norm_bound", "trimmed_mean", "fedadagrad", "fedadam", "fedavgm", "fedyogi", "fedex_lora", "flora", "hetlora", "fedsa_lora"]  # noqa: Y015
     _WhichOneofArgType_parameters: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_parameters) -> _WhichOneofReturnType_parameters | None: ...
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import assert_never
 
 import torch
+from torch import Tensor
 
 from common.adapter import WireDtype
 from common.terms import Task
@@ -18,6 +19,8 @@ from site_agent.orders import (
     ADAPTER_FILE,
     CHECKPOINT_FILE,
     ORDER,
+    OWN_FILE,
+    PERSONAL_FILE,
     SIDE_FILE,
     UPDATE_FILE,
     EvaluateOrder,
@@ -93,6 +96,12 @@ def _course_key(order: TrainOrder, course: Course, starts: Sequence[Path], devic
     return key.hexdigest()
 
 
+def _start_of(folder: Path) -> dict[str, Tensor]:
+    """The adapter in the folder, with the site's own factors in place of its own, where there are any."""
+    adapter, own = read_adapter(folder / ADAPTER_FILE), folder / OWN_FILE
+    return adapter | read_adapter(own) if own.exists() else adapter
+
+
 def _train(order: TrainOrder, base_model: Path, folder: Path, progress: ProgressFile) -> TrainResult:
     sets = read_passage_sets([Path(name) for name in order.data_files])
     questions = [questions_about(passages, order.task, order.tasks) for passages in sets]
@@ -108,7 +117,7 @@ def _train(order: TrainOrder, base_model: Path, folder: Path, progress: Progress
     fit = not_longer_than(every, order.training)
     examples = examples_of_round(fit, order.training.examples_per_round, order.round_number, order.seed)
     adapted = attach_adapter(loaded.model, order.lora)
-    set_adapter(adapted, read_adapter(folder / ADAPTER_FILE))
+    set_adapter(adapted, _start_of(folder))
     if order.side_lora_rank:
         add_beside(adapted, order.lora, read_adapter(folder / SIDE_FILE), order.side_lora_rank)
     trained = factors_of(adapted, order.trained)
@@ -127,12 +136,14 @@ def _train(order: TrainOrder, base_model: Path, folder: Path, progress: Progress
         )
 
     course = Course(examples=examples, terms=order.training, seed=order.seed + order.round_number)
-    starts = [folder / name for name in (ADAPTER_FILE, SIDE_FILE) if (folder / name).exists()]
+    starts = [folder / name for name in (ADAPTER_FILE, SIDE_FILE, OWN_FILE) if (folder / name).exists()]
     key = _course_key(order, course, starts, device)
     checkpoint = CheckpointFile(folder / CHECKPOINT_FILE, key, order.checkpoint_seconds)
     outcome = train(loaded, adapted, course, report, checkpoint)
     progress.report(Progress(stage=TrainerStage.WRITING, step=outcome.steps, steps=outcome.steps))
     write_adapter(folder / UPDATE_FILE, factors_of(adapted, order.uploaded), WireDtype(order.wire_dtype))
+    if order.own is not None:  # as they are: nothing of them is rounded for the wire
+        write_adapter(folder / PERSONAL_FILE, factors_of(adapted, order.own), WireDtype.F32)
     return TrainResult(
         num_examples=len(examples),
         num_left_out=len(every) - len(fit),
