@@ -32,6 +32,7 @@ from common.terms import (
 )
 from coordinator.domain.values import (
     AdapterFile,
+    AdapterPart,
     Deadline,
     DeadlineName,
     EvaluatorOutcome,
@@ -143,6 +144,15 @@ ROSTER_ENTRIES = st.builds(
     update=st.none() | UPDATES,
     scores=st.none() | SCORES,
     weight=NUMBERS,
+    lora_rank=st.none() | COUNTS,
+)
+PARTS = st.builds(
+    AdapterPart,
+    part_id=HEX_IDS.map(AssignmentId),
+    source=FILES.map(lambda file: file.digest),
+    start=COUNTS,
+    stop=COUNTS,
+    file=FILES,
 )
 DEADLINES = st.lists(st.builds(Deadline, name=st.sampled_from(DeadlineName), at=TIMES), max_size=2).map(tuple)
 EVALUATOR_OUTCOMES = st.lists(
@@ -167,6 +177,9 @@ def rounds(number: int) -> st.SearchStrategy[Round]:
         roster=st.lists(ROSTER_ENTRIES, max_size=3).map(tuple),
         deadlines=DEADLINES,
         candidate=st.none() | FILES,
+        parts=st.lists(PARTS, max_size=2).map(tuple),
+        state=st.none() | FILES,
+        is_partial=st.booleans(),
         scores=st.none() | SCORES,
         evaluator_outcomes=EVALUATOR_OUTCOMES,
         is_unscored=st.booleans(),

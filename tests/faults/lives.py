@@ -5,10 +5,12 @@ Every run of two rounds has some hundreds of changes of the disk; each one is a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.ids import AssignmentId, Digest
+from common.ids import AssignmentId, Digest, SiteName
+from common.terms import Terms
 from common.tls import Caller
 from coordinator.adapters.storage.bucket import Bucket
 from coordinator.app.create_run import create
@@ -25,15 +27,21 @@ CHUNK_BYTES = 300
 
 @dataclass(slots=True, kw_only=True)
 class PlayedAgents:
-    """What they send in each round, and what they were told is accepted. They outlive the coordinator."""
+    """What they send in each round, and what they were told is accepted. They outlive the coordinator.
+
+    Attributes:
+        max_lora_ranks: Up to which rank sites say that they train; the others say nothing of it.
+    """
 
     files: dict[str, bytes]
+    terms: Terms = field(default_factory=make_terms)
+    max_lora_ranks: Mapping[SiteName, int] = field(default_factory=dict)
     accepted: dict[AssignmentId, Digest] = field(default_factory=dict)
 
     async def go_on(self, world: World, fuse: Fuse) -> None:
         """Do what the run waits for until it has ended; each answer that leaves the coordinator is a place to die."""
         if not world.driver.runs:
-            await create(world.driver, world.clock, make_terms())
+            await create(world.driver, world.clock, self.terms)
             fuse.burn()
         self.check_nothing_was_lost(world)
         while world.run.state.is_open:
@@ -42,7 +50,7 @@ class PlayedAgents:
             if world.run.state is RunState.INITIALISING:
                 await self.send_first(world, fuse)
             elif current is not None and current.phase is Phase.SELECTING:
-                await world.invite()
+                await world.invite(max_lora_ranks=self.max_lora_ranks)
             elif current is not None and current.phase is Phase.TRAINING:
                 await self.send_updates(world, fuse)
             elif current is not None and current.phase is Phase.EVALUATING:
@@ -73,7 +81,9 @@ class PlayedAgents:
         for entry in world.round.awaited:
             content = self.files[f"{entry.site} {world.round.number}"]
             tokens = 100 * (1 + SITES.index(entry.site))
-            claim = trained_claim(entry.assignment_id, content, world.base(), num_label_tokens=tokens)
+            start = world.assignment(entry.site).adapter
+            assert start is not None, "training starts from an adapter"
+            claim = trained_claim(entry.assignment_id, content, start.digest, num_label_tokens=tokens)
             await self.upload(world, site_caller(entry.site), claim, content)
             fuse.burn()
             self.accepted[entry.assignment_id] = claim.digest
@@ -92,11 +102,12 @@ class PlayedAgents:
         fuse.burn()
 
 
-def sent_files(folder: Path) -> dict[str, bytes]:
-    """What the agents of a run send; made in ``folder``."""
+def sent_files(folder: Path, max_lora_ranks: Mapping[SiteName, int] = {}) -> dict[str, bytes]:
+    """What the agents of a run send, each at its rank; made in ``folder``."""
     spec = make_spec()
-    names = ["first", *(f"{site} {number}" for number in (1, 2) for site in SITES)]
-    return {name: update_bytes(folder, spec, seed) for seed, name in enumerate(names)}
+    sent = [(site, f"{site} {number}") for number in (1, 2) for site in SITES]
+    ranks = {"first": spec.lora_rank, **{name: max_lora_ranks.get(site, spec.lora_rank) for site, name in sent}}
+    return {name: update_bytes(folder, spec.at_rank(rank), seed) for seed, (name, rank) in enumerate(ranks.items())}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +142,8 @@ async def live(root: Path, agents: PlayedAgents, fuse: Fuse, bucket: Bucket | No
     return True
 
 
-async def undisturbed(root: Path, files: dict[str, bytes]) -> tuple[Outcome, int]:
+async def undisturbed(root: Path, files: dict[str, bytes], agents: PlayedAgents | None = None) -> tuple[Outcome, int]:
     """What a run without a crash leaves, and how many changes it takes."""
     fuse = Fuse()
-    assert await live(root, PlayedAgents(files=files), fuse)
+    assert await live(root, agents or PlayedAgents(files=files), fuse)
     return await outcome_of(root), fuse.count

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.coordinator_bucket import opened_bucket, until_what_was_put_is_older
+from tests.fakes.coordinator_strategies import aggregation_of
+from tests.fakes.coordinator_values import ANNA, RANK, SITES, make_terms
 from tests.fakes.crashes import Fuse
 from tests.faults.lives import PlayedAgents, live, outcome_of, sent_files, undisturbed
 from tests.faults.long_form import IS_LONG
@@ -16,6 +19,7 @@ from tests.seaweed import SeaweedServer
 
 # So many places to die are drawn from all of them; the long form takes every one.
 DRAWN = 40
+DRAWN_OF_OTHERS = 12
 DRAWN_WITH_BUCKET = 5
 
 
@@ -40,6 +44,26 @@ async def test_a_coordinator_that_dies_once_anywhere_ends_as_if_it_had_not(
         root, agents = tmp_path / f"dies-at-{place}", PlayedAgents(files=files)
         assert not await live(root, agents, Fuse(place)), f"change {place} of {count} was never reached"
         assert await live(root, agents, Fuse()), f"killed at change {place} of {count}"
+        assert await outcome_of(root) == wanted, f"killed at change {place} of {count}"
+
+
+@pytest.mark.parametrize("name", ["fedadam", "fedex_lora", "hetlora"])
+async def test_states_and_parts_of_adapters_outlive_a_death_anywhere(name: str, tmp_path: Path) -> None:
+    """A server optimiser keeps a state; sites of several ranks are handed parts of the global adapter."""
+    terms, ranks = make_terms(aggregation=aggregation_of(name)), dict.fromkeys(SITES, RANK)
+    if name != "fedadam":
+        terms, ranks = replace(terms, lora=replace(terms.lora, least_lora_rank=1)), {**ranks, ANNA: 1}
+    files = sent_files(tmp_path, ranks)
+
+    def agents() -> PlayedAgents:
+        return PlayedAgents(files=files, terms=terms, max_lora_ranks=ranks)
+
+    wanted, count = await undisturbed(tmp_path / "undisturbed", files, agents())
+    assert wanted.updates == []
+    for place in drawn(count, seed=5, drawn=DRAWN_OF_OTHERS):
+        root, played = tmp_path / f"dies-at-{place}", agents()
+        assert not await live(root, played, Fuse(place)), f"change {place} of {count} was never reached"
+        assert await live(root, played, Fuse()), f"killed at change {place} of {count}"
         assert await outcome_of(root) == wanted, f"killed at change {place} of {count}"
 
 
