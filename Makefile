@@ -97,6 +97,7 @@ check-stubs: $(SETUP_STAMP)
 check-configs: $(SETUP_STAMP)
 	for file in docker/config/coordinator*.toml; do fedmed-coordinator check-config --config "$$file"; done
 	for file in docker/config/site*.toml docker/config/evaluator*.toml; do fedmed-site check-config --config "$$file"; done
+	for file in docker/config/policy*.toml; do fedmed-site policy check "$$file"; done
 	if command -v promtool >/dev/null; then promtool check config docker/prometheus/prometheus.yml; fi
 
 .PHONY: setup

@@ -18,9 +18,12 @@ from common.terms import AggregationTerms, BaseModelTerms, GateMetric, GateTerms
 from common.tls import Role
 from coordinator.adapters.pki.ca import create_ca, issue
 from demo.federation import loopback, run_prepared
-from demo.prepare import COORDINATOR_HOSTS, Addresses, Prepared, write_toml
+from demo.policy import Egress, policy_tables
+from demo.prepare import COORDINATOR_HOSTS, POLICY, Addresses, Prepared, write_toml
 from demo.processes import process_group
 from fedmedlora.v1 import admin_pb2
+
+CONSORTIUM = "benchmark"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,7 @@ def trainer_of(shape: str, copied: Literal["EACH", "ONCE"]) -> tuple[str, ...]:
 
 def prepare(folder: Path, terms: Terms, addresses: Addresses, trainer: Sequence[str]) -> Prepared:
     """Certificates and configurations of a federation whose sites and evaluator run ``trainer``."""
-    create_ca(folder / "ca", "benchmark")
+    create_ca(folder / "ca", CONSORTIUM)
     issue(folder / "ca", "coordinator", Role.COORDINATOR, folder / "coordinator/identity", hosts=COORDINATOR_HOSTS)
     issue(folder / "ca", "operator", Role.OPERATOR, folder / "operator/identity")
     config = write_toml(
@@ -91,7 +94,9 @@ def prepare(folder: Path, terms: Terms, addresses: Addresses, trainer: Sequence[
     names = {**dict.fromkeys(terms.rounds.sites, Role.SITE), "evaluator": Role.EVALUATOR}
     return Prepared(
         coordinator_config=config,
-        agent_configs={name: _agent(folder, trainer, name, role, addresses) for name, role in names.items()},
+        agent_configs={
+            name: _agent(folder / "agents" / name, trainer, role, addresses, terms) for name, role in names.items()
+        },
         operator_identity=folder / "operator" / "identity",
         state=folder / "coordinator" / "state",
         terms=terms,
@@ -99,11 +104,12 @@ def prepare(folder: Path, terms: Terms, addresses: Addresses, trainer: Sequence[
     )
 
 
-def _agent(folder: Path, trainer: Sequence[str], name: str, role: Role, addresses: Addresses) -> Path:
-    home = folder / "agents" / name
-    issue(folder / "ca", name, role, home / "identity")
+def _agent(home: Path, trainer: Sequence[str], role: Role, addresses: Addresses, terms: Terms) -> Path:
+    issue(home.parents[1] / "ca", home.name, role, home / "identity")
     notes = home / "notes.jsonl"
     notes.touch()
+    head, policy = policy_tables(terms, CONSORTIUM, "localhost", Egress(max_norm=1e12))
+    write_toml(home / POLICY, policy, head)
     return write_toml(
         home / "site.toml",
         {
@@ -113,6 +119,7 @@ def _agent(folder: Path, trainer: Sequence[str], name: str, role: Role, addresse
             "base_model": {"location": "."},
             "data": {"train": ["notes.jsonl"], "validation": ["notes.jsonl"]},
             "trainer": {"command": list(trainer)},
+            "policy": {"file": POLICY},
             "metrics": {"listen": ""},
         },
     )

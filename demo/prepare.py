@@ -5,7 +5,7 @@
     <out>/ca                                         the consortium's CA
     <out>/coordinator/{identity/, coordinator.toml}  and later state/
     <out>/operator/{identity/, terms.toml}           and a mark that the folder is a demo's
-    <out>/agents/<name>/{identity/, site.toml}       generated notes, and later state/
+    <out>/agents/<name>/{identity/, site.toml, policy.toml}  generated notes, and later state/
 
 Each folder holds what one trust position may see, and its configuration names nothing outside it but the base model
 (and corpora that the user brought), so that a folder can be mounted into a container of its own.
@@ -38,6 +38,7 @@ from common.tls import Role
 from coordinator.adapters.pki.ca import create_ca, issue
 from demo.corpora import SiteCorpus, corpora_of, site_names
 from demo.options import DemoOptions
+from demo.policy import Egress, policy_tables
 from site_agent.trainer.base_model_files import describe_base_model, resolve_base_model
 
 CONSORTIUM = "demo"
@@ -53,6 +54,10 @@ CORPORA_TYPES = ("drug", "problem")  # what all of the corpora annotate
 CORPORA_MOMENTUM = 0.7
 CERTIFICATE_LIFE = timedelta(days=7)
 COORDINATOR_HOSTS = ("localhost", "127.0.0.1", "coordinator")
+POLICY = "policy.toml"
+# Both tell everything that is measured, so that a demo shows it. A real site would not tell of five patients, and its
+# training moves the adapter by far less than ten.
+EGRESS = {Role.SITE: Egress(min_examples=10, max_norm=10.0, smallest_cell=5), Role.EVALUATOR: Egress()}
 _DURATIONS = ("train_deadline", "grace", "evaluate_deadline")
 
 
@@ -99,7 +104,7 @@ def prepare(options: DemoOptions, addresses: Addresses) -> Prepared:
     write_terms(options.out / "operator" / "terms.toml", terms)
     return Prepared(
         coordinator_config=_coordinator(options, addresses),
-        agent_configs=_agents(options, addresses, corpora),
+        agent_configs=_agents(options, addresses, corpora, terms),
         operator_identity=options.out / "operator" / "identity",
         state=options.out / "coordinator" / "state",
         terms=terms,
@@ -173,7 +178,7 @@ def _coordinator(options: DemoOptions, addresses: Addresses) -> Path:
     return write_toml(options.out / "coordinator" / "coordinator.toml", tables)
 
 
-def _agents(options: DemoOptions, addresses: Addresses, corpora: Sequence[SiteCorpus]) -> dict[str, Path]:
+def _agents(options: DemoOptions, addresses: Addresses, corpora: Sequence[SiteCorpus], terms: Terms) -> dict[str, Path]:
     files = {corpus.site: [corpus.train] for corpus in corpora}
     homes = {name: options.out / "agents" / name for name in (*files, EVALUATOR)}
     files[EVALUATOR] = [_brought(corpus, homes[EVALUATOR], options) for corpus in corpora]
@@ -190,8 +195,12 @@ def _agents(options: DemoOptions, addresses: Addresses, corpora: Sequence[SiteCo
             "data": {kind: [_seen_from(home, file) for file in files[name]], **_limits(role)},
             # Sites train at the same time; the evaluator works alone, on every core.
             "trainer": {"device": options.device, "threads": 0 if role is Role.EVALUATOR else 1},
+            "policy": {"file": POLICY},
             "metrics": {"listen": listen},
         }
+        host = addresses.coordinator.rpartition(":")[0]
+        head, policy = policy_tables(terms, CONSORTIUM, host, EGRESS[role])
+        write_toml(home / POLICY, policy, head)
         configs[name] = write_toml(home / "site.toml", tables)
     return configs
 

@@ -35,6 +35,7 @@ from site_agent.app.answers import FirstAdapter, TrainedUpdate, UploadHeader, ev
 from site_agent.app.ordering import LocalSettings, order_for
 from site_agent.app.ports import Unreadable
 from site_agent.domain.assignment import Assignment as SiteAssignment
+from site_agent.domain.policy import AS_ASKED
 from site_agent.orders import EvaluateResult, InitialiseResult, TrainResult
 
 EVALUATOR = SiteName("evaluator")
@@ -182,7 +183,7 @@ class _Carrier:
         says = f"{self.plan.name}, round {current.number}, {site}"
         done = await self._perform(assignment, says, self.plan.notes[site])
         assert isinstance(done.result, TrainResult) and done.made is not None
-        made = self._admitted(assignment, done.made, trained_update(done.result, assignment.adapter.digest))
+        made = self._admitted(assignment, done.made, trained_update(done.result, assignment.adapter.digest, AS_ASKED))
         self.course.adapters[made.file.digest] = made
         self.course.trained[current.number, site] = done.result
         update = Update(
@@ -221,7 +222,7 @@ class _Carrier:
         says = f"{self.plan.name}, round {assignment.round_number}, {what} on the validation set"
         done = await self._perform(assignment, says, self.plan.validation)
         assert isinstance(done.result, EvaluateResult) and done.result.mean_loss is not None
-        answer = evaluation_scores(done.result, done.result.mean_loss)
+        answer = evaluation_scores(done.result, done.result.mean_loss, AS_ASKED)
         scores = coordinator_wire.scores_from(site_wire.evaluation_request(assignment.assignment_id, answer).scores)
         number = assignment.round_number
         match assignment.kind:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from site_agent.cli_ledger import ledger
+from site_agent.cli_policy import approve, decline, policy, review
 
 if TYPE_CHECKING:
     from site_agent.config import SiteConfig
@@ -30,6 +31,9 @@ app.add_typer(model, name="model")
 app.add_typer(data, name="data")
 app.add_typer(adapter, name="adapter")
 app.add_typer(ledger, name="ledger")
+app.add_typer(policy, name="policy")
+for command in (review, approve, decline):
+    app.command()(command)
 
 # What becomes a module of the trainer with a parser of its own, help included: its options stand in one place.
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

@@ -84,10 +84,16 @@ class TrainerSection(_Section):
 
 
 class PolicySection(_Section):
-    """What this site takes part in."""
+    """What this site takes part in: a file of its own, or, where there is none yet, the strategies."""
 
+    file: ConfigPath | None = None
     strategies: tuple[str, ...] = ("fed_medlora",)
     max_lora_rank: int = Field(default=0, ge=0, le=MAX_LORA_RANK)
+
+    @property
+    def narrowed_to(self) -> tuple[str, ...] | None:
+        """The strategies, where they stand in this file; beside a policy's own file they make it narrower."""
+        return self.strategies if "strategies" in self.model_fields_set else None
 
 
 class PersonalSection(_Section):

@@ -49,12 +49,14 @@ class BaseModelSource:
         expected: Digests from the run's terms; the trainer refuses a model that differs.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``: this site's own choice.
         threads: CPU threads for torch; 0 leaves torch's default.
+        gpu_share: Of the device that may be used, above 0 and at most 1: of a GPU's memory, or of a CPU's cores.
     """
 
     location: str
     expected: BaseModelTerms
     device: str = "auto"
     threads: int = 0
+    gpu_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

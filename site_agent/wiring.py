@@ -8,12 +8,17 @@ import random
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import UTC
 from pathlib import Path
 
 from common.clock import SystemClock
-from common.errors import FedMedError, InputInvalidError, Reason
+from common.config import config_invalid
+from common.errors import FedMedError, InputInvalidError, NotFoundError, Reason
+from common.ids import check_digest
 from common.logging import get_logger
 from common.tls import Role
+from site_agent.adapters.approval_folder import ApprovalFolder, person
+from site_agent.adapters.begun_rounds import BegunFile
 from site_agent.adapters.identity_files import AgentIdentity, read_identity
 from site_agent.adapters.journal import FileJournal
 from site_agent.adapters.ledger import FileLedger
@@ -25,15 +30,18 @@ from site_agent.adapters.registry_client import RegistryClient, coordinator_serv
 from site_agent.adapters.rpc_client import RpcCoordinator
 from site_agent.adapters.state_lock import exclusive, is_held
 from site_agent.adapters.trainer_process import TRAINER_COMMAND, TrainerProcess, trainer_environment
-from site_agent.adapters.update_file import describe_file
+from site_agent.adapters.update_file import describe_file, measure_move
 from site_agent.app.agent_loop import AgentLoop
 from site_agent.app.fetch_adapter import AdapterVersion, fetch_served_adapter
 from site_agent.app.ordering import LocalSettings
 from site_agent.app.parts import Parts
+from site_agent.app.ports import Verdict
 from site_agent.app.retrying import Patience
+from site_agent.app.review import Review, review
 from site_agent.config import MetricsSection, SiteConfig
-from site_agent.domain.eligibility import SitePolicy
 from site_agent.domain.ledger import Origin
+from site_agent.domain.policy import unwritten_policy
+from site_agent.policy_file import WrittenPolicy, load_policy, narrowed
 
 
 async def run_agent(config: SiteConfig) -> None:
@@ -43,7 +51,7 @@ async def run_agent(config: SiteConfig) -> None:
         FedMedError: It cannot start; the message says why.
     """
     who = read_identity(config.identity.folder)
-    policy = _policy(config, who.caller.role)
+    written = policy_of(config, who)
     with ExitStack() as stack:
         stack.enter_context(exclusive(config.site.state_folder))
         metrics = AgentMetrics(who.expires_at.timestamp())
@@ -53,17 +61,23 @@ async def run_agent(config: SiteConfig) -> None:
         journal = FileJournal(config.site.state_folder)
         async with _channel(config, who, Origin.AGENT, JournalAttribution(journal)) as channel:
             parts = Parts(
-                coordinator=RpcCoordinator(channel, metrics, who.expires_at, max_lora_rank=policy.max_lora_rank),
+                coordinator=RpcCoordinator(
+                    channel, metrics, who.expires_at, max_lora_rank=written.policy.max_lora_rank
+                ),
                 trainer=TrainerProcess(
                     trainer_environment(os.environ, config.trainer.threads),
                     command=config.trainer.command or TRAINER_COMMAND,
                 ),
                 journal=journal,
                 personal=PersonalFolder(config.site.state_folder, config.personal.head_start),
+                approvals=ApprovalFolder(config.site.state_folder),
+                begun=BegunFile(config.site.state_folder),
                 describe_file=describe_file,
+                measure_move=measure_move,
                 observer=metrics,
-                policy=policy,
-                local=_local_settings(config),
+                policy=written.policy,
+                local=_local_settings(config, written.policy.gpu_share),
+                now=lambda: SystemClock().now().astimezone(written.zone),
                 patience=Patience(jitter=random.random),
             )
             try:
@@ -114,22 +128,84 @@ def _channel(config: SiteConfig, who: AgentIdentity, origin: Origin, attribution
     return open_channel(config.coordinator.address, who.identity, ledger, attribution, config.coordinator.server_name)
 
 
-def _policy(config: SiteConfig, role: Role) -> SitePolicy:
+def policy_of(config: SiteConfig, who: AgentIdentity) -> WrittenPolicy:
+    """What this agent takes part in: by its role and files, and by the policy that the site wrote down, if it did.
+
+    Raises:
+        InputInvalidError: CONFIG_INVALID: the policy, the identity and the configuration do not go together.
+    """
+    written = load_site_policy(config, _kinds(config, who.caller.role))
+    if config.policy.file is not None and written.consortium != who.caller.consortium:
+        expected = f"expected {who.caller.consortium}, of the certificate"
+        raise config_invalid(config.policy.file, [f"federation.consortium: {expected}, got {written.consortium}"])
+    return written
+
+
+def load_site_policy(config: SiteConfig, kinds: frozenset[str] | None = None) -> WrittenPolicy:
+    """The policy of the file that ``config`` names, or that of a site which has written none down.
+
+    ``kinds``: of work; None for those that the configuration's own files speak for.
+
+    Raises:
+        InputInvalidError: CONFIG_INVALID: the file is none, or does not name the coordinator that is dialled.
+    """
+    weights_digest = config.base_model.weights_digest
+    if kinds is None:
+        kinds = frozenset({"train"} if config.data.train else {"evaluate"})
+    if config.policy.file is None:
+        policy = unwritten_policy(kinds, config.policy.strategies, weights_digest, config.policy.max_lora_rank)
+        return WrittenPolicy(consortium="", coordinators=frozenset(), zone=UTC, policy=policy)
+    written = narrowed(
+        load_policy(config.policy.file, kinds, weights_digest),
+        strategies=config.policy.narrowed_to,
+        max_lora_rank=config.policy.max_lora_rank,
+    )
+    dialled = config.coordinator.server_name or config.coordinator.address.rpartition(":")[0]
+    if dialled not in written.coordinators:  # whom TLS makes prove that name
+        expected = f"expected {dialled}, which is dialled"
+        raise config_invalid(
+            config.policy.file, [f"federation.coordinators: {expected}, got {', '.join(sorted(written.coordinators))}"]
+        )
+    return written
+
+
+def review_runs(config: SiteConfig) -> tuple[Review, ...]:
+    """Every run that was offered to this site, oldest first, as its policy and its people see it."""
+    policy, folder = load_site_policy(config).policy, ApprovalFolder(config.site.state_folder)
+    return tuple(
+        review(offer.terms, offer.first_seen_at, folder.verdict(offer.terms.digest), policy)
+        for offer in folder.offers()
+    )
+
+
+def decide(config: SiteConfig, digest: str, *, is_approved: bool, because: str = "") -> Review:
+    """Keep what the person at the terminal says to the terms of that digest; the agent notices by itself.
+
+    Raises:
+        InputInvalidError: It is no digest.
+        NotFoundError: RUN_UNKNOWN: nothing of that digest was offered to this site.
+    """
+    folder = ApprovalFolder(config.site.state_folder)
+    offer = folder.offer(check_digest(digest, "digest"))
+    if offer is None:
+        message = f"terms {digest}: expected the digest of a run that `fedmed-site review` shows, got another"
+        raise NotFoundError(Reason.RUN_UNKNOWN, message)
+    verdict = Verdict(is_approved=is_approved, by=person(), at=SystemClock().now(), because=because)
+    folder.decide(offer.terms.digest, verdict)
+    return review(offer.terms, offer.first_seen_at, verdict, load_site_policy(config).policy)
+
+
+def _kinds(config: SiteConfig, role: Role) -> frozenset[str]:
     """What this agent does by its role and its files: a site trains, an evaluator makes and scores adapters."""
     needed = "validation" if role is Role.EVALUATOR else "train"
     if not getattr(config.data, needed):
         message = f"data.{needed}: expected at least one file for a certificate of role {role}, got none"
         raise InputInvalidError(Reason.CONFIG_INVALID, message)
     kinds = {"initialise", "score", "evaluate"} if role is Role.EVALUATOR else {"train"}
-    return SitePolicy(
-        kinds=frozenset(kinds | ({"evaluate"} if config.data.validation else set())),
-        strategies=frozenset(config.policy.strategies),
-        weights_digest=config.base_model.weights_digest,
-        max_lora_rank=config.policy.max_lora_rank,
-    )
+    return frozenset(kinds | ({"evaluate"} if config.data.validation else set()))
 
 
-def _local_settings(config: SiteConfig) -> LocalSettings:
+def _local_settings(config: SiteConfig, gpu_share: float) -> LocalSettings:
     return LocalSettings(
         base_model_location=config.base_model.location,
         device=config.trainer.device,
@@ -140,6 +216,7 @@ def _local_settings(config: SiteConfig) -> LocalSettings:
         checkpoint_seconds=config.trainer.checkpoint_every,
         tasks=config.data.tasks,
         test_files=_names(config.data.test),
+        gpu_share=gpu_share,
     )
 
 

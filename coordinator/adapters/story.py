@@ -44,7 +44,7 @@ class Story:
         old_entries = {entry.site: entry for entry in before.roster} if before else {}
         for entry in after.roster:
             old = old_entries.get(entry.site)
-            if old is None or old.outcome is not entry.outcome:
+            if old is None or (old.outcome, old.reason) != (entry.outcome, entry.reason):
                 self._tell_entry(run, after, entry)
             if entry.scores is not None and (old is None or old.scores is None):
                 self._tell_score(run, after, entry, entry.scores)
@@ -65,7 +65,7 @@ class Story:
             reason=entry.reason,
             num_examples=entry.update.num_examples if entry.update else None,
         )
-        if not entry.outcome.is_open:
+        if not entry.outcome.is_open:  # whose reason does not change any more
             self._metrics.site_answered(entry.outcome)
 
     def _tell_score(self, run: Run, current: Round, entry: RosterEntry, scores: Scores) -> None:

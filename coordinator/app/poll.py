@@ -61,12 +61,13 @@ class Poll:
         self._hold_seconds = hold_seconds
 
     async def wait(
-        self, caller: Caller, current: AssignmentId | None, max_lora_rank: int = 0
+        self, caller: Caller, current: AssignmentId | None, max_lora_rank: int = 0, held_for: Reason | None = None
     ) -> Assignment | Cancelled | None:
         """The next thing for ``caller`` to do; None when ``hold_seconds`` passed without one.
 
-        ``current`` is what the agent works on: it is marked as taken, and only its end is an answer.
-        ``max_lora_rank`` is the largest rank at which it trains; 0: any.
+        ``current`` is what the agent works on: it is marked as taken, and only its end is an answer. With ``held_for``
+        it does not work on it yet, and why is noted instead. ``max_lora_rank`` is the largest rank at which it trains;
+        0: any.
         """
         was_absent = self._presence.enter(caller.name, max_lora_rank)
         try:
@@ -74,16 +75,20 @@ class Poll:
             if was_absent:
                 await self._driver.observe_presence()
             if current is not None:
-                await self._mark_taken(caller, current)
+                await self._mark(caller, current, held_for)
             return await self._answer_within_hold(caller, current)
         finally:
             self._presence.leave(caller.name)
 
-    async def _mark_taken(self, caller: Caller, current: AssignmentId) -> None:
+    async def _mark(self, caller: Caller, current: AssignmentId, held_for: Reason | None) -> None:
         assignment = find_assignment(self._driver.runs, caller, current)
-        if assignment is not None:
-            taken = ev.AssignmentTaken(at=self._clock.now(), assignment_id=current)
-            await self._driver.post(assignment.run.run_id, taken, caller)
+        if assignment is None:
+            return
+        at = self._clock.now()
+        said: ev.RunEvent = ev.AssignmentTaken(at=at, assignment_id=current)
+        if held_for is not None:
+            said = ev.AssignmentHeld(at=at, assignment_id=current, reason=held_for)
+        await self._driver.post(assignment.run.run_id, said, caller)
 
     async def _answer_within_hold(self, caller: Caller, current: AssignmentId | None) -> Assignment | Cancelled | None:
         ends_at = self._clock.monotonic() + self._hold_seconds

@@ -35,6 +35,15 @@ class AssignmentTaken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AssignmentHeld:
+    """An agent said that it has its assignment and may not begin yet: nobody at its site has said yes, say."""
+
+    at: datetime
+    assignment_id: AssignmentId
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AssignmentDeclined:
     """An agent said no."""
 
@@ -183,6 +192,7 @@ class ExtensionRequested:
 RoundEvent = (
     PresenceObserved
     | AssignmentTaken
+    | AssignmentHeld
     | AssignmentDeclined
     | UpdateAccepted
     | UpdateScored

@@ -116,14 +116,20 @@ def _begin_training(
 def _training(context: RoundContext, current: Round, event: ev.RoundEvent) -> Step:
     match event:
         case ev.AssignmentTaken():
-            return _answer(current, event.assignment_id, lambda e: replace(e, outcome=SiteOutcome.JOINED)), ()
+            return _answer(
+                current, event.assignment_id, lambda e: replace(e, outcome=SiteOutcome.JOINED, reason=None)
+            ), ()
+        case ev.AssignmentHeld(reason=reason):
+            return _answer(
+                current, event.assignment_id, lambda e: replace(e, outcome=SiteOutcome.INVITED, reason=reason)
+            ), ()
         case ev.PartsReady(round_number=number) if number == current.number:
             return replace(current, parts=event.parts), ()
         case ev.UpdateAccepted(update=update):
             answered = _answer(
                 current,
                 event.assignment_id,
-                lambda e: replace(e, outcome=SiteOutcome.ACCEPTED, update=update),
+                lambda e: replace(e, outcome=SiteOutcome.ACCEPTED, reason=None, update=update),
             )
         case ev.AnswerRefused(reason=reason):
             answered = _answer(

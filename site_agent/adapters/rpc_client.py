@@ -93,11 +93,15 @@ class RpcCoordinator:
         self._max_lora_rank = max_lora_rank
         self._clock = clock or SystemClock()
 
-    async def await_assignment(self, current: AssignmentId | None) -> Assignment | Unreadable | Cancel | None:
+    async def await_assignment(
+        self, current: AssignmentId | None, held_for: Reason | None = None
+    ) -> Assignment | Unreadable | Cancel | None:
         """See the port."""
         request = rounds_pb2.AwaitAssignmentRequest(
             current_assignment_id=current or "", max_lora_rank=self._max_lora_rank
         )
+        if current is not None and held_for is not None:
+            request.held_for = reason_to_proto(held_for)
         return translate.poll_answer(await self._unary(self._rounds.AwaitAssignment, request, POLL_SECONDS))
 
     async def decline(self, assignment_id: AssignmentId, reason: Reason) -> None:

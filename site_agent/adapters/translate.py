@@ -158,7 +158,8 @@ def upload_header(header: UploadHeader) -> rounds_pb2.UploadUpdateRequest:
             message.trained.base_digest = update.base_digest
             message.trained.num_examples = update.num_examples
             message.trained.num_label_tokens = update.num_label_tokens
-            message.trained.mean_loss = update.mean_loss
+            if update.mean_loss is not None:
+                message.trained.mean_loss = update.mean_loss
             message.trained.tasks.extend(_task_counts(each) for each in update.tasks)
         case FirstAdapter(spec=spec):
             message.first.spec.CopyFrom(spec_to_proto(spec))

@@ -1,11 +1,15 @@
-"""Describes a file that the trainer wrote, for the egress check: all that is in it. It sends nothing."""
+"""Describes a file that the trainer wrote, for the egress check: all that is in it, and its norm. It sends nothing."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
+
 from common.adapter import TensorSpec
+from common.errors import Reason, UpdateRefusedError
 from common.weights_io import WeightsReader, file_digest
 from common.weights_layout import LENGTH_BYTES, METADATA_KEY
 from site_agent.app.ports import DescribedFile
@@ -31,6 +35,25 @@ def describe_file(path: Path) -> DescribedFile:
         stray_bytes=_stray_bytes(header, parsed),
     )
     return DescribedFile(layout=layout, digest=file_digest(path), size_bytes=size_bytes)
+
+
+def measure_move(update: Path, start: Path) -> float:
+    """Frobenius norm of update minus start over all tensors of the update together, one tensor at a time in memory.
+
+    Raises:
+        UpdateRefusedError: One of them is no safetensors file, or a tensor is not in ``start`` in the same shape.
+        FileNotFoundError: One of them is not there.
+    """
+    total = 0.0
+    with WeightsReader(update) as after, WeightsReader(start) as before:
+        shapes = {slot.name: slot.shape for slot in before.layout.tensors}
+        for slot in after.layout.tensors:
+            if shapes.get(slot.name) != slot.shape:
+                message = f"tensor {slot.name!r}: expected shape {shapes.get(slot.name)}, got {slot.shape}"
+                raise UpdateRefusedError(Reason.UPDATE_TENSORS_DIFFER, message)
+            move = after.tensor(slot.name).astype(np.float64) - before.tensor(slot.name)
+            total += float(np.vdot(move, move))
+    return math.sqrt(total)
 
 
 def _header(path: Path) -> bytes:

@@ -1,7 +1,8 @@
 """Keeps one poll open all the time, and carries out what it brings. It decides nothing about an assignment's content.
 
-The poll is the agent's presence; it goes on while an assignment is worked on, and is how a CANCEL arrives. A
-coordinator that is away is waited for: it is logged once that it went, and once that it is back.
+The poll is the agent's presence; it goes on while an assignment is worked on, and is how a CANCEL arrives. It tells,
+too, why an assignment is held and not begun yet, and is asked anew when that changes. A coordinator that is away is
+waited for: it is logged once that it went, and once that it is back.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class AgentLoop:
         self._presence = Presence(parts.patience, parts.observer)
         self._backlog = parts.journal.open_entries()
         self._work: _Work | None = None
+        self._held_for: Reason | None = None
+        self._open_poll: asyncio.Task[Answer | FedMedError] | None = None
 
     async def run(self) -> None:
         """Serve until cancelled. The trainer is then stopped, and the journal says where to go on."""
@@ -64,11 +67,13 @@ class AgentLoop:
                         pass
 
     async def _poll(self, group: asyncio.TaskGroup) -> Answer:
-        """The coordinator's answer; None too when it is away, after a wait, or when the work at hand has ended."""
-        poll = group.create_task(self._ask())
+        """The coordinator's answer; None too when it is away, after a wait, or there is something else to say or do."""
+        poll = self._open_poll = group.create_task(self._ask())
         await asyncio.wait({poll, *self._tasks()}, return_when=asyncio.FIRST_COMPLETED)
+        self._open_poll = None
         if not poll.done():
             poll.cancel()
+        if not poll.done() or poll.cancelled():
             return None
         answer = poll.result()
         if isinstance(answer, FedMedError):
@@ -80,7 +85,7 @@ class AgentLoop:
     async def _ask(self) -> Answer | FedMedError:
         current = None if self._work is None else self._work.assignment_id
         try:
-            return await self._parts.coordinator.await_assignment(current)
+            return await self._parts.coordinator.await_assignment(current, self._held_for)
         except FedMedError as error:
             return error
 
@@ -100,8 +105,16 @@ class AgentLoop:
         self._begin(entry, group)
 
     def _begin(self, entry: Entry, group: asyncio.TaskGroup) -> None:
-        task = group.create_task(perform_assignment(entry, self._parts))
+        self._held_for = None
+        task = group.create_task(perform_assignment(entry, self._parts, self._hold))
         self._work = _Work(assignment_id=entry.assignment.assignment_id, task=task)
+
+    def _hold(self, reason: Reason | None) -> None:
+        """Let the next poll tell why the work at hand is held; the open one told something else."""
+        if reason is not self._held_for:
+            self._held_for = reason
+            if self._open_poll is not None:
+                self._open_poll.cancel()
 
     async def _cancel(self, cancel: Cancel) -> None:
         """Stop the work at hand, if it is the one meant and its answer is not under way."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from common.errors import Reason, UpdateRefusedError
 from site_agent.app.answers import (
@@ -15,33 +18,49 @@ from site_agent.app.answers import (
     metric_names,
     trained_update,
 )
+from site_agent.app.consent import may_answer
 from site_agent.app.parts import Parts
 from site_agent.app.retrying import keep_trying
 from site_agent.app.story import tell_interruption
 from site_agent.app.upload import upload_once
 from site_agent.domain.assignment import Assignment, EvaluateWork, InitialiseWork, ScoreWork, TrainWork, UpdateSpec
 from site_agent.domain.assignment_machine import Event, EventKind
-from site_agent.domain.egress import EVALUATION_METRICS, UPDATE_METRICS, judge_file, judge_metrics
-from site_agent.domain.eligibility import Decision, judge_spec
-from site_agent.orders import UPDATE_FILE, EvaluateResult, InitialiseResult, TrainResult
+from site_agent.domain.decision import ALLOWED, Decision, first_no
+from site_agent.domain.egress import (
+    EVALUATION_METRICS,
+    UPDATE_METRICS,
+    judge_counts,
+    judge_file,
+    judge_metrics,
+    judge_norm,
+    judge_tensors,
+)
+from site_agent.domain.eligibility import judge_spec
+from site_agent.orders import ADAPTER_FILE, UPDATE_FILE, EvaluateResult, InitialiseResult, TrainResult
 
 ACCEPTED = Event(kind=EventKind.ACCEPTED)
 
 
 async def give_answer(assignment: Assignment, parts: Parts) -> Event:
     """Send the trainer's result, as often as it takes; or say why it stays here."""
+    may = may_answer(assignment, parts)
+    if not may.is_allowed:
+        return _withheld(may)
     outcome = parts.trainer.outcome(parts.journal.folder(assignment.assignment_id))
+    egress = parts.policy.egress
     match assignment.work, outcome:
         case TrainWork() as work, TrainResult() as result:
-            update = trained_update(result, work.global_adapter.digest)
-            decision = judge_metrics(metric_names(update), UPDATE_METRICS)
+            update = trained_update(result, work.global_adapter.digest, egress)
+            decision = first_no(judge_metrics(metric_names(update), UPDATE_METRICS), _judge_counts(update, parts))
             return await _send_file(assignment, decision, work.update_spec, update, parts)
         case InitialiseWork(), InitialiseResult(spec=spec):
             decision = judge_spec(spec, assignment.terms)
+            if not decision.is_allowed:  # what was made is not what was asked for, and stays
+                decision = replace(decision, reason=Reason.EGRESS_DENIED)
             wanted = UpdateSpec(tensors=spec.tensors, dtype=spec.dtype)
             return await _send_file(assignment, decision, wanted, FirstAdapter(spec=spec), parts)
         case ScoreWork() | EvaluateWork(), EvaluateResult(mean_loss=float(mean_loss)) as evaluation:
-            return await _send_scores(assignment, evaluation_scores(evaluation, mean_loss), parts)
+            return await _send_scores(assignment, evaluation_scores(evaluation, mean_loss, egress), parts)
     detail = f"expected a result of {assignment.kind}, got {type(outcome).__name__}"
     return Event(kind=EventKind.UNABLE, reason=Reason.TRAINER_CRASHED, detail=detail)
 
@@ -53,14 +72,19 @@ async def _send_file(
     content: TrainedUpdate | FirstAdapter,
     parts: Parts,
 ) -> Event:
-    path = parts.journal.folder(assignment.assignment_id) / UPDATE_FILE
+    folder = parts.journal.folder(assignment.assignment_id)
+    path = folder / UPDATE_FILE
     try:
         file = await asyncio.to_thread(parts.describe_file, path)
+        if decision.is_allowed:
+            decision = first_no(
+                judge_file(file.layout, wanted), judge_tensors(file.layout, file.size_bytes, parts.policy)
+            )
+        if decision.is_allowed and isinstance(content, TrainedUpdate):
+            decision = await _judge_move(folder, parts)
     except (UpdateRefusedError, FileNotFoundError):
-        detail = f"expected {UPDATE_FILE} to be a safetensors file"
+        detail = f"expected {UPDATE_FILE} to be a safetensors file with the tensors of the adapter it began with"
         return Event(kind=EventKind.UNABLE, reason=Reason.TRAINER_CRASHED, detail=detail)
-    if decision.is_allowed:
-        decision = judge_file(file.layout, wanted)
     if not decision.is_allowed:
         return _withheld(decision)
     header = UploadHeader(
@@ -76,8 +100,25 @@ async def _send_file(
     return ACCEPTED
 
 
+async def _judge_move(folder: Path, parts: Parts) -> Decision:
+    """Whether the update is near enough to what it began with; not measured where any distance is."""
+    egress = parts.policy.egress
+    if math.isinf(egress.max_norm):
+        return ALLOWED
+    move = await asyncio.to_thread(parts.measure_move, folder / UPDATE_FILE, folder / ADAPTER_FILE)
+    return judge_norm(move, egress)
+
+
+def _judge_counts(answer: TrainedUpdate | EvaluationScores, parts: Parts) -> Decision:
+    counts = {"num_examples": answer.num_examples, "num_label_tokens": answer.num_label_tokens}
+    for one in answer.tasks:
+        counts[f"{one.task}.num_examples"] = one.num_examples
+        counts[f"{one.task}.num_label_tokens"] = one.num_label_tokens
+    return judge_counts(counts, parts.policy.egress)
+
+
 async def _send_scores(assignment: Assignment, scores: EvaluationScores, parts: Parts) -> Event:
-    decision = judge_metrics(metric_names(scores), EVALUATION_METRICS)
+    decision = first_no(judge_metrics(metric_names(scores), EVALUATION_METRICS), _judge_counts(scores, parts))
     if not decision.is_allowed:
         return _withheld(decision)
     call = partial(parts.coordinator.report_evaluation, assignment.assignment_id, scores)
@@ -86,4 +127,5 @@ async def _send_scores(assignment: Assignment, scores: EvaluationScores, parts: 
 
 
 def _withheld(decision: Decision) -> Event:
-    return Event(kind=EventKind.UNABLE, reason=Reason.EGRESS_DENIED, detail=decision.detail)
+    assert decision.reason is not None, "a no has a reason"
+    return Event(kind=EventKind.UNABLE, reason=decision.reason, detail=decision.detail)

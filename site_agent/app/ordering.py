@@ -20,6 +20,7 @@ class LocalSettings:
         checkpoint_seconds: How often training writes down where it stands.
         tasks: What the site trains of a run's tasks.
         test_files: Of which no text may be in ``validation_files``.
+        gpu_share: Of the device that the trainer may use: of a GPU's memory, or of a CPU's cores.
     """
 
     base_model_location: str
@@ -31,6 +32,7 @@ class LocalSettings:
     checkpoint_seconds: float = 300.0
     tasks: tuple[Task, ...] = tuple(Task)
     test_files: tuple[str, ...] = ()
+    gpu_share: float = 1.0
 
 
 def order_for(assignment: Assignment, local: LocalSettings) -> InitialiseOrder | TrainOrder | EvaluateOrder:
@@ -41,6 +43,7 @@ def order_for(assignment: Assignment, local: LocalSettings) -> InitialiseOrder |
         expected=terms.base_model,
         device=local.device,
         threads=local.threads,
+        gpu_share=local.gpu_share,
     )
     match assignment.work:
         case InitialiseWork():

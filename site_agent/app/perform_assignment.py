@@ -1,4 +1,4 @@
-"""Carries one assignment to its end: judge, fetch, train, answer. It holds no connection and reads no note.
+"""Carries one assignment to its end: ask for consent, fetch, train, answer. It holds no connection and reads no note.
 
 The machine in `domain/` says what is due; here it is done, and what came of it is stored before the next thing begins.
 Killed at any line and started again from the journal, it repeats at most the command at hand.
@@ -15,6 +15,7 @@ from typing import assert_never
 from common.errors import FedMedError, Reason
 from common.logging import log_fault
 from site_agent.app.answers import metric_names, reported_progress
+from site_agent.app.consent import Hold, await_consent
 from site_agent.app.download import download_once
 from site_agent.app.give_answer import give_answer
 from site_agent.app.ordering import order_for
@@ -25,26 +26,28 @@ from site_agent.app.story import log_of, tell_interruption, tell_result
 from site_agent.domain.assignment import Assignment, TrainWork
 from site_agent.domain.assignment_machine import Command, Event, EventKind, can_happen, commands_of, step
 from site_agent.domain.egress import PROGRESS_METRICS, judge_metrics
-from site_agent.domain.eligibility import judge
 from site_agent.orders import ADAPTER_FILE, OWN_FILE, PERSONAL_FILE, SIDE_FILE, Failure, Progress
 
 
-async def perform_assignment(entry: Entry, parts: Parts) -> None:
-    """Go on from where ``entry`` stands until it has ended. Cancelled, it stops the trainer and leaves the journal."""
+async def perform_assignment(entry: Entry, parts: Parts, hold: Hold) -> None:
+    """Go on from where ``entry`` stands until it has ended. Cancelled, it stops the trainer and leaves the journal.
+
+    ``hold`` is told why the assignment may not be begun yet, and when it may.
+    """
     commands = commands_of(entry.state)
     while commands:
-        event = await _perform(commands[0], entry, parts)
+        event = await _perform(commands[0], entry, parts, hold)
         state, commands = step(entry.state, event)
         entry = dataclasses.replace(entry, state=state)
         parts.record(entry)
 
 
-async def _perform(command: Command, entry: Entry, parts: Parts) -> Event:
+async def _perform(command: Command, entry: Entry, parts: Parts, hold: Hold) -> Event:
     assignment = entry.assignment
     try:
         match command:
             case Command.JUDGE:
-                return _judge(assignment, parts)
+                return await await_consent(assignment, parts, hold)
             case Command.FETCH_ADAPTER:
                 return await _fetch_adapter(assignment, parts)
             case Command.RUN_TRAINER:
@@ -68,13 +71,6 @@ def _event_of(error: Exception, entry: Entry) -> Event:
     if can_happen(entry.state, EventKind.UNABLE):
         return Event(kind=EventKind.UNABLE, reason=Reason.TRAINER_CRASHED, detail=detail)
     return Event(kind=EventKind.REFUSED, reason=Reason.INTERNAL, detail=detail)
-
-
-def _judge(assignment: Assignment, parts: Parts) -> Event:
-    decision = judge(assignment, parts.policy)
-    if decision.reason is None:
-        return Event(kind=EventKind.ELIGIBLE)
-    return Event(kind=EventKind.UNABLE, reason=decision.reason, detail=decision.detail)
 
 
 async def _fetch_adapter(assignment: Assignment, parts: Parts) -> Event:
@@ -106,7 +102,7 @@ async def _run_trainer(assignment: Assignment, parts: Parts) -> Event:
 async def _relay(assignment: Assignment, parts: Parts, progress: Progress) -> None:
     """Tell how far the trainer is; a report that is lost, or may not leave, costs nothing."""
     parts.observer.trainer_progressed(progress)
-    report = reported_progress(progress)
+    report = reported_progress(progress, parts.policy.egress)
     if judge_metrics(metric_names(report), PROGRESS_METRICS).is_allowed:
         with contextlib.suppress(FedMedError):
             await parts.coordinator.report_progress(assignment.assignment_id, report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from site_agent.app.answers import EvaluationScores, ReportedProgress, UploadHea
 from site_agent.domain.assignment import Assignment, Cancel
 from site_agent.domain.assignment_machine import AssignmentState
 from site_agent.domain.egress import FileLayout
+from site_agent.domain.times import Begun
 from site_agent.orders import (
     EvaluateOrder,
     EvaluateResult,
@@ -42,8 +44,10 @@ class Unreadable:
 class Coordinator(Protocol):
     """The coordinator, as an agent may call it. Every call has a deadline and raises errors of `common.errors`."""
 
-    async def await_assignment(self, current: AssignmentId | None) -> Assignment | Unreadable | Cancel | None:
-        """Hold one poll open; None when there is nothing yet."""
+    async def await_assignment(
+        self, current: AssignmentId | None, held_for: Reason | None = None
+    ) -> Assignment | Unreadable | Cancel | None:
+        """Hold one poll open; None when there is nothing yet. ``held_for``: why ``current`` is not begun yet."""
 
     async def decline(self, assignment_id: AssignmentId, reason: Reason) -> None:
         """Say no."""
@@ -86,6 +90,10 @@ class DescribedFile:
 # Reads a file that the trainer wrote. Raises UpdateRefusedError when it is none.
 DescribeFile = Callable[[Path], DescribedFile]
 
+# Frobenius norm of what changed from the adapter in the second file to the update in the first. Raises
+# UpdateRefusedError when one of them is no safetensors file, or a tensor of the update has no counterpart.
+MeasureMove = Callable[[Path, Path], float]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -122,6 +130,41 @@ class PersonalAdapters(Protocol):
 
     def keep(self, terms: Terms, round_number: int, source: Path) -> None:
         """Keep what came out of the round, durably; done twice it changes nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a person at the site said to the terms of a run.
+
+    Attributes:
+        by: The user of the operating system.
+        because: In the person's own words, for the people at the site.
+    """
+
+    is_approved: bool
+    by: str
+    at: datetime
+    because: str = ""
+
+
+class Approvals(Protocol):
+    """Terms that were offered to this site, and what people said to them, on disk; both by the terms' digest."""
+
+    def show(self, terms: Terms, at: datetime) -> None:
+        """Let people see these terms; those that they see already stay as they are."""
+
+    def verdict(self, terms_digest: Digest) -> Verdict | None:
+        """What a person said, as of now."""
+
+
+class BegunRounds(Protocol):
+    """When this site began which assignments to train, on disk, as far as they count in a day."""
+
+    def begun(self) -> Begun:
+        """All of them."""
+
+    def begin(self, assignment_id: AssignmentId, at: datetime) -> None:
+        """One more, durably; one that is there stays as it is."""
 
 
 class Observer(Protocol):

@@ -20,6 +20,7 @@ class Patience:
 
     base_seconds: float = 0.25
     cap_seconds: float = 10.0  # when a link is back, a round waits so long at most for an agent to try it
+    look_seconds: float = 0.5  # so often somebody looks whether a person has decided, or the hours have come
     sleep: Sleep = asyncio.sleep
     jitter: Callable[[], float]
 

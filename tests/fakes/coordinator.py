@@ -56,6 +56,7 @@ class CoordinatorState:
     cancelled: dict[str, Reason] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
     polls: list[str] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)
     declined: dict[str, int] = field(default_factory=dict)
     progress: list[rounds_pb2.ReportProgressRequest] = field(default_factory=list)
     scores: dict[str, rounds_pb2.EvaluationScores] = field(default_factory=dict)
@@ -129,6 +130,7 @@ class _Rounds(rounds_pb2_grpc.RoundServiceServicer):
     ) -> rounds_pb2.AwaitAssignmentResponse:
         state, current = self._state, request.current_assignment_id
         state.polls.append(current)
+        state.held.append(request.held_for)
         await state.tell()
         if state.faults.hide_polls_for is not None:
             await abort_with(context, UnavailableError(state.faults.hide_polls_for, "not now"))

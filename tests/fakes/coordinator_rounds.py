@@ -57,6 +57,11 @@ def candidate(round_number: int = 1) -> ev.CandidateReady:
     return ev.CandidateReady(at=at(20), round_number=round_number, candidate=file("candidate"), weights=weights)
 
 
+def held(site: SiteName, reason: Reason = Reason.APPROVAL_AWAITED) -> ev.AssignmentHeld:
+    """The site may not begin yet."""
+    return ev.AssignmentHeld(at=at(1), assignment_id=train_id(site), reason=reason)
+
+
 def taken(site: SiteName) -> ev.AssignmentTaken:
     return ev.AssignmentTaken(at=at(1), assignment_id=train_id(site))
 

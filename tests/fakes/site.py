@@ -12,6 +12,8 @@ from pathlib import Path
 
 from common.clock import SystemClock
 from common.tls import Role
+from site_agent.adapters.approval_folder import ApprovalFolder
+from site_agent.adapters.begun_rounds import BegunFile
 from site_agent.adapters.identity_files import read_identity
 from site_agent.adapters.journal import FileJournal
 from site_agent.adapters.ledger import FileLedger
@@ -21,18 +23,19 @@ from site_agent.adapters.personal_folder import PersonalFolder
 from site_agent.adapters.recorded_channel import open_channel
 from site_agent.adapters.rpc_client import RpcCoordinator
 from site_agent.adapters.trainer_process import TrainerProcess, kernel_oom_kills, trainer_environment
-from site_agent.adapters.update_file import describe_file
+from site_agent.adapters.update_file import describe_file, measure_move
 from site_agent.app.agent_loop import AgentLoop
 from site_agent.app.ordering import LocalSettings
 from site_agent.app.parts import Parts
 from site_agent.app.retrying import Patience
 from site_agent.domain.ledger import Origin
+from site_agent.domain.policy import SitePolicy
 from tests.fakes import tiny_trainer
 from tests.fakes.site_values import EVERY_KIND
 from tests.running import Consortium
 
 WAIT_SECONDS, POLL_SECONDS = 30.0, 0.02
-PATIENCE = Patience(base_seconds=0.05, cap_seconds=0.2, jitter=lambda: 1.0)
+PATIENCE = Patience(base_seconds=0.05, cap_seconds=0.2, look_seconds=0.05, jitter=lambda: 1.0)
 
 
 def trainer_command(fault: str = "none") -> tuple[str, ...]:
@@ -83,7 +86,11 @@ class FakeSite:
 
     @contextlib.asynccontextmanager
     async def agent(
-        self, port: int, fault: str = "none", oom_kills: Callable[[], int] = kernel_oom_kills
+        self,
+        port: int,
+        fault: str = "none",
+        oom_kills: Callable[[], int] = kernel_oom_kills,
+        policy: SitePolicy = EVERY_KIND,
     ) -> AsyncIterator[AgentMetrics]:
         """An agent that runs inside the block; its end is that of a process that gets SIGTERM."""
         metrics = AgentMetrics(certificate_expires_at=0.0)
@@ -102,9 +109,12 @@ class FakeSite:
                 ),
                 journal=journal,
                 personal=PersonalFolder(self.state_folder),
+                approvals=ApprovalFolder(self.state_folder),
+                begun=BegunFile(self.state_folder),
                 describe_file=describe_file,
+                measure_move=measure_move,
                 observer=metrics,
-                policy=EVERY_KIND,
+                policy=policy,
                 local=LocalSettings(
                     base_model_location="/models/tiny",
                     device="cpu",
@@ -112,6 +122,7 @@ class FakeSite:
                     train_files=("/notes/train.jsonl",),
                     validation_files=("/notes/validation.jsonl",),
                 ),
+                now=SystemClock().now,
                 patience=PATIENCE,
             )
             running = asyncio.create_task(AgentLoop(parts, pause_seconds=0.05).run())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from common.errors import (
     FedMedError,
@@ -14,6 +16,8 @@ from common.errors import (
     Reason,
 )
 from common.ids import AssignmentId, Digest
+from site_agent.adapters.approval_folder import ApprovalFolder
+from site_agent.adapters.begun_rounds import BegunFile
 from site_agent.adapters.journal import FileJournal
 from site_agent.adapters.metrics import AgentMetrics
 from site_agent.adapters.personal_folder import PersonalFolder
@@ -26,6 +30,7 @@ from site_agent.app.retrying import Patience
 from site_agent.domain.assignment import Assignment, Cancel
 from site_agent.domain.assignment_machine import Stage
 from site_agent.domain.egress import FileLayout
+from site_agent.domain.policy import SitePolicy
 from site_agent.orders import Failure, Progress, TrainerStage, TrainResult
 from tests.fakes.site_values import (
     EVERY_KIND,
@@ -36,6 +41,7 @@ from tests.fakes.site_values import (
     with_work,
 )
 
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 Answer = Assignment | Unreadable | Cancel | None
 TRAINED = TrainResult(
     num_examples=3,
@@ -55,6 +61,7 @@ class ScriptedCoordinator:
     """Answers polls as told; every other call succeeds unless it is told to fail."""
 
     polls: list[AssignmentId | None] = field(default_factory=list)
+    held: list[Reason | None] = field(default_factory=list)
     answers: asyncio.Queue[Answer | FedMedError] = field(default_factory=asyncio.Queue)
     upload_errors: list[FedMedError] = field(default_factory=list)
     uploads: list[UploadHeader] = field(default_factory=list)
@@ -64,8 +71,9 @@ class ScriptedCoordinator:
     upload_may_end: asyncio.Event = field(default_factory=asyncio.Event)
     upload_began: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def await_assignment(self, current: AssignmentId | None) -> Answer:
+    async def await_assignment(self, current: AssignmentId | None, held_for: Reason | None = None) -> Answer:
         self.polls.append(current)
+        self.held.append(held_for)
         answer = await self.answers.get()
         if isinstance(answer, FedMedError):
             raise answer
@@ -130,6 +138,7 @@ class Scene:
     trainer: ScriptedTrainer
     journal: FileJournal
     observer: AgentMetrics
+    approvals: ApprovalFolder
 
     async def says(self, answer: Answer | FedMedError) -> None:
         """The coordinator answers the open poll; returns when the agent polls again."""
@@ -157,8 +166,15 @@ async def until(happened: Callable[[], object]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def scene(folder: Path, result: Result | Failure | Exception = TRAINED, **layout: object) -> AsyncIterator[Scene]:
-    """A scene on ``folder``; ``layout`` changes what the trainer's file looks like."""
+async def scene(
+    folder: Path,
+    result: Result | Failure | Exception = TRAINED,
+    policy: SitePolicy = EVERY_KIND,
+    now: Callable[[], datetime] = lambda: NOON,
+    moved: float = 1.0,
+    layout: Mapping[str, object] = MappingProxyType({}),
+) -> AsyncIterator[Scene]:
+    """A scene on ``folder``; ``layout`` changes what the trainer's file looks like, ``moved`` how far it is."""
     spec = make_spec()
     usual = FileLayout(
         tensors=spec.tensors, dtypes=frozenset({"bf16"}), metadata=frozenset({("format", "pt")}), stray_bytes=0
@@ -169,19 +185,24 @@ async def scene(folder: Path, result: Result | Failure | Exception = TRAINED, **
         trainer=ScriptedTrainer(result=result),
         journal=FileJournal(folder),
         observer=AgentMetrics(certificate_expires_at=0.0),
+        approvals=ApprovalFolder(folder),
     )
     parts = Parts(
         coordinator=on.coordinator,
         trainer=on.trainer,
         journal=on.journal,
         personal=PersonalFolder(folder),
+        approvals=on.approvals,
+        begun=BegunFile(folder),
         describe_file=lambda path: described,
+        measure_move=lambda update, start: moved,
         observer=on.observer,
-        policy=EVERY_KIND,
+        policy=policy,
         local=LocalSettings(
             base_model_location="/model", device="cpu", threads=1, train_files=("/notes",), validation_files=()
         ),
-        patience=Patience(jitter=lambda: 0.0),
+        now=now,
+        patience=Patience(jitter=lambda: 0.0, look_seconds=0.001),
     )
     running = asyncio.create_task(AgentLoop(parts, pause_seconds=0.0).run())
     try:

@@ -16,14 +16,15 @@ from site_agent.domain.assignment import (
     TrainWork,
     Work,
 )
-from site_agent.domain.eligibility import SitePolicy
+from site_agent.domain.policy import unwritten_policy
 
 RUN_ID = RunId("0123456789abcdef0123456789abcdef")
 RANK, ALPHA, MODULES = 2, 8, ("q_proj", "v_proj")
-EVERY_KIND = SitePolicy(
-    kinds=frozenset({"initialise", "train", "score", "evaluate"}),
-    strategies=frozenset({"fed_medlora", "fed_medlora_plus"}),
+# Whatever is asked for, as yesterday; but nobody has approved anything.
+UNAPPROVED = unwritten_policy(
+    kinds={"initialise", "train", "score", "evaluate"}, strategies={"fed_medlora", "fed_medlora_plus"}
 )
+EVERY_KIND = replace(UNAPPROVED, has_standing_approval=True)
 
 
 def digest(what: str) -> Digest:

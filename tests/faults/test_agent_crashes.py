@@ -6,6 +6,8 @@ trainer are played, and outlive it. The trainer's own changes are places to die 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
@@ -18,23 +20,26 @@ from common.errors import Reason
 from common.files import write_whole
 from common.ids import AssignmentId, Digest, digest_of
 from common.weights_io import WeightsReader, write_weights
+from site_agent.adapters.approval_folder import ApprovalFolder
+from site_agent.adapters.begun_rounds import BegunFile
 from site_agent.adapters.journal import FileJournal
 from site_agent.adapters.metrics import AgentMetrics
 from site_agent.adapters.order_folder import read_outcome, write_order
 from site_agent.adapters.personal_folder import PersonalFolder
-from site_agent.adapters.update_file import describe_file
+from site_agent.adapters.update_file import describe_file, measure_move
 from site_agent.app.answers import EvaluationScores, ReportedProgress, UploadHeader, UploadOffset
 from site_agent.app.ordering import LocalSettings
 from site_agent.app.parts import Parts
 from site_agent.app.perform_assignment import perform_assignment
-from site_agent.app.ports import Entry, Order, ProgressRelay, Result
+from site_agent.app.ports import Entry, Order, ProgressRelay, Result, Verdict
 from site_agent.app.retrying import Patience
 from site_agent.domain.assignment import Assignment
 from site_agent.domain.assignment_machine import AssignmentState, Stage
+from site_agent.domain.policy import SitePolicy
 from site_agent.orders import OWN_FILE, PERSONAL_FILE, RESULT, RESULT_FILE, UPDATE_FILE, Failure, TrainOrder
 from tests.fakes.crashes import Fuse, Killed
-from tests.fakes.site_scene import ADAPTER, TRAINED, assignment_of
-from tests.fakes.site_values import EVERY_KIND, make_spec, with_work
+from tests.fakes.site_scene import ADAPTER, NOON, TRAINED, assignment_of
+from tests.fakes.site_values import EVERY_KIND, UNAPPROVED, make_spec, with_work
 
 PIECE_BYTES = 100
 WEIGHTS = {tensor.name: np.full(tensor.shape, 0.5, np.float32) for tensor in make_spec().tensors}
@@ -48,7 +53,7 @@ class PlayedCoordinator:
     arrived: bytes = b""
     accepted: list[Digest] = field(default_factory=list)
 
-    async def await_assignment(self, current: AssignmentId | None) -> None:
+    async def await_assignment(self, current: AssignmentId | None, held_for: Reason | None = None) -> None:
         raise AssertionError("no poll is expected")
 
     async def decline(self, assignment_id: AssignmentId, reason: Reason) -> None:
@@ -114,6 +119,7 @@ class World:
     coordinator: PlayedCoordinator = field(default_factory=PlayedCoordinator)
     trainer: PlayedTrainer = field(default_factory=PlayedTrainer)
     assignment: Assignment = field(default_factory=assignment_of)
+    policy: SitePolicy = EVERY_KIND
 
     async def live(self, fuse: Fuse) -> bool:
         """One life of an agent that was handed the assignment; whether it came to its end."""
@@ -131,12 +137,16 @@ class World:
             trainer=self.trainer,
             journal=FileJournal(self.folder),
             personal=PersonalFolder(self.folder),
+            approvals=ApprovalFolder(self.folder),
+            begun=BegunFile(self.folder),
             describe_file=describe_file,
+            measure_move=measure_move,
             observer=AgentMetrics(certificate_expires_at=0.0),
-            policy=EVERY_KIND,
+            policy=self.policy,
             local=LocalSettings(
                 base_model_location="/model", device="cpu", threads=1, train_files=("/notes",), validation_files=()
             ),
+            now=lambda: NOON,
             patience=Patience(jitter=lambda: 0.0),
         )
         opened = parts.journal.open_entries()
@@ -144,7 +154,7 @@ class World:
             opened = [Entry(assignment=self.assignment, state=AssignmentState())]
             parts.record(opened[0])
         for entry in opened:
-            await perform_assignment(entry, parts)
+            await perform_assignment(entry, parts, lambda reason: None)
 
     def check(self, what: str) -> None:
         """The assignment is done, once, and nothing heavy is left of it."""
@@ -221,3 +231,21 @@ async def test_an_agent_that_dies_again_and_again_gives_its_answer_once(tmp_path
             lives += 1
             assert lives < 1000, f"seed {seed}: it gets nowhere"
         world.check(f"seed {seed}, {lives} lives")
+
+
+async def test_an_agent_that_dies_anywhere_while_it_waits_for_a_person_gives_its_answer_once_and_only_then(
+    tmp_path: Path,
+) -> None:
+    yes = Verdict(is_approved=True, by="alice", at=NOON)
+    count = await places(tmp_path / "undisturbed")
+    for place in range(1, count + 1):
+        world = World(folder=tmp_path / f"dies-at-{place}", policy=UNAPPROVED)
+        approvals = ApprovalFolder(world.folder)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.01):  # nobody has decided: it dies, or it waits
+                await world.live(Fuse(place))
+        assert (world.trainer.starts, world.coordinator.arrived) == (0, b""), f"place {place}: it has begun"
+        approvals.decide(world.assignment.terms.digest, yes)
+        await world.live(Fuse(place))
+        assert await world.live(Fuse())
+        world.check(f"killed at place {place} of {count}, before and after the approval")

@@ -28,6 +28,7 @@ from site_agent.adapters.state_lock import exclusive
 from site_agent.adapters.trainer_process import trainer_environment
 from tests.fakes.coordinator import CoordinatorState, file_ref, make_offer, serving, train_work
 from tests.fakes.site import has_ended, trainer_command, until, wait_for_file
+from tests.fakes.site_policies import write_policy
 from tests.fakes.site_values import make_spec, make_terms
 from tests.fakes.tiny_trainer import PID_FILE
 from tests.running import Consortium, free_port, make_consortium
@@ -48,11 +49,13 @@ def write_config(
 ) -> Path:
     """A whole configuration of a site whose trainer is the tiny one."""
     config = folder / "site.toml"
+    write_policy(folder / "policy.toml", make_terms())
     config.write_text(
         f'coordinator.address = "localhost:{port}"\n'
         f'identity.folder = "{consortium.identity("anna", role)}"\n'
         f'site.state_folder = "state"\nbase_model.location = "./model"\ndata.train = ["train.jsonl"]\n'
-        f'metrics.listen = "127.0.0.1:{metrics_port}"\ntrainer.command = {json.dumps(trainer_command(fault))}\n'
+        f'policy.file = "policy.toml"\nmetrics.listen = "127.0.0.1:{metrics_port}"\n'
+        f"trainer.command = {json.dumps(trainer_command(fault))}\n"
     )
     return config
 

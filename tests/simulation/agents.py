@@ -18,6 +18,8 @@ from typing import Any, cast
 from common.errors import Reason
 from common.files import write_whole
 from common.ids import AssignmentId, Digest
+from site_agent.adapters.approval_folder import ApprovalFolder
+from site_agent.adapters.begun_rounds import BegunFile
 from site_agent.adapters.journal import FileJournal
 from site_agent.adapters.ledger import FileLedger
 from site_agent.adapters.order_folder import read_outcome, write_order
@@ -25,7 +27,7 @@ from site_agent.adapters.outgoing import JournalAttribution
 from site_agent.adapters.personal_folder import PersonalFolder
 from site_agent.adapters.recorded_channel import RecordedChannel
 from site_agent.adapters.rpc_client import RpcCoordinator
-from site_agent.adapters.update_file import describe_file
+from site_agent.adapters.update_file import describe_file, measure_move
 from site_agent.app.agent_loop import AgentLoop
 from site_agent.app.answers import UploadHeader
 from site_agent.app.ordering import LocalSettings
@@ -145,10 +147,14 @@ class AgentProgram:
             trainer=PlayedTrainer(self.notes, self.book, self.rng),
             journal=journal,
             personal=PersonalFolder(Path(f"/{ROOT}/{life.name}/srv/state")),
+            approvals=ApprovalFolder(Path(f"/{ROOT}/{life.name}/srv/state")),
+            begun=BegunFile(Path(f"/{ROOT}/{life.name}/srv/state")),
             describe_file=describe_file,
+            measure_move=measure_move,
             observer=watcher,
             policy=EVERY_KIND,
             local=LOCAL,
+            now=life.machine.clock.now,
             patience=Patience(jitter=self.jitter),
         )
         await AgentLoop(parts).run()

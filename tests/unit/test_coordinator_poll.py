@@ -169,6 +169,16 @@ async def test_an_abort_cancels_the_work_of_an_open_poll(live: World) -> None:
     assert await asyncio.wait_for(poll, HANG_SECONDS) == Cancelled(assignment_id=wanted, reason=Reason.RUN_ENDED)
 
 
+async def test_an_agent_that_may_not_begin_yet_has_not_joined_and_says_why(world: World) -> None:
+    await world.training()
+    wanted = world.assignment(ANNA).assignment_id
+    await world.poll.wait(site_caller(ANNA), wanted, held_for=Reason.APPROVAL_AWAITED)
+    entry = next(entry for entry in world.round.roster if entry.site == ANNA)
+    assert (entry.outcome, entry.reason) == (SiteOutcome.INVITED, Reason.APPROVAL_AWAITED)
+    await world.poll.wait(site_caller(ANNA), wanted)
+    assert outcome(world, ANNA) is SiteOutcome.JOINED
+
+
 async def test_a_straggler_is_told_that_its_round_closed(world: World) -> None:
     await world.training()
     wanted = world.assignment(CLARA).assignment_id

@@ -18,6 +18,7 @@ from tests.fakes.coordinator_rounds import (
     context,
     declined,
     evaluator_says_no,
+    held,
     in_phase,
     known_evaluators,
     moved,
@@ -124,6 +125,20 @@ def test_a_taken_assignment_joins_its_site_alone() -> None:
         BERTA: SiteOutcome.JOINED,
         CLARA: SiteOutcome.INVITED,
     }
+
+
+def test_a_held_assignment_keeps_its_reason_until_it_is_taken() -> None:
+    waiting = moved(in_phase(Phase.TRAINING), held(ANNA))
+    assert (waiting.roster[0].outcome, waiting.roster[0].reason) == (SiteOutcome.INVITED, Reason.APPROVAL_AWAITED)
+    begun = moved(waiting, taken(ANNA))
+    assert (begun.roster[0].outcome, begun.roster[0].reason) == (SiteOutcome.JOINED, None)
+    assert moved(waiting, accepted(ANNA)).roster[0].reason is None
+
+
+def test_a_straggler_that_held_its_assignment_says_why() -> None:
+    waiting = moved(in_phase(Phase.TRAINING), held(CLARA), accepted(ANNA), accepted(BERTA))
+    entry = moved(waiting, passed(DeadlineName.GRACE, 120)).roster[2]
+    assert (entry.outcome, entry.reason) == (SiteOutcome.STRAGGLER, Reason.APPROVAL_AWAITED)
 
 
 def test_an_accepted_update_is_in_the_roster_with_its_counts() -> None:

@@ -18,6 +18,7 @@ from tests.fakes.coordinator_rounds import (
     context,
     declined,
     evaluator_says_no,
+    held,
     in_phase,
     moved,
     passed,
@@ -53,6 +54,7 @@ def test_an_operator_aborts_from_every_open_phase(phase: Phase) -> None:
 EVERY_EVENT: list[ev.RoundEvent] = [
     everyone_present(),
     taken(ANNA),
+    held(ANNA),
     declined(ANNA),
     evaluator_says_no(),
     accepted(ANNA),
@@ -70,6 +72,7 @@ MEANT_FOR: dict[Phase, tuple[type, ...]] = {
     Phase.SELECTING: (ev.PresenceObserved, ev.AbortRequested),
     Phase.TRAINING: (
         ev.AssignmentTaken,
+        ev.AssignmentHeld,
         ev.AssignmentDeclined,
         ev.UpdateAccepted,
         ev.AnswerRefused,

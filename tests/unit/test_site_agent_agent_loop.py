@@ -119,7 +119,7 @@ async def test_an_assignment_that_the_policy_lacks_is_declined_without_a_trainer
     async with scene(tmp_path) as on:
         await on.says(replace(assignment, terms=terms))
         await on.reaches(assignment, Stage.DECLINED)
-        assert (on.coordinator.declined, on.trainer.starts) == ([Reason.SETTINGS_UNSUPPORTED], 0)
+        assert (on.coordinator.declined, on.trainer.starts) == ([Reason.POLICY_FORBIDS], 0)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ async def test_work_that_brings_no_answer_is_declined(
 async def test_an_update_that_may_not_leave_stays_and_the_site_declines(
     tmp_path: Path, layout: dict[str, object]
 ) -> None:
-    async with scene(tmp_path, TRAINED, **layout) as on:
+    async with scene(tmp_path, TRAINED, layout=layout) as on:
         on.trainer.may_end.set()
         await on.says(assignment_of())
         await on.reaches(assignment_of(), Stage.DECLINED)

@@ -15,8 +15,8 @@ from common.ids import digest_of
 from common.weights_io import write_weights
 from site_agent.adapters.update_file import describe_file
 from site_agent.domain.assignment import UpdateSpec
+from site_agent.domain.decision import ALLOWED
 from site_agent.domain.egress import UPDATE_METRICS, judge_file, judge_metrics
-from site_agent.domain.eligibility import ALLOWED
 from tests.fakes.site_values import make_spec, train_assignment, with_work
 
 SPEC = make_spec()

@@ -9,7 +9,8 @@ from common.errors import Reason
 from common.strategy_terms import FloraTerms
 from common.terms import AggregationTerms
 from site_agent.domain.assignment import Assignment, InitialiseWork
-from site_agent.domain.eligibility import ALLOWED, SitePolicy, judge, judge_spec
+from site_agent.domain.decision import ALLOWED
+from site_agent.domain.eligibility import judge, judge_spec
 from tests.fakes.site_values import (
     EVERY_KIND,
     digest,
@@ -42,12 +43,12 @@ def test_a_kind_of_work_that_the_policy_lacks_is_declined() -> None:
 def test_a_strategy_that_the_policy_lacks_is_declined() -> None:
     assignment = train_assignment()
     terms = replace(assignment.terms, aggregation=AggregationTerms(strategy="unheard_of"))
-    assert judge(replace(assignment, terms=terms), EVERY_KIND).reason is Reason.SETTINGS_UNSUPPORTED
+    assert judge(replace(assignment, terms=terms), EVERY_KIND).reason is Reason.POLICY_FORBIDS
 
 
 @pytest.mark.parametrize(("configured", "reason"), [("weights", None), ("others", Reason.BASE_MODEL_MISMATCH)])
 def test_the_base_model_is_compared_with_the_one_configured(configured: str, reason: Reason | None) -> None:
-    policy = SitePolicy(kinds=EVERY_KIND.kinds, strategies=EVERY_KIND.strategies, weights_digest=digest(configured))
+    policy = replace(EVERY_KIND, weights_digest=digest(configured))
     assert judge(train_assignment(), policy).reason is reason
 
 

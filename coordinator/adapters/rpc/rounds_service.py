@@ -59,7 +59,8 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         caller = caller_from_context(context)
         current = request.current_assignment_id
         current_id = translate.assignment_id_from(current) if current else None
-        answer = await self._use.poll.wait(caller, current_id, request.max_lora_rank)
+        held_for = translate.hold_from(request.held_for)
+        answer = await self._use.poll.wait(caller, current_id, request.max_lora_rank, held_for)
         response = translate.poll_answer(answer)
         if isinstance(answer, Assignment):
             self._use.meter.count(_key(answer, caller), sent=response.ByteSize())

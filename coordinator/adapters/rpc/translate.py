@@ -36,8 +36,10 @@ STAGES = {
 }
 # As long as the longest deadline of the terms.
 LONGEST_EXTENSION_SECONDS = 30 * 86_400
-# What a site may give as its reason to decline (errors.proto, 70 to 79).
-_DECLINE_REASONS = range(70, 80)
+# What a site may give as its reason to decline (errors.proto, 70 to 84).
+_DECLINE_REASONS = range(70, 85)
+# Why an agent may hold an assignment without working on it.
+_HOLD_REASONS = (errors_pb2.REASON_APPROVAL_AWAITED, errors_pb2.REASON_POLICY_HOURS)
 
 
 def timestamp(at: datetime) -> Timestamp:
@@ -205,8 +207,22 @@ def decline_reason_from(value: errors_pb2.Reason.ValueType) -> Reason:
     """
     if value not in _DECLINE_REASONS:
         raise InputInvalidError(
-            Reason.FIELD_INVALID, f"reason: expected one of a site's own (70 to 79), got {int(value)}"
+            Reason.FIELD_INVALID, f"reason: expected one of a site's own (70 to 84), got {int(value)}"
         )
+    return reason_from_proto(value)
+
+
+def hold_from(value: errors_pb2.Reason.ValueType) -> Reason | None:
+    """Why an agent does not work on its assignment yet, if it says so.
+
+    Raises:
+        InputInvalidError: FIELD_INVALID, for a reason that holds nothing up.
+    """
+    if value == errors_pb2.REASON_UNSPECIFIED:
+        return None
+    if value not in _HOLD_REASONS:
+        expected = " or ".join(str(reason_from_proto(each)) for each in _HOLD_REASONS)
+        raise InputInvalidError(Reason.FIELD_INVALID, f"held_for: expected {expected}, got {int(value)}")
     return reason_from_proto(value)
 
 

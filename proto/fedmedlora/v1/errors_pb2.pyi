@@ -108,6 +108,16 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The site's trainer ended without a result."""
     REASON_EGRESS_DENIED: _Reason.ValueType  # 79
     """The site's own policy keeps this at home."""
+    REASON_APPROVAL_AWAITED: _Reason.ValueType  # 80
+    """Nobody at the site has approved the run's terms yet."""
+    REASON_APPROVAL_DECLINED: _Reason.ValueType  # 81
+    """A person at the site has declined the run's terms."""
+    REASON_POLICY_FORBIDS: _Reason.ValueType  # 82
+    """The terms, or the assignment, are outside the site's own policy."""
+    REASON_POLICY_HOURS: _Reason.ValueType  # 83
+    """The site's own policy has no time for it now: outside its hours, or after its rounds of the day."""
+    REASON_POLICY_TOO_FEW_EXAMPLES: _Reason.ValueType  # 84
+    """Fewer examples than the site's own policy lets a count, or an update, be of."""
     REASON_LEDGER_UNWRITABLE: _Reason.ValueType  # 85
     """The site's ledger cannot be written, so nothing leaves the site. It stays there: no peer is told."""
     REASON_LEDGER_BROKEN: _Reason.ValueType  # 86
@@ -236,6 +246,16 @@ REASON_TRAINER_CRASHED: Reason.ValueType  # 78
 """The site's trainer ended without a result."""
 REASON_EGRESS_DENIED: Reason.ValueType  # 79
 """The site's own policy keeps this at home."""
+REASON_APPROVAL_AWAITED: Reason.ValueType  # 80
+"""Nobody at the site has approved the run's terms yet."""
+REASON_APPROVAL_DECLINED: Reason.ValueType  # 81
+"""A person at the site has declined the run's terms."""
+REASON_POLICY_FORBIDS: Reason.ValueType  # 82
+"""The terms, or the assignment, are outside the site's own policy."""
+REASON_POLICY_HOURS: Reason.ValueType  # 83
+"""The site's own policy has no time for it now: outside its hours, or after its rounds of the day."""
+REASON_POLICY_TOO_FEW_EXAMPLES: Reason.ValueType  # 84
+"""Fewer examples than the site's own policy lets a count, or an update, be of."""
 REASON_LEDGER_UNWRITABLE: Reason.ValueType  # 85
 """The site's ledger cannot be written, so nothing leaves the site. It stays there: no peer is told."""
 REASON_LEDGER_BROKEN: Reason.ValueType  # 86

@@ -63,19 +63,25 @@ class AwaitAssignmentRequest(_message.Message):
 
     CURRENT_ASSIGNMENT_ID_FIELD_NUMBER: _builtins.int
     MAX_LORA_RANK_FIELD_NUMBER: _builtins.int
+    HELD_FOR_FIELD_NUMBER: _builtins.int
     current_assignment_id: _builtins.str
     """Optional. The assignment the agent works on now; the answer then comes only when there is another, or a CANCEL."""
     max_lora_rank: _builtins.int
     """Optional. The largest LoRA rank at which the caller trains; 0, any. Counts where the terms leave sites a choice."""
+    held_for: _errors_pb2.Reason.ValueType
+    """Optional. Why the agent does not work on it yet: APPROVAL_AWAITED or POLICY_HOURS. The assignment then does not
+    count as taken up.
+    """
     def __init__(
         self,
         *,
         current_assignment_id: _builtins.str = ...,
         max_lora_rank: _builtins.int = ...,
+        held_for: _errors_pb2.Reason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_assignment_id", b"current_assignment_id", "max_lora_rank", b"max_lora_rank"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_assignment_id", b"current_assignment_id", "held_for", b"held_for", "max_lora_rank", b"max_lora_rank"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -374,7 +380,7 @@ class DeclineAssignmentRequest(_message.Message):
     assignment_id: _builtins.str
     """Required."""
     reason: _errors_pb2.Reason.ValueType
-    """Required. One of those a site can have (70 to 79)."""
+    """Required. One of those a site can have (70 to 84)."""
     def __init__(
         self,
         *,

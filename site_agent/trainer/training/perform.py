@@ -51,7 +51,7 @@ from site_agent.trainer.training.lora import (
     initial_adapter,
     set_adapter,
 )
-from site_agent.trainer.training.memory import peak_memory_bytes
+from site_agent.trainer.training.memory import keep_to_share, peak_memory_bytes
 from site_agent.trainer.training.tokens import TokenizedExample
 
 
@@ -59,8 +59,7 @@ def perform(
     order: InitialiseOrder | TrainOrder | EvaluateOrder, base_model: Path, folder: Path, progress: ProgressFile
 ) -> InitialiseResult | TrainResult | EvaluateResult:
     """Do ``order`` in its ``folder``, with the base model in ``base_model``, whose digests were checked."""
-    if order.base_model.threads:
-        torch.set_num_threads(order.base_model.threads)
+    keep_to_share(order.base_model)
     match order:
         case InitialiseOrder():
             return _initialise(order, base_model, folder)
