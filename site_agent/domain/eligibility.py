@@ -40,7 +40,7 @@ def judge(assignment: Assignment, policy: SitePolicy) -> Decision:
     if expected is not None and got != expected:
         return Decision(reason=Reason.BASE_MODEL_MISMATCH, detail=f"base model weights: expected {expected}, got {got}")
     return first_no(
-        _judge_terms(assignment, policy), _judge_answer(assignment, policy), _judge_work(assignment, policy)
+        _judge_terms(assignment, policy), _judge_work(assignment, policy), _judge_answer(assignment, policy)
     )
 
 

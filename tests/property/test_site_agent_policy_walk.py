@@ -192,7 +192,7 @@ ATTACKS: dict[tuple[type, str], Attack | str] = {
     (TrainWork, "adapter_spec"): _wider_tensors,
     (TrainWork, "trained"): lambda one: with_work(one, trained=FactorSet.B_ONLY),
     (TrainWork, "uploaded"): lambda one: with_work(one, trained=FactorSet.A_ONLY),
-    (TrainWork, "side"): lambda one: with_work(one, side=(make_ref(make_spec(width=8)), make_spec(width=8))),
+    (TrainWork, "side"): lambda one: with_work(one, side=(replace(make_ref(SPEC), size_bytes=2**40), SPEC)),
     (ScoreWork, "update"): _larger_file("update"),
     (ScoreWork, "adapter_spec"): lambda one: _with_spec(one, dtype=WireDtype.F32),
     (EvaluateWork, "candidate"): _larger_file("candidate"),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from common.adapter import FactorSet, WireDtype
+from common.adapter import MAX_LORA_RANK, FactorSet, WireDtype
 from common.errors import Reason
 from common.strategy_terms import FloraTerms
 from common.terms import AggregationTerms
@@ -113,7 +113,7 @@ def at_rank(rank: int, least: int, published: int | None = None) -> Assignment:
 def test_a_site_trains_between_the_least_rank_of_the_terms_and_its_own_largest(
     rank: int, least: int, most: int, is_allowed: bool
 ) -> None:
-    decision = judge(at_rank(rank, least), replace(EVERY_KIND, max_lora_rank=most))
+    decision = judge(at_rank(rank, least), replace(EVERY_KIND, max_lora_rank=most or MAX_LORA_RANK))
     assert decision.is_allowed is is_allowed
     assert is_allowed or decision.detail.startswith("lora_rank: expected")
 
