@@ -150,8 +150,7 @@ def metric_names(answer: TrainedUpdate | EvaluationScores | ReportedProgress) ->
 
     What stands in a task's part is named after it, as ``tasks.num_examples``.
     """
-    names = {field.name for field in fields(answer) if getattr(answer, field.name) is not None}
-    names -= {"base_digest", "tasks"}
+    names = {field.name for field in fields(answer)} - {"base_digest", "tasks"}
     if not isinstance(answer, ReportedProgress):
         names |= {f"tasks.{field.name}" for part in answer.tasks for field in fields(part)}
     return frozenset(names)
