@@ -94,6 +94,7 @@ RULES: Mapping[str, Rule] = {
     "aggregation.fedavgm.learning_rate": Rule(words="The server's step is {}."),
     "aggregation.fedavgm.momentum": Rule(words="It keeps a share of {} of its momentum."),
     "aggregation.fedex_lora.published_rank": Rule(words="The published adapter has rank {}."),
+    "aggregation.fedsa_lora.consolidation_rounds": Rule(words="In its last {} rounds full adapters are averaged."),
     "aggregation.fedyogi.learning_rate": Rule(words="The server's step is {}."),
     "aggregation.fedyogi.beta1": Rule(words="Its first moment decays by {}."),
     "aggregation.fedyogi.beta2": Rule(words="Its second moment decays by {}."),

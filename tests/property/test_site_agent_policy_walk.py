@@ -193,6 +193,9 @@ ATTACKS: dict[tuple[type, str], Attack | str] = {
     (TrainWork, "trained"): lambda one: with_work(one, trained=FactorSet.B_ONLY),
     (TrainWork, "uploaded"): lambda one: with_work(one, trained=FactorSet.A_ONLY),
     (TrainWork, "side"): lambda one: with_work(one, side=(replace(make_ref(SPEC), size_bytes=2**40), SPEC)),
+    (TrainWork, "own"): lambda one: with_work(
+        one, trained=FactorSet.B_ONLY, uploaded=FactorSet.B_ONLY, own=FactorSet.A_ONLY
+    ),
     (ScoreWork, "update"): _larger_file("update"),
     (ScoreWork, "adapter_spec"): lambda one: _with_spec(one, dtype=WireDtype.F32),
     (EvaluateWork, "candidate"): _larger_file("candidate"),
