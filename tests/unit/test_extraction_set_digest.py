@@ -37,3 +37,10 @@ def test_no_shared_text_is_shown() -> None:
         check_apart(passages("a secret", "b"), passages("A  secret", "c"), "")
     assert refused.value.reason is Reason.NOTES_INVALID
     assert refused.value.message == "validation set: expected no text of the test set, got 1 of 2"
+
+
+@pytest.mark.parametrize("held_out", [[], ["d"]])
+def test_a_run_that_names_its_test_set_wants_that_very_set(held_out: list[str]) -> None:
+    wanted = set_digest(passages("c"))
+    with pytest.raises(InputInvalidError, match=f"test set: expected {wanted} as in the terms"):
+        check_apart(passages("a"), passages(*held_out), wanted)
