@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from site_agent.trainer.extraction.importers.importing import Import
-from site_agent.trainer.extraction.importers.source import Problem, Reader, SourceDocument, Unit
+from site_agent.trainer.extraction.importers.source import Outcome, Problem, Reader, SourceDocument, Unit
 from site_agent.trainer.extraction.passages import Passage
 
 # No message of ours holds it: where it stands in an input, it must not be told.
@@ -37,7 +37,7 @@ def mentions(document: SourceDocument) -> list[tuple[str, str]]:
     return [(one.type, document.text[one.start : one.end]) for one in document.entities]
 
 
-def imported(run: Import, *found: SourceDocument | Problem) -> list[Passage]:
+def imported(run: Import, *found: Outcome) -> list[Passage]:
     """The passages of documents that a reader would have found in one unit."""
     return list(run.passages(lambda _: iter(found), [unit("")]))
 

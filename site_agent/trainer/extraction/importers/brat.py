@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 
 from site_agent.trainer.extraction.importers.placing import Placed, place
 from site_agent.trainer.extraction.importers.source import (
-    MAX_ENTITIES,
-    MAX_TEXT_CHARACTERS,
     MalformedError,
     Outcome,
     SourceDocument,
@@ -23,6 +21,8 @@ from site_agent.trainer.extraction.importers.source import (
     Unit,
     decoded,
     expect,
+    expect_room,
+    expect_text,
 )
 
 _ENTITY = re.compile(r"(T\S+)\t(\S+) (\d{1,10} \d{1,10}(?:;\d{1,10} \d{1,10})*)\t(.*)", re.ASCII)
@@ -63,7 +63,7 @@ class Standoff:
     def _entity(self, parts: list[str], where: str) -> None:
         entity_id, kind, offsets, words = parts
         expect(entity_id not in self.entities, where, "expected every id once, got one repeated")
-        expect(len(self.entities) < MAX_ENTITIES, where, f"expected at most {MAX_ENTITIES} entities, got more")
+        expect_room(len(self.entities), where)
         stretches = tuple((int(start), int(end)) for start, end in (each.split() for each in offsets.split(";")))
         entity = SourceEntity(id=entity_id, type=kind, start=0, end=0)
         self.entities[entity_id] = Placed(entity=entity, stretches=stretches, words=words, where=where)
@@ -128,7 +128,7 @@ def read_standoff(document_id: str, text: str, annotations: str, name: str) -> S
     Raises:
         MalformedError: anything is wrong with it.
     """
-    expect(len(text) <= MAX_TEXT_CHARACTERS, name, f"expected a text of at most {MAX_TEXT_CHARACTERS} characters")
+    expect_text(text, name)
     standoff = Standoff()
     for number, line in enumerate(annotations.split("\n"), start=1):
         if line.strip():

@@ -8,7 +8,14 @@ from dataclasses import dataclass, field, replace
 
 from site_agent.trainer.extraction.importers.cutting import cut
 from site_agent.trainer.extraction.importers.mapping import Unmapped, mapped
-from site_agent.trainer.extraction.importers.source import MalformedError, Problem, Reader, SourceDocument, Unit
+from site_agent.trainer.extraction.importers.source import (
+    LeftOut,
+    MalformedError,
+    Problem,
+    Reader,
+    SourceDocument,
+    Unit,
+)
 from site_agent.trainer.extraction.importers.type_map import TypeMap
 from site_agent.trainer.extraction.passages import Passage
 from site_agent.trainer.extraction.problems import Problems
@@ -44,10 +51,13 @@ class Import:
             found = 0
             for outcome in read(unit):
                 found += 1
-                if isinstance(outcome, Problem):
-                    self._add(outcome)
-                else:
-                    yield from self._cut(outcome, f"{unit.name}, document {found}")
+                match outcome:
+                    case Problem():
+                        self._add(outcome)
+                    case LeftOut():
+                        self.left_out[outcome.what] += 1
+                    case _:
+                        yield from self._cut(outcome, f"{unit.name}, document {found}")
             if not found:
                 self.problems.add(f"{unit.name}: expected at least one document, got none")
 

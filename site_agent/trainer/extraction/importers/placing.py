@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from site_agent.trainer.extraction.importers.source import MalformedError, SourceEntity, expect
 
 _ROOM = 10**9
+_AS_SPACE = str.maketrans("\n\r\t\f\v", "     ")
+
+Stretches: TypeAlias = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +31,7 @@ class Placed:
     """
 
     entity: SourceEntity
-    stretches: tuple[tuple[int, int], ...]
+    stretches: Stretches
     words: str | None = field(repr=False)
     where: str
 
@@ -40,15 +44,20 @@ def place(text: str, found: Sequence[Placed]) -> tuple[SourceEntity, ...]:
     """
     for one in found:
         _check_order(one)
-    if all(_stands(text, one, one.stretches) for one in found):
-        return tuple(_covering(one, one.stretches) for one in found)
+    for stands in (_stands_exactly, _stands):
+        for ways in _readings(text, found):
+            if all(stands(text, one, stretches) for one, stretches in zip(found, ways, strict=True)):
+                return tuple(_covering(one, stretches) for one, stretches in zip(found, ways, strict=True))
+    raise _misplaced(text, found)
+
+
+def _readings(text: str, found: Sequence[Placed]) -> Iterator[list[Stretches]]:
+    """The stretches of all entities in characters, by every way of counting; by the first alone without all quotes."""
+    yield [one.stretches for one in found]
     is_quoted = all(one.words is not None for one in found)
     for widths in _other_units(text) if is_quoted else ():
         index = _index(widths)
-        moved = [tuple((index.get(start, -1), index.get(end, -1)) for start, end in one.stretches) for one in found]
-        if all(_stands(text, one, stretches) for one, stretches in zip(found, moved, strict=True)):
-            return tuple(_covering(one, stretches) for one, stretches in zip(found, moved, strict=True))
-    raise _misplaced(text, found)
+        yield [tuple((index.get(start, -1), index.get(end, -1)) for start, end in one.stretches) for one in found]
 
 
 def _check_order(one: Placed) -> None:
@@ -57,17 +66,24 @@ def _check_order(one: Placed) -> None:
         expect(0 <= start < end < _ROOM, one.where, f"expected 0 <= start < end, got {_short(start)} and {_short(end)}")
 
 
-def _covering(one: Placed, stretches: tuple[tuple[int, int], ...]) -> SourceEntity:
+def _covering(one: Placed, stretches: Stretches) -> SourceEntity:
     start, end = min(start for start, _ in stretches), max(end for _, end in stretches)
     return replace(one.entity, start=start, end=end, parts=len(stretches))
 
 
-def _stands(text: str, one: Placed, stretches: tuple[tuple[int, int], ...]) -> bool:
-    """Whether the words stand there; white space may differ, because formats of lines cannot quote a line end."""
+def _stands_exactly(text: str, one: Placed, stretches: Stretches) -> bool:
+    """Whether the words stand there to the letter; a space may stand for a line end, as formats of lines need it."""
     if not all(0 <= start < end <= len(text) for start, end in stretches):
         return False
-    quoted = one.words
-    return quoted is None or " ".join(text[start:end] for start, end in stretches).split() == quoted.split()
+    there = " ".join(text[start:end] for start, end in stretches)
+    return one.words is None or one.words.translate(_AS_SPACE) == there.translate(_AS_SPACE)
+
+
+def _stands(text: str, one: Placed, stretches: Stretches) -> bool:
+    """Whether the words stand there, whatever the white space: many tools make one space of several."""
+    if not all(0 <= start < end <= len(text) for start, end in stretches):
+        return False
+    return one.words is None or " ".join(text[start:end] for start, end in stretches).split() == one.words.split()
 
 
 def _other_units(text: str) -> Iterator[list[int]]:

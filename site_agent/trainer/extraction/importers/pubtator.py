@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 
 from site_agent.trainer.extraction.importers.placing import Placed, place
 from site_agent.trainer.extraction.importers.source import (
-    MAX_ENTITIES,
-    MAX_TEXT_CHARACTERS,
     MalformedError,
     Outcome,
     SourceDocument,
@@ -20,6 +18,8 @@ from site_agent.trainer.extraction.importers.source import (
     Unit,
     decoded,
     expect,
+    expect_room,
+    expect_text,
 )
 
 _TEXT = re.compile(r"([^|\t]+)\|([ta])\|(.*)", re.DOTALL)
@@ -65,7 +65,7 @@ def _document(block: NumberedLines, name: str) -> SourceDocument:
         fields = line.split("\t")
         expect(fields[0] == document_id, where, "expected the id of the abstract above, got another")
         if len(fields) >= 5 and _OFFSET.fullmatch(fields[1]) and _OFFSET.fullmatch(fields[2]):
-            expect(len(found) < MAX_ENTITIES, where, f"expected at most {MAX_ENTITIES} mentions, got more")
+            expect_room(len(found), where)
             found.append(_mention(fields, f"T{len(found) + 1}", where))
         else:
             relations.append(_relation(fields, where))
@@ -89,8 +89,7 @@ def _text(block: NumberedLines, name: str) -> tuple[str, str, NumberedLines]:
         rest = ()
     expect("t" in sections, f"{name}, line {block[0][0]}", "expected id|t|title, got another line")
     text = "\n".join(sections[section] for section in ("t", "a") if section in sections)
-    expect(len(text) <= MAX_TEXT_CHARACTERS, name, f"expected a text of at most {MAX_TEXT_CHARACTERS} characters")
-    return document_id, text, rest
+    return document_id, expect_text(text, name), rest
 
 
 def _mention(fields: list[str], entity_id: str, where: str) -> Placed:

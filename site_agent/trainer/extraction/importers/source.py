@@ -87,7 +87,14 @@ class Problem:
     what: str
 
 
-Outcome: TypeAlias = SourceDocument | Problem
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A document that a rule passes over: what it is, in words to be counted."""
+
+    what: str
+
+
+Outcome: TypeAlias = SourceDocument | Problem | LeftOut
 Reader: TypeAlias = Callable[[Unit], Iterator[Outcome]]
 
 
@@ -110,6 +117,25 @@ def decoded(content: bytes, where: str) -> str:
     except UnicodeDecodeError as error:
         position = error.start + 1
     raise MalformedError(where, f"expected UTF-8, got something else at byte {position}")
+
+
+def expect_text(text: str, where: str) -> str:
+    """The text, unless it is too long.
+
+    Raises:
+        MalformedError: it is.
+    """
+    expect(len(text) <= MAX_TEXT_CHARACTERS, where, f"expected a text of at most {MAX_TEXT_CHARACTERS} characters")
+    return text
+
+
+def expect_room(count: int, where: str) -> None:
+    """Refuse one entity more than a document may have.
+
+    Raises:
+        MalformedError: there are as many already.
+    """
+    expect(count < MAX_ENTITIES, where, f"expected at most {MAX_ENTITIES} entities, got more")
 
 
 def expect(condition: bool, where: str, what: str) -> None:
