@@ -55,7 +55,7 @@ crashes: $(SETUP_STAMP) ## simulate federations whose machines die at random for
 	@python -m tests.faults.crash_soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1) --crashes $(or $(CRASHES),inf)
 
 .PHONY: fuzz
-fuzz: $(SETUP_STAMP) ## fuzz what reads a stranger's bytes: TARGET=header|translate [RUNS=]
+fuzz: $(SETUP_STAMP) ## fuzz what reads a stranger's bytes: TARGET=header|translate|importers [RUNS=]
 	@python -m pip install --quiet --constraint constraints.txt "atheris>=3,<4"
 	@python -m tests.fuzz $(or $(TARGET),header) --runs $(or $(RUNS),1000000)
 

@@ -7,7 +7,12 @@ import sys
 import atheris
 
 # The readers themselves: the guidance must see their branches, not those of the libraries below.
-INSTRUMENTED = ["common", "coordinator.adapters.rpc.translate", "site_agent.adapters.translate"]
+INSTRUMENTED = [
+    "common",
+    "coordinator.adapters.rpc.translate",
+    "site_agent.adapters.translate",
+    "site_agent.trainer.extraction.importers",
+]
 
 with atheris.instrument_imports(include=INSTRUMENTED):
     from tests.fuzz.targets import TARGETS

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tests.fuzz import header, translate
+from tests.fuzz import header, importers, translate
 from tests.fuzz.reach import Step, reached, statements
 from tests.fuzz.target import Target
 
-TARGETS: Mapping[str, Target] = {"header": header.TARGET, "translate": translate.TARGET}
+TARGETS: Mapping[str, Target] = {"header": header.TARGET, "importers": importers.TARGET, "translate": translate.TARGET}
 CORPUS = Path(__file__).parent / "corpus"
 
 

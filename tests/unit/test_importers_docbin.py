@@ -92,6 +92,7 @@ MALFORMED = {
     "cut": (lambda: bin_of(SPACY_WROTE[:-9]), "bytes unpacked, got more or a cut file"),
     "no msgpack": (lambda: bin_of(zlib.compress(b"\xc1Marfan")), "expected a DocBin (msgpack)"),
     "another value": (lambda: bin_of(zlib.compress(msgpack.packb(["Marfan"]))), "expected a DocBin (msgpack)"),
+    "a list as a key": (lambda: bin_of(zlib.compress(b"\x81\x91\x01\x02")), "expected a DocBin (msgpack)"),
     "no attributes": (lambda: changed(lambda each: each.pop("attrs")), "attrs: expected a list of integers"),
     "no entities": (lambda: changed(lambda each: each.update(attrs=[65])), "attrs: expected ORTH, ENT_IOB"),
     "no tokens": (lambda: changed(lambda each: each.update(tokens="Marfan")), "tokens: expected an array"),

@@ -86,6 +86,12 @@ def test_columns_may_be_parted_and_ordered_otherwise(delimiter: str) -> None:
     assert mentions(document) == [("Sign", "fever")]
 
 
+def test_control_characters_around_an_offset_count_as_white_space() -> None:
+    assert mentions(documents(read_csv, unit("document,text,start,end,type\nd,Fever,0,5\x1d,Sign\n"))[0]) == [
+        ("Sign", "Fever")
+    ]
+
+
 def test_a_note_longer_than_csv_allows_by_itself_is_read() -> None:
     text = "x" * 200_000
 
@@ -101,6 +107,7 @@ MALFORMED: dict[str, tuple[Reader, str, str]] = {
     "CSV: too few values": (read_csv, f"{HEADER}d,Marfan\n", "one.txt, row 2: expected 5 values, got 2"),
     "CSV: no document": (read_csv, f"{HEADER},Marfan,0,1,x\n", "row 2: document: expected a value"),
     "CSV: no offset": (read_csv, f"{HEADER}d,Marfan,Marfan,1,x\n", "row 2: start: expected an offset"),
+    "CSV: a separator in an offset": (read_csv, f"{HEADER}d,Marfan,0,1\x1d2,x\n", "row 2: end: expected an offset"),
     "CSV: no type": (read_csv, f"{HEADER}d,Marfan,0,1,\n", "row 2: type: expected a value"),
     "CSV: another text": (read_csv, f"{HEADER}d,a,0,1,x\nd,Marfan,0,1,x\n", "row 3: text: expected that of the"),
     "CSV: beyond the text": (read_csv, f"{HEADER}d,Marfan,0,9,x\n", "row 2: expected offsets up to 6, got 0 and 9"),

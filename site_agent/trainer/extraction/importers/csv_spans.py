@@ -100,11 +100,14 @@ def _add(documents: dict[str, _Rows], row: Mapping[str, str], where: str) -> Non
 
 
 def _entity(row: Mapping[str, str], entity_id: str, where: str) -> Placed:
-    for column in ("start", "end"):
-        digits = row[column].strip()
-        is_offset = digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS
-        expect(is_offset, where, f"{column}: expected an offset, got another string")
+    start, end = (_offset(row, column, where) for column in ("start", "end"))
     expect(bool(row["type"].strip()), where, "type: expected a value, got none")
     entity = SourceEntity(id=entity_id, type=row["type"].strip(), start=0, end=0)
-    stretch = (int(row["start"]), int(row["end"]))
-    return Placed(entity=entity, stretches=(stretch,), words=row.get("words") or None, where=where)
+    return Placed(entity=entity, stretches=((start, end),), words=row.get("words") or None, where=where)
+
+
+def _offset(row: Mapping[str, str], column: str, where: str) -> int:
+    digits = row[column].strip()
+    is_offset = digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS
+    expect(is_offset, where, f"{column}: expected an offset, got another string")
+    return int(digits)

@@ -117,7 +117,7 @@ def _message(content: bytes, where: str) -> Mapping[object, object]:
     except ModuleNotFoundError:
         raise MalformedError(where, "expected the extra `data`, which reads DocBin, to be installed") from None
     try:
-        message = msgpack.unpackb(content, strict_map_key=False, ext_hook=lambda code, data: None)
+        message = msgpack.unpackb(content, ext_hook=lambda code, data: None)
     except (ValueError, RecursionError, msgpack.UnpackException):
         message = None
     if not isinstance(message, dict):
