@@ -135,6 +135,22 @@ def test_a_rare_type_comes_to_every_set_in_proportion() -> None:
     assert rare == {"train": 16, "dev": 2, "test": 2}
 
 
+def test_a_rare_type_counts_for_more_than_one_that_every_passage_has() -> None:
+    passages = [passage(f"p{n}", types=("drug",) * (n % 7 + 3) + ("test",) * (n < 20)) for n in range(200)]
+    sets = split_passages(passages, GroupBy.DOCUMENT, FRACTIONS, seed=3)
+
+    assert [sum(place < 20 for place in inside) for inside in sets.values()] == [16, 2, 2]
+
+
+def test_a_patient_with_more_than_a_set_may_hold_goes_where_there_is_room() -> None:
+    sizes = [30, 20, *[1] * 50]
+    passages = [passage(f"{n} {m}", patient=f"{n}") for n, size in enumerate(sizes) for m in range(size)]
+    sets = split_passages(passages, GroupBy.PATIENT, FRACTIONS, seed=0)
+
+    assert [len(inside) for inside in sets.values()] == [80, 10, 10]
+    assert set(range(50)) <= set(sets["train"])
+
+
 def test_the_same_seed_gives_the_same_sets_and_another_one_others() -> None:
     first, again, other = (split_passages(many(60), GroupBy.PATIENT, FRACTIONS, seed) for seed in (1, 1, 2))
 

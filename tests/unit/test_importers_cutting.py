@@ -83,6 +83,12 @@ def test_white_space_at_the_edges_of_an_entity_stays_in_the_passage() -> None:
     assert [words_of(passage) for passage in passages] == [[("problem", "first. ")], [], [], []]
 
 
+def test_white_space_before_the_first_word_stays_where_an_entity_has_it() -> None:
+    one = SourceDocument(id="d", text="  Fever.", entities=(SourceEntity(id="x", type="problem", start=1, end=7),))
+
+    assert words_of(imported(Import(types=TypeMap()), one)[0]) == [("problem", " Fever")]
+
+
 def test_relations_of_concepts_hold_between_all_their_mentions_in_one_sentence() -> None:
     text = "Lithium and lithium carbonate cause tremor. Tremor ended without lithium."
     lithium = SourceEntity(id="c", type="drug", start=65, end=72, concepts=frozenset({"D1"}))

@@ -111,6 +111,11 @@ MALFORMED: dict[str, tuple[Reader, str, str]] = {
     "CSV: no type": (read_csv, f"{HEADER}d,Marfan,0,1,\n", "row 2: type: expected a value"),
     "CSV: another text": (read_csv, f"{HEADER}d,a,0,1,x\nd,Marfan,0,1,x\n", "row 3: text: expected that of the"),
     "CSV: beyond the text": (read_csv, f"{HEADER}d,Marfan,0,9,x\n", "row 2: expected offsets up to 6, got 0 and 9"),
+    "CSV: bytes without words": (
+        read_csv,
+        f"{HEADER}d,é Marfan,3,9,x\n",
+        "row 2: expected offsets up to 8, got 3 and 9",
+    ),
     "CSV: an open quote": (read_csv, f'{HEADER}d,"Marfan', "line 2: expected CSV with values of at most"),
     "CSV: a note too long": (read_csv, f"{HEADER}d,{'x' * (MAX_TEXT_CHARACTERS + 1)}", "expected CSV with values"),
     "CSV: two patients": (

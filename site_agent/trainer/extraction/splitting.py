@@ -1,7 +1,8 @@
 """Passages to train, dev and test sets in which no patient, or document, and no text stands twice. It writes no file.
 
-Groups that must stay together (one patient or document, one text or nearly) are given out largest first, each to the
-set that lacks most of what the group holds: passages, and entities of each type in proportion to how rare they are.
+Groups that must stay together (one patient or document, one text or nearly) are given out largest first. Of
+the sets that have room for a group it goes to the one that lacks most of what it holds: passages, and entities of each
+type in proportion to how rare they are; where none has room, to the one with most.
 The seed decides between groups of one size.
 """
 
@@ -116,6 +117,9 @@ def _give_out(groups: Sequence[_Group], fractions: Mapping[str, float]) -> dict[
     given: dict[str, list[_Group]] = {name: [] for name in fractions}
     held: dict[str, Counter[str]] = {name: Counter() for name in fractions}
 
+    def room(name: str) -> float:
+        return fractions[name] * total[_PASSAGES] - held[name][_PASSAGES]
+
     def lack(name: str, group: _Group) -> float:
         return sum(
             count / total[kind] * (1 - held[name][kind] / (fractions[name] * total[kind]))
@@ -125,7 +129,8 @@ def _give_out(groups: Sequence[_Group], fractions: Mapping[str, float]) -> dict[
     for place, group in enumerate(groups):
         empty = [name for name in fractions if not given[name]]
         open_to = empty if len(groups) - place <= len(empty) else list(fractions)
-        name = max(open_to, key=lambda each: lack(each, group))
+        with_room = [name for name in open_to if room(name) >= group.counts[_PASSAGES]]
+        name = max(with_room, key=lambda each: lack(each, group)) if with_room else max(open_to, key=room)
         given[name].append(group)
         held[name].update(group.counts)
     return given

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from site_agent.trainer.extraction.importers.json_values import Node, parse_json
+from site_agent.trainer.extraction.importers.json_values import JsonValue, parse_json
 from site_agent.trainer.extraction.importers.placing import Placed, place
 from site_agent.trainer.extraction.importers.source import (
     MalformedError,
@@ -46,7 +46,7 @@ class _Ids:
     entities: dict[str, str | None] = field(default_factory=dict)
     relations: set[str] = field(default_factory=set)
 
-    def add(self, node: Node) -> str:
+    def add(self, node: JsonValue) -> str:
         """An id of our own for one more annotation."""
         ours = f"T{len(self.entities) + 1}"
         theirs = node.get("id").optional_name()
@@ -72,7 +72,7 @@ def read_bioc_json(unit: Unit) -> Iterator[Outcome]:
         yield bioc_document(node)
 
 
-def bioc_document(node: Node) -> Outcome:
+def bioc_document(node: JsonValue) -> Outcome:
     """One document, in the form that BioC has in JSON."""
     try:
         return _document(node)
@@ -80,7 +80,7 @@ def bioc_document(node: Node) -> Outcome:
         return error.problem
 
 
-def _document(node: Node) -> SourceDocument:
+def _document(node: JsonValue) -> SourceDocument:
     passages = list(node.get("passages").items())
     pieces = _pieces(passages)
     ids = _Ids()
@@ -103,7 +103,7 @@ def _document(node: Node) -> SourceDocument:
     )
 
 
-def _pieces(passages: Sequence[Node]) -> list[_Piece]:
+def _pieces(passages: Sequence[JsonValue]) -> list[_Piece]:
     """The texts of the passages, or of the sentences of those that have none, in the order of their offsets."""
     pieces: list[_Piece] = []
     for passage in passages:
@@ -118,7 +118,7 @@ def _pieces(passages: Sequence[Node]) -> list[_Piece]:
     return pieces
 
 
-def _add_annotation(node: Node, pieces: Sequence[_Piece], ids: _Ids) -> None:
+def _add_annotation(node: JsonValue, pieces: Sequence[_Piece], ids: _Ids) -> None:
     infons = node.get("infons").fields()
     kind = node.get("infons").get("type").name()
     concepts = {
@@ -146,7 +146,7 @@ def _placed(pieces: Sequence[_Piece]) -> Iterator[SourceEntity]:
         start += len(piece.text) + 1
 
 
-def _relation(node: Node, ids: _Ids, left_out: Counter[str]) -> tuple[SourceRelation, bool] | None:
+def _relation(node: JsonValue, ids: _Ids, left_out: Counter[str]) -> tuple[SourceRelation, bool] | None:
     """A relation, and whether its ends are entities instead of concepts; None of one that is left out."""
     infons = node.get("infons")
     kind = next((infons.get(name).name() for name in _TYPE_INFONS if infons.get(name).value is not None), None)

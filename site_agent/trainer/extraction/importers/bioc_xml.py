@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from xml.parsers import expat
 
 from site_agent.trainer.extraction.importers.bioc import bioc_document
-from site_agent.trainer.extraction.importers.json_values import Node
+from site_agent.trainer.extraction.importers.json_values import JsonValue
 from site_agent.trainer.extraction.importers.source import MalformedError, Outcome, Unit
 
 MAX_DEPTH = 16
@@ -108,7 +108,7 @@ def read_bioc_xml(unit: Unit) -> Iterator[Outcome]:
         chunk = unit.content[start : start + _CHUNK_BYTES]
         problem = _feed(parser, reading, chunk, start + _CHUNK_BYTES > len(unit.content))
         for fields in reading.complete:
-            yield bioc_document(Node(fields, f"{unit.name}.documents[{number}]"))
+            yield bioc_document(JsonValue(fields, f"{unit.name}.documents[{number}]"))
             number += 1
         reading.complete.clear()
         if problem is not None:

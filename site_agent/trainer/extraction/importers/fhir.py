@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from site_agent.trainer.extraction.importers.brat import read_standoff
-from site_agent.trainer.extraction.importers.json_values import Node, json_lines, parse_json
+from site_agent.trainer.extraction.importers.json_values import JsonValue, json_lines, parse_json
 from site_agent.trainer.extraction.importers.source import LeftOut, MalformedError, Outcome, Unit, decoded, expect
 
 TEXT, STANDOFF = "text/plain", "text/x-brat"
@@ -44,13 +44,13 @@ def _is_ndjson(content: str) -> bool:
     return True
 
 
-def _resources(top: Node) -> list[Node]:
+def _resources(top: JsonValue) -> list[JsonValue]:
     if top.get("resourceType").value == "Bundle":
         return [entry.get("resource") for entry in top.get("entry").items()]
     return [top]
 
 
-def _outcome(resource: Node) -> Outcome:
+def _outcome(resource: JsonValue) -> Outcome:
     if resource.get("resourceType").value != _KIND:
         return LeftOut(what="resources that are no DocumentReference")
     if resource.get("status").value != "current":
@@ -70,7 +70,7 @@ def _outcome(resource: Node) -> Outcome:
     return document if subject.value is None else replace(document, patient=subject.get("reference").optional_name())
 
 
-def _content(attachment: Node) -> str:
+def _content(attachment: JsonValue) -> str:
     """The text of an attachment."""
     where = attachment.get("data").where
     try:

@@ -20,26 +20,26 @@ _KINDS: dict[type, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class JsonValue:
     """A value of a JSON text, and where it stands."""
 
     value: object = field(repr=False)
     where: str
 
-    def get(self, name: str) -> Node:
+    def get(self, name: str) -> JsonValue:
         """The field ``name`` of an object; null where it does not have it."""
-        return Node(self.fields().get(name), f"{self.where}.{name}")
+        return JsonValue(self.fields().get(name), f"{self.where}.{name}")
 
     def fields(self) -> dict[str, object]:
         """The object's fields."""
         expect(isinstance(self.value, dict), self.where, f"expected an object, got {self.kind()}")
         return self.value if isinstance(self.value, dict) else {}
 
-    def items(self) -> Iterator[Node]:
+    def items(self) -> Iterator[JsonValue]:
         """The items of a list; none of null."""
         expect(self.value is None or isinstance(self.value, list), self.where, f"expected a list, got {self.kind()}")
         for place, value in enumerate(self.value if isinstance(self.value, list) else ()):
-            yield Node(value, f"{self.where}[{place}]")
+            yield JsonValue(value, f"{self.where}[{place}]")
 
     def string(self) -> str:
         """A string."""
@@ -66,14 +66,14 @@ class Node:
         return _KINDS.get(type(self.value), "another value")
 
 
-def parse_json(text: str, where: str) -> Node:
+def parse_json(text: str, where: str) -> JsonValue:
     """The value of a JSON text. Parsers' exceptions hold the text itself, so none is kept or chained.
 
     Raises:
         MalformedError: it is none.
     """
     try:
-        return Node(json.loads(text), where)
+        return JsonValue(json.loads(text), where)
     except json.JSONDecodeError as error:
         problem = f"expected JSON, got a syntax error at line {error.lineno}, character {error.colno}"
     except (ValueError, RecursionError):

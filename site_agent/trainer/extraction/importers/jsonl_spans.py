@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from site_agent.trainer.extraction.importers.json_values import Node, json_lines, parse_json
+from site_agent.trainer.extraction.importers.json_values import JsonValue, json_lines, parse_json
 from site_agent.trainer.extraction.importers.placing import Placed, place
 from site_agent.trainer.extraction.importers.source import (
     MalformedError,
@@ -39,10 +39,10 @@ def read_jsonl(unit: Unit) -> Iterator[Outcome]:
             yield error.problem
 
 
-def _document(record: Node, default_id: str) -> SourceDocument:
+def _document(record: JsonValue, default_id: str) -> SourceDocument:
     text = expect_text(record.get("text").string(), record.where)
     meta = record.get("meta")
-    known = meta if isinstance(meta.value, dict) else Node({}, meta.where)
+    known = meta if isinstance(meta.value, dict) else JsonValue({}, meta.where)
     names: dict[str, str] = {}
     found: list[Placed] = []
     spans = [name for name in _SPANS if record.get(name).value is not None]
@@ -60,7 +60,7 @@ def _document(record: Node, default_id: str) -> SourceDocument:
     )
 
 
-def _span(node: Node, entity_id: str, names: dict[str, str]) -> Placed:
+def _span(node: JsonValue, entity_id: str, names: dict[str, str]) -> Placed:
     """One span; ``names`` gets its id, and its tokens' place, by which relations may name it."""
     if isinstance(node.value, list):
         parts = list(node.items())
@@ -79,7 +79,7 @@ def _span(node: Node, entity_id: str, names: dict[str, str]) -> Placed:
     return Placed(entity=entity, stretches=((start, end),), words=words, where=node.where)
 
 
-def _relation(node: Node, names: dict[str, str]) -> SourceRelation:
+def _relation(node: JsonValue, names: dict[str, str]) -> SourceRelation:
     head, tail = (
         _end(node, plain, spans)
         for plain, spans in ((("head", "from_id"), "head_span"), (("tail", "to_id"), "child_span"))
@@ -89,7 +89,7 @@ def _relation(node: Node, names: dict[str, str]) -> SourceRelation:
     return SourceRelation(type=_either(node, "type", "label").name(), head=str(known[0]), tail=str(known[1]))
 
 
-def _end(node: Node, plain: tuple[str, str], span: str) -> str:
+def _end(node: JsonValue, plain: tuple[str, str], span: str) -> str:
     """What one end of a relation is called: an id, or (Prodigy) a place; there ``head`` is the number of a token."""
     place_there = node.get(span)
     if isinstance(place_there.value, dict):
@@ -101,5 +101,5 @@ def _by_place(start: int, end: int) -> str:
     return f"{start} {end}"
 
 
-def _either(node: Node, one: str, other: str) -> Node:
+def _either(node: JsonValue, one: str, other: str) -> JsonValue:
     return node.get(one) if node.get(one).value is not None else node.get(other)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from site_agent.trainer.extraction.importers.json_values import Node, parse_json
+from site_agent.trainer.extraction.importers.json_values import JsonValue, parse_json
 from site_agent.trainer.extraction.importers.placing import Placed, place
 from site_agent.trainer.extraction.importers.source import (
     LeftOut,
@@ -36,10 +36,10 @@ class _Regions:
     found: list[Placed] = field(default_factory=list)
     ids: dict[str, list[str]] = field(default_factory=dict)
     attributes: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    relations: list[Node] = field(default_factory=list)
+    relations: list[JsonValue] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def add(self, item: Node) -> None:
+    def add(self, item: JsonValue) -> None:
         """Sort one item in."""
         match item.get("type").string():
             case "labels":
@@ -55,7 +55,7 @@ class _Regions:
             case _:
                 self.left_out["answers about a whole text, and other items"] += 1
 
-    def _add_labels(self, item: Node) -> None:
+    def _add_labels(self, item: JsonValue) -> None:
         value = item.get("value")
         words = value.get("text")
         quoted = None if words.value is None else words.string()
@@ -101,7 +101,7 @@ def read_label_studio(unit: Unit) -> Iterator[Outcome]:
             yield error.problem
 
 
-def _task(task: Node) -> Outcome:
+def _task(task: JsonValue) -> Outcome:
     finished = _finished(list(task.get("annotations").items()))
     if finished is None:
         return LeftOut(what="tasks that nobody annotated")
@@ -121,7 +121,7 @@ def _task(task: Node) -> Outcome:
     )
 
 
-def _finished(annotations: Sequence[Node]) -> Node | None:
+def _finished(annotations: Sequence[JsonValue]) -> JsonValue | None:
     """The one annotation that was not cancelled; None without any."""
     kept = [each for each in annotations if each.get("was_cancelled").value is not True]
     expect(len(kept) <= 1, kept[0].where if kept else "", f"expected one finished annotation a task, got {len(kept)}")
