@@ -151,6 +151,13 @@ def test_a_patient_with_more_than_a_set_may_hold_goes_where_there_is_room() -> N
     assert set(range(50)) <= set(sets["train"])
 
 
+def test_where_no_set_has_room_the_one_with_most_gets_it() -> None:
+    wanted = {"train": 0.3, "dev": 0.4, "test": 0.3}
+    sets = split_passages(many(120, patients=4), GroupBy.PATIENT, wanted, seed=0)
+
+    assert [len(inside) for inside in sets.values()] == [30, 60, 30]
+
+
 def test_the_same_seed_gives_the_same_sets_and_another_one_others() -> None:
     first, again, other = (split_passages(many(60), GroupBy.PATIENT, FRACTIONS, seed) for seed in (1, 1, 2))
 
