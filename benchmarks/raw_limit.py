@@ -134,7 +134,8 @@ def _keep(file: Any, digest: Any, content: bytes) -> None:
 async def _serve(folder: Path) -> None:
     server = grpc.aio.server(options=SERVER_OPTIONS)
     server.add_generic_rpc_handlers((_RawStreams(folder),))
-    port = server.add_secure_port("127.0.0.1:0", server_credentials(load_identity(folder / "server")))
+    identity = load_identity(folder / "server")
+    port = server.add_secure_port("127.0.0.1:0", server_credentials(lambda: identity))
     await server.start()
     print(port, flush=True)
     await server.wait_for_termination()

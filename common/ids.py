@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from enum import StrEnum
 from typing import NewType
 
 from common.errors import InputInvalidError, Reason
@@ -12,6 +13,16 @@ SiteName = NewType("SiteName", str)
 RunId = NewType("RunId", str)
 AssignmentId = NewType("AssignmentId", str)
 Digest = NewType("Digest", str)
+
+
+class Role(StrEnum):
+    """What a caller may be; it stands in the caller's certificate."""
+
+    SITE = "site"
+    EVALUATOR = "evaluator"
+    OPERATOR = "operator"
+    COORDINATOR = "coordinator"
+
 
 # A DNS label (RFC 1123, section 2.1): safe as a file name, a metric label and a certificate's path segment.
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")

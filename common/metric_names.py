@@ -88,6 +88,17 @@ CANDIDATE_LOSS = _gauge("fedmed_candidate_loss", "Mean token cross-entropy of a 
 CERTIFICATE_EXPIRY_TIMESTAMP_SECONDS = _gauge(
     "fedmed_certificate_expiry_timestamp_seconds", "When the process's own certificate expires, as Unix time."
 )
+SITE_CERTIFICATE_EXPIRY_TIMESTAMP_SECONDS = _gauge(
+    "fedmed_site_certificate_expiry_timestamp_seconds",
+    "When the last certificate that the coordinator issued to a site expires, as Unix time.",
+    "site",
+)
+CA_EXPIRY_TIMESTAMP_SECONDS = _gauge(
+    "fedmed_ca_expiry_timestamp_seconds", "When the coordinator's issuing CA expires, as Unix time."
+)
+ENROLMENT_REFUSALS_TOTAL = _counter(
+    "fedmed_enrolment_refusals_total", "Attempts to enrol that were refused, by reason.", "reason"
+)
 
 COORDINATOR_METRICS = (
     RUNS,
@@ -109,6 +120,9 @@ COORDINATOR_METRICS = (
     CANDIDATE_TASK_LOSS,
     CANDIDATE_LOSS,
     CERTIFICATE_EXPIRY_TIMESTAMP_SECONDS,
+    SITE_CERTIFICATE_EXPIRY_TIMESTAMP_SECONDS,
+    CA_EXPIRY_TIMESTAMP_SECONDS,
+    ENROLMENT_REFUSALS_TOTAL,
 )
 
 # A site agent's; scraped by its hospital, seen by nobody else.

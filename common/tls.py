@@ -9,20 +9,23 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from common.chunks import MAX_MESSAGE_BYTES
 from common.errors import FedMedError, InputInvalidError, Reason, UnauthenticatedError
 from common.files import read_private
+from common.ids import Role as Role
 from common.ids import SiteName, check_name
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from grpc.aio import ServicerContext
 
 KEY_FILE = "key.pem"
+# A key that is being certified; it is the identity's from the moment that the certificate is its own.
+NEXT_KEY_FILE = "next_key.pem"
 CERTIFICATE_FILE = "certificate.pem"
 TRUST_BUNDLE_FILE = "trust_bundle.pem"
 
@@ -37,6 +42,8 @@ TRUST_BUNDLE_FILE = "trust_bundle.pem"
 # TLS 1.2 handshake can end well, and TLS 1.3 chooses from suites of its own.
 _CIPHER_VARIABLE = "GRPC_SSL_CIPHER_SUITES"
 _CIPHER_SUITES = "ECDHE-RSA-AES256-GCM-SHA384"
+
+_ECDSA_ALONE = "expected ECDSA keys; any other, RSA above all, would let peers fall back to TLS 1.2"
 
 # A peer that does not finish the handshake in so long is let go; gRPC's own two minutes let silence pile up.
 HANDSHAKE_SECONDS = 10
@@ -70,15 +77,6 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-class Role(StrEnum):
-    """What a caller may be."""
-
-    SITE = "site"
-    EVALUATOR = "evaluator"
-    OPERATOR = "operator"
-    COORDINATOR = "coordinator"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """Who a certificate names."""
@@ -95,11 +93,23 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What a process proves itself with, and whom it trusts; PEM. The key is not in the ``repr``."""
+    """What a process proves itself with, and whom it trusts; PEM. The key is not in the ``repr``.
+
+    The certificate's issuers stand behind it, where it was not signed by a root.
+    """
 
     key_pem: bytes = field(repr=False)
     certificate_pem: bytes
     trust_bundle_pem: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Whom a connection's certificate names, and which certificate it is (the serial in lower-case hex)."""
+
+    caller: Caller
+    serial: str
+    expires_at: datetime
 
 
 def harden_tls() -> None:
@@ -138,11 +148,16 @@ def caller_from_certificate(pem: bytes) -> Caller:
     Raises:
         UnauthenticatedError: CERTIFICATE_INVALID, unless it holds exactly one URI, and that names a caller.
     """
-    return _read_certificate(pem)[0]
+    return _read_certificate(pem).caller
 
 
 def caller_from_context(context: ServicerContext[Any, Any], now: datetime | None = None) -> Caller:
-    """The caller at the other end of an rpc; a connection that outlives its certificate names nobody any more.
+    """The caller at the other end of an rpc; raises as `peer_from_context`."""
+    return peer_from_context(context, now).caller
+
+
+def peer_from_context(context: ServicerContext[Any, Any], now: datetime | None = None) -> Peer:
+    """Who is at the other end of an rpc; a connection that outlives its certificate names nobody any more.
 
     Raises:
         UnauthenticatedError: CERTIFICATE_INVALID.
@@ -150,14 +165,14 @@ def caller_from_context(context: ServicerContext[Any, Any], now: datetime | None
     chain = [bytes(pem) for pem in context.auth_context().get("x509_pem_cert", ())]
     if len(chain) != 1:
         _refuse(f"expected one certificate, got {len(chain)}")
-    caller, expires_at = _read_certificate(chain[0])
-    if (now or datetime.now(UTC)) > expires_at:
-        _refuse(f"expected one that is valid now, got one that expired at {expires_at.isoformat()}")
-    return caller
+    peer = _read_certificate(chain[0])
+    if (now or datetime.now(UTC)) > peer.expires_at:
+        _refuse(f"expected one that is valid now, got one that expired at {peer.expires_at.isoformat()}")
+    return peer
 
 
 @lru_cache(maxsize=1024)  # every rpc asks, and a connection sends the same bytes each time
-def _read_certificate(pem: bytes) -> tuple[Caller, datetime]:
+def _read_certificate(pem: bytes) -> Peer:
     try:
         certificate = x509.load_pem_x509_certificate(pem)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -166,7 +181,11 @@ def _read_certificate(pem: bytes) -> tuple[Caller, datetime]:
         _refuse("expected an X.509 certificate with subject alternative names")
     if len(uris) != 1:
         _refuse(f"expected one URI, got {len(uris)}")
-    return parse_caller(uris[0]), certificate.not_valid_after_utc
+    return Peer(
+        caller=parse_caller(uris[0]),
+        serial=f"{certificate.serial_number:x}",
+        expires_at=certificate.not_valid_after_utc,
+    )
 
 
 def _refuse(message: str) -> Never:
@@ -176,45 +195,87 @@ def _refuse(message: str) -> Never:
 def load_identity(folder: Path) -> Identity:
     """Read ``key.pem``, ``certificate.pem`` and ``trust_bundle.pem``; check that they can serve.
 
+    A process that died while it put a renewed certificate in place left its key as ``next_key.pem``.
+
     Raises:
         InputInvalidError: CONFIG_INVALID, with what to do about it.
     """
     try:
-        key_pem = read_private(folder / KEY_FILE)
         certificate_pem = (folder / CERTIFICATE_FILE).read_bytes()
         trust_bundle_pem = (folder / TRUST_BUNDLE_FILE).read_bytes()
+        certificate = _checked(folder, certificate_pem, trust_bundle_pem)
+        key_pem = _key_of(folder, certificate)
     except OSError as error:
         raise _invalid(f"{error.filename}: {error.strerror}") from None
-    _check_identity(folder, key_pem, certificate_pem, trust_bundle_pem)
     return Identity(key_pem=key_pem, certificate_pem=certificate_pem, trust_bundle_pem=trust_bundle_pem)
 
 
-def _check_identity(folder: Path, key_pem: bytes, certificate_pem: bytes, trust_bundle_pem: bytes) -> None:
+def _checked(folder: Path, certificate_pem: bytes, trust_bundle_pem: bytes) -> x509.Certificate:
+    """The identity's own certificate, after a look at it, at its issuers behind it, and at the roots."""
     try:
-        key = load_pem_private_key(key_pem, password=None)
-        certificate = x509.load_pem_x509_certificate(certificate_pem)
-        trusted = x509.load_pem_x509_certificates(trust_bundle_pem)
-    except (ValueError, TypeError):
-        raise _invalid(f"{folder}: expected PEM files, the key without a password") from None
-    if not isinstance(key, EllipticCurvePrivateKey) or not all(
-        isinstance(each.public_key(), EllipticCurvePublicKey) for each in (certificate, *trusted)
-    ):
-        raise _invalid(f"{folder}: expected ECDSA keys; any other, RSA above all, would let peers fall back to TLS 1.2")
-    if key.public_key() != certificate.public_key():
-        raise _invalid(f"{folder}: {CERTIFICATE_FILE} belongs to another key than {KEY_FILE}; issue the identity again")
+        chain = x509.load_pem_x509_certificates(certificate_pem)
+        keys = [each.public_key() for each in (*chain, *x509.load_pem_x509_certificates(trust_bundle_pem))]
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise _invalid(f"{folder}: expected certificates as PEM") from None
+    if not all(isinstance(key, EllipticCurvePublicKey) for key in keys):
+        raise _invalid(f"{folder}: {_ECDSA_ALONE}")
+    return chain[0]
+
+
+def fingerprints_of(pem: bytes) -> list[str]:
+    """SHA-256 of each CA certificate in ``pem``, as people read it out: pairs of hex digits.
+
+    Raises:
+        InputInvalidError: CONFIG_INVALID, it is none, or has a key that is not ECDSA.
+    """
+    try:
+        certificates = x509.load_pem_x509_certificates(pem)
+        keys = [each.public_key() for each in certificates]
+    except (ValueError, UnsupportedAlgorithm):
+        raise _invalid("CA certificate: expected certificates as PEM") from None
+    if not all(isinstance(key, EllipticCurvePublicKey) for key in keys):
+        raise _invalid(f"CA certificate: {_ECDSA_ALONE}")
+    return [each.fingerprint(SHA256()).hex(":").upper() for each in certificates]
+
+
+def _key_of(folder: Path, certificate: x509.Certificate) -> bytes:
+    for name in (KEY_FILE, NEXT_KEY_FILE):
+        try:
+            key_pem = read_private(folder / name)
+            key = load_pem_private_key(key_pem, password=None)
+        except FileNotFoundError:
+            if name == KEY_FILE and not (folder / NEXT_KEY_FILE).exists():
+                raise
+            continue
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise _invalid(f"{folder / name}: expected a key as PEM, without a password") from None
+        if not isinstance(key, EllipticCurvePrivateKey):
+            raise _invalid(f"{folder / name}: {_ECDSA_ALONE}")
+        if key.public_key() == certificate.public_key():
+            return key_pem
+    raise _invalid(f"{folder}: {CERTIFICATE_FILE} belongs to another key than {KEY_FILE}; issue the identity again")
 
 
 def _invalid(message: str) -> FedMedError:
     return InputInvalidError(Reason.CONFIG_INVALID, message)
 
 
-def server_credentials(identity: Identity) -> grpc.ServerCredentials:
-    """Mutual TLS for a server: whoever shows no certificate of the trust bundle gets no connection."""
+def server_credentials(current: Callable[[], Identity], *, clients_are_known: bool = True) -> grpc.ServerCredentials:
+    """TLS for a server, mutual unless its clients have no certificate yet.
+
+    Whoever shows no certificate of the trust bundle gets no connection. ``current`` is asked at each new connection, by
+    threads of gRPC: it gives the certificate that is shown then, and the roots that count.
+    """
     harden_tls()
     import grpc
 
-    pair = (identity.key_pem, identity.certificate_pem)
-    return grpc.ssl_server_credentials([pair], identity.trust_bundle_pem, require_client_auth=True)
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        identity = current()
+        pair = (identity.key_pem, identity.certificate_pem)
+        roots = identity.trust_bundle_pem if clients_are_known else None
+        return grpc.ssl_server_certificate_configuration([pair], roots)
+
+    return grpc.dynamic_ssl_server_credentials(configuration(), configuration, clients_are_known)
 
 
 def channel_credentials(identity: Identity) -> grpc.ChannelCredentials:

@@ -1,4 +1,4 @@
-"""``fedmed-coordinator run ...`` and ``site list``: what an operator asks of a running coordinator."""
+"""``fedmed-coordinator run ...``: what an operator asks of a running coordinator about its runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from fedmedlora.v1 import admin_pb2
 T = TypeVar("T")
 
 runs = typer.Typer(no_args_is_help=True, help="Create, list, show, watch, pause, resume, extend and abort runs.")
-sites = typer.Typer(no_args_is_help=True, help="See who is enrolled and present.")
 
 Address = Annotated[
     str, typer.Option("--coordinator", envvar="FEDMED_COORDINATOR", help="host:port of the coordinator")
@@ -33,15 +32,18 @@ LastRound = Annotated[int, typer.Option(min=0, help="the last round to show; 0 f
 RunName = Annotated[str, typer.Argument(help="the run's name or id")]
 
 
-def _ask(address: str, identity: Path, work: Callable[[OperatorClient], Coroutine[None, None, T]]) -> T:
-    async def ask() -> T:
+def ask(address: str, identity: Path, work: Callable[[OperatorClient], Coroutine[None, None, T]]) -> T:
+    """What ``work`` gets from the coordinator at ``address``, for whoever has ``identity``."""
+
+    async def answer() -> T:
         async with connect(address, identity) as client:
             return await work(client)
 
-    return asyncio.run(ask())
+    return asyncio.run(answer())
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """Seconds of a duration as people type it."""
     try:
         return timedelta(seconds=parse_seconds(text)).total_seconds()
     except (ValueError, OverflowError) as error:
@@ -56,20 +58,20 @@ def create(
 ) -> None:
     """Create a run from a terms file; it starts at once."""
     terms = load_terms_toml(terms_file)
-    created = _ask(coordinator, identity, lambda client: client.create_run(terms))
+    created = ask(coordinator, identity, lambda client: client.create_run(terms))
     typer.echo(f"run {terms.name} ({created.run_id}), terms {created.terms_digest}")
 
 
 @runs.command("list")
 def list_runs(coordinator: Address, identity: IdentityFolder) -> None:
     """List all runs, newest first."""
-    Console().print(cli_text.runs_table(_ask(coordinator, identity, lambda client: client.list_runs())))
+    Console().print(cli_text.runs_table(ask(coordinator, identity, lambda client: client.list_runs())))
 
 
 @runs.command()
 def show(run: RunName, coordinator: Address, identity: IdentityFolder, last_round: LastRound = 0) -> None:
     """Show one run with its rounds and rosters."""
-    Console().print(_page(_ask(coordinator, identity, lambda client: client.get_run(run, last_round))))
+    Console().print(_page(ask(coordinator, identity, lambda client: client.get_run(run, last_round))))
 
 
 @runs.command()
@@ -86,28 +88,28 @@ def watch(run: RunName, coordinator: Address, identity: IdentityFolder) -> None:
             console.print(_page(report))
         return report.summary.state
 
-    if _ask(coordinator, identity, follow) != admin_pb2.RUN_STATE_COMPLETED:
+    if ask(coordinator, identity, follow) != admin_pb2.RUN_STATE_COMPLETED:
         raise typer.Exit(3)
 
 
 @runs.command()
 def abort(run: RunName, coordinator: Address, identity: IdentityFolder) -> None:
     """Abort a run; its agents stop training."""
-    _ask(coordinator, identity, lambda client: client.abort_run(run))
+    ask(coordinator, identity, lambda client: client.abort_run(run))
     typer.echo(f"run {run} is aborted")
 
 
 @runs.command()
 def pause(run: RunName, coordinator: Address, identity: IdentityFolder) -> None:
     """Hold a run: nothing new begins, deadlines stand still, and what agents work on is still taken."""
-    _ask(coordinator, identity, lambda client: client.pause_run(run))
+    ask(coordinator, identity, lambda client: client.pause_run(run))
     typer.echo(f"run {run} is paused")
 
 
 @runs.command()
 def resume(run: RunName, coordinator: Address, identity: IdentityFolder) -> None:
     """Let a paused run go on; its deadlines have moved on by the time that it was held."""
-    _ask(coordinator, identity, lambda client: client.resume_run(run))
+    ask(coordinator, identity, lambda client: client.resume_run(run))
     typer.echo(f"run {run} goes on")
 
 
@@ -116,20 +118,14 @@ def extend(
     run: RunName,
     by: Annotated[
         float,
-        typer.Option("--by", metavar="DURATION", parser=_seconds, help='as "2h": no open deadline comes before that'),
+        typer.Option("--by", metavar="DURATION", parser=seconds, help='as "2h": no open deadline comes before that'),
     ],
     coordinator: Address,
     identity: IdentityFolder,
 ) -> None:
     """Give a run more time."""
-    deadlines = _ask(coordinator, identity, lambda client: client.extend_deadline(run, by))
+    deadlines = ask(coordinator, identity, lambda client: client.extend_deadline(run, by))
     typer.echo("\n".join(map(cli_text.deadline, deadlines)) or f"run {run} is paused, or waits for no deadline now")
-
-
-@sites.command("list")
-def list_sites(coordinator: Address, identity: IdentityFolder) -> None:
-    """List every site the coordinator knows, and whether it is present."""
-    Console().print(cli_text.sites_table(_ask(coordinator, identity, lambda client: client.list_sites())))
 
 
 def _page(report: admin_pb2.RunReport) -> Group:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 
 from common.errors import InputInvalidError
@@ -77,11 +79,35 @@ def runs_table(runs: list[admin_pb2.RunSummary]) -> Table:
 
 def sites_table(sites: list[admin_pb2.Site]) -> Table:
     """One line a site."""
-    table = Table("site", "role", "present", "last seen (UTC)")
+    table = Table("site", "role", "standing", "present", "last seen (UTC)", "certificate until (UTC)")
     for site in sites:
-        seen = site.last_seen_at.ToDatetime().strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(site.name, site.role, "yes" if site.is_present else "no", seen)
+        seen = moment(site.last_seen_at) if site.HasField("last_seen_at") else ""
+        until = next((moment(each.expires_at) for each in site.certificates if not each.HasField("revoked_at")), "")
+        table.add_row(site.name, site.role, standing(site.standing), "yes" if site.is_present else "no", seen, until)
     return table
+
+
+def site_page(site: admin_pb2.Site) -> Group:
+    """One site, with its certificates."""
+    lines = [f"{site.name}: {site.role}, {standing(site.standing)}, {'present' if site.is_present else 'absent'}"]
+    if site.HasField("enrolled_at"):
+        lines.append(f"enrolled {moment(site.enrolled_at)} UTC")
+    if site.signing_key_fingerprint:
+        lines.append(f"signs updates with the key {site.signing_key_fingerprint}")
+    for each in site.certificates:  # lines, not a table: a serial is copied, so it must not be broken
+        revoked = f", revoked {moment(each.revoked_at)}" if each.HasField("revoked_at") else ""
+        lines.append(f"certificate {each.serial} until {moment(each.expires_at)}{revoked}")
+    return Group(*lines)
+
+
+def standing(value: int) -> str:
+    """A site's standing in a word."""
+    return enum_word(admin_pb2.Standing, value)
+
+
+def moment(at: Timestamp) -> str:
+    """A point in time, UTC."""
+    return at.ToDatetime().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def round_table(report: admin_pb2.RoundReport) -> Table:

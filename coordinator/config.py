@@ -89,6 +89,20 @@ class BlobsSection(_Section):
         return self
 
 
+class EnrolmentSection(_Section):
+    """How sites become members here; without an issuing CA their certificates come from elsewhere."""
+
+    listen: ListenAddress = ""
+    issuing_ca: ConfigPath | None = None
+    certificate_life: Seconds = Field(default=7 * 86_400.0, ge=900, le=397 * 86_400)
+
+    @model_validator(mode="after")
+    def _has_a_ca(self) -> Self:
+        if self.listen and self.issuing_ca is None:
+            raise ValueError("expected issuing_ca beside listen: who enrols gets a certificate")
+        return self
+
+
 class IdentitySection(_Section):
     """The folder with key.pem, certificate.pem and trust_bundle.pem."""
 
@@ -113,5 +127,6 @@ class CoordinatorConfig(_Section):
     coordinator: CoordinatorSection
     blobs: BlobsSection = BlobsSection()
     identity: IdentitySection
+    enrolment: EnrolmentSection = EnrolmentSection()
     metrics: MetricsSection = MetricsSection()
     log: LogSection = LogSection()

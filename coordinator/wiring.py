@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from cryptography import x509
+from structlog.typing import FilteringBoundLogger
 
-from common.clock import SystemClock
-from common.errors import InputInvalidError, NotNowError, Reason, UnavailableError
+from common.clock import Clock, SystemClock
+from common.errors import FedMedError, InputInvalidError, NotNowError, Reason, UnavailableError
+from common.identity_folder import IdentityFolder
 from common.logging import get_logger
-from common.tls import Identity, caller_from_certificate, load_identity
 from coordinator.adapters.metrics import CoordinatorMetrics, Snapshot, serve_metrics
-from coordinator.adapters.rpc.admin_service import AdminServicer, AdminUseCases, RegistryServicer
+from coordinator.adapters.pki.issuing import FolderIssuer
+from coordinator.adapters.pki.own_certificate import OwnCertificate
+from coordinator.adapters.rpc.admin_service import AdminServicer, AdminUseCases, MembershipUseCases, RegistryServicer
+from coordinator.adapters.rpc.identity_service import EnrolmentServicer, IdentityServicer
 from coordinator.adapters.rpc.interceptor import GuardInterceptor
 from coordinator.adapters.rpc.rounds_service import RoundServicer, RoundUseCases
-from coordinator.adapters.rpc.server import Servicers, start_server
+from coordinator.adapters.rpc.server import RunningServer, Servicers, start_enrolment_server, start_server
 from coordinator.adapters.rpc.traffic_meter import TrafficMeter
 from coordinator.adapters.storage.blob_folder import BlobFolder
 from coordinator.adapters.storage.disk_room import DiskRoom
 from coordinator.adapters.storage.engine import Database, SqliteDatabase, exclusive
+from coordinator.adapters.storage.member_store import SqlMemberStore
 from coordinator.adapters.storage.postgres import held
 from coordinator.adapters.storage.run_store import SqlRunStore
 from coordinator.adapters.story import Story
 from coordinator.app.answers import Answers
 from coordinator.app.counted_time import CountedTime
+from coordinator.app.enrol_site import Enrolment
+from coordinator.app.members import Members
 from coordinator.app.perform_commands import CommandPerformer
 from coordinator.app.poll import Poll
 from coordinator.app.ports import BlobStore
@@ -37,8 +46,9 @@ from coordinator.app.presence import Presence
 from coordinator.app.recovery import needed_adapters, recover
 from coordinator.app.restore_registry import lost_versions, restore
 from coordinator.app.round_driver import RoundDriver
+from coordinator.app.standings import Standings
 from coordinator.app.update_intake import UpdateIntake
-from coordinator.config import BlobsSection, CoordinatorConfig, CoordinatorSection
+from coordinator.config import BlobsSection, CoordinatorConfig, CoordinatorSection, EnrolmentSection
 
 if TYPE_CHECKING:
     from coordinator.adapters.storage.bucket import Bucket
@@ -58,7 +68,7 @@ def serve(config: CoordinatorConfig, *, standby: bool = False) -> None:
         FedMedError: the configuration names something that is not there, or another coordinator holds the store, from
             the beginning or since this one was away for too long.
     """
-    identity = load_identity(config.identity.folder)
+    identity = IdentityFolder(config.identity.folder)
     with _held(config, standby=standby) as (database, bucket):
         # The loop's end waits for its threads: whatever they still write, they write before the store is let go. It
         # does not wait for a bucket that says nothing: see `BucketBlobs.close`.
@@ -130,62 +140,159 @@ def _enter(stack: ExitStack, hold: Callable[[], AbstractContextManager[T]], *, s
         time.sleep(STANDBY_SECONDS)
 
 
-async def _serve(config: CoordinatorConfig, identity: Identity, database: Database, bucket: Bucket | None) -> None:
-    clock, metrics, store = SystemClock(), CoordinatorMetrics(), SqlRunStore(database)
-    presence = Presence(clock.monotonic, linger_seconds=config.coordinator.poll_hold)
-    driver = RoundDriver(store, presence, Story(get_logger("coordinator"), metrics), clock, CountedTime(clock))
-    state, log = config.coordinator.state_folder, get_logger("coordinator")
-    consortium = caller_from_certificate(identity.certificate_pem).consortium
-    async with _blobs(config.coordinator, bucket, store, driver) as blobs:
-        answers = Answers(driver, clock)
-        meter = TrafficMeter(store)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Core:
+    """What almost everything works with."""
+
+    identity: IdentityFolder
+    store: SqlRunStore
+    standings: Standings
+    presence: Presence
+    driver: RoundDriver
+    answers: Answers
+    metrics: CoordinatorMetrics
+    clock: Clock
+    log: FilteringBoundLogger
+
+    @property
+    def consortium(self) -> str:
+        return self.identity.current().caller.consortium
+
+
+async def _core(config: CoordinatorConfig, identity: IdentityFolder, database: Database) -> _Core:
+    clock, metrics, store, log = SystemClock(), CoordinatorMetrics(), SqlRunStore(database), get_logger("coordinator")
+    standings = Standings(await SqlMemberStore(store).membership())
+    presence = Presence(clock.monotonic, config.coordinator.poll_hold, standings.is_out)
+    driver = RoundDriver(store, presence, Story(log, metrics), clock, CountedTime(clock))
+    return _Core(
+        identity=identity,
+        store=store,
+        standings=standings,
+        presence=presence,
+        driver=driver,
+        answers=Answers(driver, clock),
+        metrics=metrics,
+        clock=clock,
+        log=log,
+    )
+
+
+async def _serve(
+    config: CoordinatorConfig, identity: IdentityFolder, database: Database, bucket: Bucket | None
+) -> None:
+    core = await _core(config, identity, database)
+    driver, store, log, section = core.driver, core.store, core.log, config.coordinator
+    async with _blobs(section, bucket, store, driver) as blobs:
         performer = CommandPerformer(
             driver=driver,
             store=store,
             blobs=blobs,
-            clock=clock,
-            registry=state / "registry",
+            clock=core.clock,
+            registry=section.state_folder / "registry",
             log=log,
-            aggregated=metrics.aggregated,
+            aggregated=core.metrics.aggregated,
         )
-
         swept = await recover(driver, store, blobs)
-        presence.know(site.name for site in await store.known_sites())
-        rounds = RoundUseCases(
-            driver=driver,
-            poll=Poll(driver, presence, store, clock, config.coordinator.poll_hold),
-            intake=UpdateIntake(driver, blobs, clock),
-            answers=answers,
-            blobs=blobs,
-            meter=meter,
-            stream_progress_seconds=config.coordinator.stream_progress_deadline,
-        )
-        admin = AdminUseCases(driver=driver, answers=answers, presence=presence, store=store, clock=clock)
-        servicers = Servicers(
-            rounds=RoundServicer(rounds), admin=AdminServicer(admin), registry=RegistryServicer(driver)
-        )
-        guard = GuardInterceptor(consortium, metrics, log, config.coordinator.stream_progress_deadline)
-        expires_at = x509.load_pem_x509_certificate(identity.certificate_pem).not_valid_after_utc.timestamp()
-        metrics.show(
-            lambda: Snapshot(runs=driver.runs, presence=presence.snapshot(), certificate_expires_at=expires_at)
-        )
-        stop_metrics = serve_metrics(config.metrics.listen, metrics)
-        running = await start_server(config.coordinator.listen, identity, guard, servicers)
-        log.info("coordinator_started", listen_address=config.coordinator.listen, count=len(driver.runs), blobs=swept)
+        core.presence.know(site.name for site in await store.known_sites())
+        issuer = _issuer(config.enrolment, core)
+        membership = _membership(config.enrolment, core, issuer, blobs)
+        await membership.members.finish()
+        core.metrics.show(lambda: _snapshot(core, issuer))
+        stop_metrics = serve_metrics(config.metrics.listen, core.metrics)
+        servers = await _started(config, core, membership, _round_use_cases(section, core, blobs))
+        log.info("coordinator_started", listen_address=section.listen, count=len(driver.runs), blobs=swept)
         try:
             lost = lost_versions(performer.registry, driver.runs, await store.pending_commands())
             works = [
                 driver.watch(),
                 driver.perform_commands(performer.perform),
                 restore(lost, blobs, performer.registry, log),
+                OwnCertificate(folder=core.identity, issuer=issuer, clock=core.clock, log=log).keep(),
             ]
             await _until_stopped(works, database)
         finally:
             driver.stop()
-            await running.server.stop(SHUTDOWN_GRACE_SECONDS)
+            await asyncio.gather(*(running.server.stop(SHUTDOWN_GRACE_SECONDS) for running in servers))
             stop_metrics()
             await store.close()
             log.info("coordinator_stopped")
+
+
+def _issuer(config: EnrolmentSection, core: _Core) -> FolderIssuer:
+    return FolderIssuer(
+        folder=config.issuing_ca,
+        consortium=core.consortium,
+        lifetime=timedelta(seconds=config.certificate_life),
+        trust_bundle_pem=lambda: core.identity.identity().trust_bundle_pem,
+    )
+
+
+def _membership(config: EnrolmentSection, core: _Core, issuer: FolderIssuer, blobs: BlobStore) -> MembershipUseCases:
+    members = SqlMemberStore(core.store)
+    return MembershipUseCases(
+        enrolment=Enrolment(members, core.standings, issuer, core.store, core.clock, secrets.token_urlsafe),
+        members=Members(members, core.standings, core.driver, blobs, core.clock),
+        standings=core.standings,
+        issuer=issuer,
+        consortium=core.consortium,
+        enrolment_port=int(config.listen.rpartition(":")[2]) if config.listen else 0,
+    )
+
+
+def _round_use_cases(config: CoordinatorSection, core: _Core, blobs: BlobStore) -> RoundUseCases:
+    return RoundUseCases(
+        driver=core.driver,
+        poll=Poll(core.driver, core.presence, core.store, core.clock, config.poll_hold),
+        intake=UpdateIntake(core.driver, blobs, core.clock),
+        answers=core.answers,
+        blobs=blobs,
+        meter=TrafficMeter(core.store),
+        stream_progress_seconds=config.stream_progress_deadline,
+    )
+
+
+async def _started(
+    config: CoordinatorConfig, core: _Core, membership: MembershipUseCases, rounds: RoundUseCases
+) -> list[RunningServer]:
+    admin = AdminUseCases(
+        driver=core.driver,
+        answers=core.answers,
+        presence=core.presence,
+        store=core.store,
+        clock=core.clock,
+        membership=membership,
+    )
+    servicers = Servicers(
+        rounds=RoundServicer(rounds),
+        admin=AdminServicer(admin),
+        registry=RegistryServicer(core.driver),
+        identity=IdentityServicer(membership.enrolment, membership.members),
+    )
+    guard = GuardInterceptor(
+        core.consortium, core.metrics, core.log, config.coordinator.stream_progress_deadline, core.standings
+    )
+    servers = [await start_server(config.coordinator.listen, core.identity.identity, guard, servicers)]
+    if config.enrolment.listen:
+        enrolment = EnrolmentServicer(membership.enrolment, core.metrics, core.log)
+        servers.append(await start_enrolment_server(config.enrolment.listen, core.identity.identity, enrolment))
+    return servers
+
+
+def _snapshot(core: _Core, issuer: FolderIssuer) -> Snapshot:
+    """What the gauges show; asked by a thread of the metrics server."""
+    newest: dict[str, float] = {}
+    for each in core.standings.certificates(core.clock.now()):
+        newest.setdefault(each.name, each.expires_at.timestamp())
+    ca_expires_at = None
+    with suppress(FedMedError):  # a folder that is being replaced, say
+        ca_expires_at = issuer.expires_at()
+    return Snapshot(
+        runs=core.driver.runs,
+        presence=core.presence.snapshot(),
+        certificate_expires_at=core.identity.current().expires_at.timestamp(),
+        ca_expires_at=None if ca_expires_at is None else ca_expires_at.timestamp(),
+        members_expire_at=tuple(sorted((name, at) for name, at in newest.items() if name)),
+    )
 
 
 async def _until_stopped(works: Sequence[Coroutine[None, None, None]], database: Database) -> None:

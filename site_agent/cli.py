@@ -75,6 +75,49 @@ def health(config: ConfigFile) -> None:
     raise typer.Exit(1 if ailment else 0)
 
 
+@app.command()
+def enrol(
+    join_file: Annotated[Path, typer.Option("--join-file", help="from the consortium's operator")],
+    config: ConfigFile,
+    yes: Annotated[bool, typer.Option("--yes", help="the fingerprint was compared already")] = False,
+) -> None:
+    """Become a member: makes this site's keys, which stay here, and gets a certificate for them."""
+    import asyncio
+
+    from common.join_file import read_join_file
+    from common.tls import fingerprints_of, harden_tls
+
+    harden_tls()
+    from site_agent.wiring import enrol_site
+
+    loaded, join = _load(config), read_join_file(join_file.absolute())
+    typer.echo(f"{join.caller.role} {join.caller.name} of the consortium {join.caller.consortium}, at {join.address}")
+    for fingerprint in fingerprints_of(join.ca_certificate_pem):
+        typer.echo(f"CA certificate, SHA-256: {fingerprint}")
+    if not yes and not typer.confirm("Does the operator read out the same on the telephone?"):
+        raise typer.Exit(1)
+    expires_at = asyncio.run(enrol_site(loaded, join))
+    typer.echo(f"{loaded.identity.folder}: a certificate until {expires_at:%Y-%m-%d %H:%M} UTC; the agent renews it")
+    typer.echo(f"{join_file} is of no more use: delete it")
+
+
+@app.command()
+def withdraw(
+    config: ConfigFile,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """End this site's membership; only a new join file brings it back."""
+    import asyncio
+
+    from site_agent.wiring import withdraw_site
+
+    loaded = _load(config)
+    if not yes and not typer.confirm("End the membership, and let the consortium delete this site's updates?"):
+        raise typer.Exit(1)
+    asyncio.run(withdraw_site(loaded))
+    typer.echo("withdrawn: stop the agent; what this site's updates gave to adapters before stays in them")
+
+
 @app.command(context_settings=_PASSED_ON)
 def extract(context: typer.Context) -> None:
     """Find the entities and relations of notes, with character offsets (`extract --help` tells how)."""

@@ -8,31 +8,35 @@ import random
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 
 from common.clock import SystemClock
 from common.config import config_invalid
 from common.errors import FedMedError, InputInvalidError, NotFoundError, Reason
+from common.identity_folder import CertifiedIdentity, IdentityFolder
 from common.ids import check_digest
+from common.join_file import JoinFile
 from common.logging import get_logger
 from common.tls import Role
 from site_agent.adapters.approval_folder import ApprovalFolder, person
 from site_agent.adapters.begun_rounds import BegunFile
-from site_agent.adapters.identity_files import AgentIdentity, read_identity
+from site_agent.adapters.enrolment_client import enrol, withdraw
+from site_agent.adapters.identity_files import read_identity
 from site_agent.adapters.journal import FileJournal
 from site_agent.adapters.ledger import FileLedger
 from site_agent.adapters.metrics import AgentMetrics, MetricsTls, serve_metrics
 from site_agent.adapters.outgoing import Attribution, CommandAttribution, JournalAttribution
 from site_agent.adapters.personal_folder import PersonalFolder
-from site_agent.adapters.recorded_channel import RecordedChannel, open_channel
+from site_agent.adapters.recorded_channel import Dial, RecordedChannel
 from site_agent.adapters.registry_client import RegistryClient, coordinator_serves
-from site_agent.adapters.rpc_client import RpcCoordinator
+from site_agent.adapters.renewable_coordinator import RenewableCoordinator, connected
 from site_agent.adapters.state_lock import exclusive, is_held
 from site_agent.adapters.trainer_process import TRAINER_COMMAND, TrainerProcess, trainer_environment
 from site_agent.adapters.update_file import describe_file, measure_move
 from site_agent.app.agent_loop import AgentLoop
 from site_agent.app.fetch_adapter import AdapterVersion, fetch_served_adapter
+from site_agent.app.keep_identity import keep_identity
 from site_agent.app.ordering import LocalSettings
 from site_agent.app.parts import Parts
 from site_agent.app.ports import Verdict
@@ -58,12 +62,14 @@ async def run_agent(config: SiteConfig) -> None:
         stack.callback(_serve_metrics(config.metrics, metrics))
         _stop_on_signals()
         _log_start(config, who)
-        journal = FileJournal(config.site.state_folder)
-        async with _channel(config, who, Origin.AGENT, JournalAttribution(journal)) as channel:
+        journal, clock, section = FileJournal(config.site.state_folder), SystemClock(), config.coordinator
+        ledger = FileLedger(config.site.state_folder, who.caller.uri, Origin.AGENT, clock)
+        dial = Dial(section.address, ledger, JournalAttribution(journal), section.server_name)
+        folder = IdentityFolder(config.identity.folder)
+        own = RenewableCoordinator(folder, dial, metrics, clock, written.policy.max_lora_rank)
+        async with connected(own) as coordinator:
             parts = Parts(
-                coordinator=RpcCoordinator(
-                    channel, metrics, who.expires_at, max_lora_rank=written.policy.max_lora_rank
-                ),
+                coordinator=coordinator,
                 trainer=TrainerProcess(
                     trainer_environment(os.environ, config.trainer.threads),
                     command=config.trainer.command or TRAINER_COMMAND,
@@ -81,7 +87,9 @@ async def run_agent(config: SiteConfig) -> None:
                 patience=Patience(jitter=random.random),
             )
             try:
-                await AgentLoop(parts).run()
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(keep_identity(coordinator, clock, parts.patience.sleep))
+                    await AgentLoop(parts).run()
             except asyncio.CancelledError:
                 get_logger("site_agent").info("agent_stopped")
 
@@ -95,6 +103,28 @@ async def find_ailment(config: SiteConfig) -> str | None:
         if not await coordinator_serves(channel):
             return f"the coordinator at {config.coordinator.address} does not answer this site"
     return None
+
+
+async def enrol_site(config: SiteConfig, join: JoinFile) -> datetime:
+    """Become the member that ``join`` is for; returns until when the certificate is good.
+
+    Raises:
+        FedMedError: The coordinator said no, or does not answer.
+    """
+    ledger = FileLedger(config.site.state_folder, join.caller.uri, Origin.COMMAND, SystemClock())
+    dial = Dial(join.address, ledger, CommandAttribution(), config.coordinator.server_name)
+    return await enrol(join, config.identity.folder, dial)
+
+
+async def withdraw_site(config: SiteConfig) -> None:
+    """End the membership of the site of ``config``; one that has ended already stays so.
+
+    Raises:
+        FedMedError: The coordinator said no, or does not answer.
+    """
+    who = read_identity(config.identity.folder)
+    async with _channel(config, who, Origin.COMMAND, CommandAttribution()) as channel:
+        await withdraw(channel)
 
 
 async def fetch_personal(config: SiteConfig, run: str, out: Path, say: Callable[[str], None]) -> AdapterVersion:
@@ -122,13 +152,14 @@ async def fetch_served(
         )
 
 
-def _channel(config: SiteConfig, who: AgentIdentity, origin: Origin, attribution: Attribution) -> RecordedChannel:
+def _channel(config: SiteConfig, who: CertifiedIdentity, origin: Origin, attribution: Attribution) -> RecordedChannel:
     """A channel to the coordinator; what leaves over it is in the site's ledger."""
     ledger = FileLedger(config.site.state_folder, who.caller.uri, origin, SystemClock())
-    return open_channel(config.coordinator.address, who.identity, ledger, attribution, config.coordinator.server_name)
+    dial = Dial(config.coordinator.address, ledger, attribution, config.coordinator.server_name)
+    return dial.channel(who.identity)
 
 
-def policy_of(config: SiteConfig, who: AgentIdentity) -> WrittenPolicy:
+def policy_of(config: SiteConfig, who: CertifiedIdentity) -> WrittenPolicy:
     """What this agent takes part in: by its role and files, and by the policy that the site wrote down, if it did.
 
     Raises:
@@ -242,7 +273,7 @@ def _stop_on_signals() -> None:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
-def _log_start(config: SiteConfig, who: AgentIdentity) -> None:
+def _log_start(config: SiteConfig, who: CertifiedIdentity) -> None:
     get_logger("site_agent").info(
         "agent_started",
         site=who.caller.name,

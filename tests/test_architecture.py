@@ -19,7 +19,7 @@ import pytest
 from google.protobuf.descriptor import FileDescriptor
 
 from common.errors import Reason
-from coordinator.adapters.rpc.access import ROLES_BY_RPC
+from coordinator.adapters.rpc.access import ROLES_BY_RPC, RPCS_BY_JOIN_TOKEN
 from fedmedlora.v1 import errors_pb2
 
 ROOT = Path(__file__).parents[1]
@@ -312,11 +312,13 @@ def callers_in_comments() -> dict[str, set[str]]:
 
 
 def test_every_rpc_has_a_row_that_says_who_may_call_it_and_no_row_is_left_over() -> None:
-    assert {rpc for rpc in ROLES_BY_RPC if not rpc.startswith("/grpc.health.")} == rpcs()
+    assert {rpc for rpc in ROLES_BY_RPC if not rpc.startswith("/grpc.health.")} | RPCS_BY_JOIN_TOKEN == rpcs()
+    assert not RPCS_BY_JOIN_TOKEN & ROLES_BY_RPC.keys()
 
 
 def test_the_comments_of_the_rpcs_name_the_callers_that_are_let_in() -> None:
     table = {rpc: {str(role) for role in roles} for rpc, roles in ROLES_BY_RPC.items()}
+    table |= {rpc: {"whoever holds a join token"} for rpc in RPCS_BY_JOIN_TOKEN}
 
     assert callers_in_comments() == {rpc: table[rpc] for rpc in rpcs()}
 

@@ -14,7 +14,7 @@ from common import metric_names
 from common.errors import Reason
 from coordinator.adapters.storage.tables import METADATA
 from coordinator.cli import app as coordinator_app
-from fedmedlora.v1 import registry_pb2, rounds_pb2
+from fedmedlora.v1 import enrolment_pb2, registry_pb2, rounds_pb2
 from site_agent.cli import app as site_app
 from site_agent.trainer.extraction.passage_records import parse_record
 from site_agent.trainer.extraction.passages import Passage
@@ -31,6 +31,9 @@ SENT = (
     rounds_pb2.ReportProgressRequest,
     rounds_pb2.ReportEvaluationRequest,
     registry_pb2.ListAdapterVersionsRequest,
+    enrolment_pb2.EnrolRequest,
+    enrolment_pb2.RenewCertificateRequest,
+    enrolment_pb2.WithdrawRequest,
 )
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

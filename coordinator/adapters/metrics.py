@@ -20,11 +20,13 @@ from coordinator.domain.values import Phase, Run, RunState, SiteOutcome
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What the gauges show: all runs, and every known site with whether it is present."""
+    """What the gauges show: all runs, every known site with whether it is present, what expires when (Unix time)."""
 
     runs: tuple[Run, ...]
     presence: tuple[tuple[str, bool], ...]
     certificate_expires_at: float
+    ca_expires_at: float | None = None
+    members_expire_at: tuple[tuple[str, float], ...] = ()
 
 
 class CoordinatorMetrics:
@@ -35,6 +37,7 @@ class CoordinatorMetrics:
         self._rounds = self._counter(names.ROUNDS_TOTAL)
         self._updates = self._counter(names.UPDATES_TOTAL)
         self._refusals = self._counter(names.REFUSALS_TOTAL)
+        self._enrolment_refusals = self._counter(names.ENROLMENT_REFUSALS_TOTAL)
         self._rpcs = self._counter(names.RPCS_TOTAL)
         self._received_bytes = self._counter(names.RECEIVED_BYTES_TOTAL)
         self._sent_bytes = self._counter(names.SENT_BYTES_TOTAL)
@@ -44,6 +47,10 @@ class CoordinatorMetrics:
     def refused(self, reason: Reason) -> None:
         """A request was answered with ``reason``."""
         self._refusals.labels(reason).inc()
+
+    def enrolment_refused(self, reason: Reason) -> None:
+        """An attempt to enrol was answered with ``reason``."""
+        self._enrolment_refusals.labels(reason).inc()
 
     def rpc_ended(self, rpc: str, code: str) -> None:
         """An rpc ended with a gRPC status."""
@@ -107,6 +114,14 @@ class _Gauges(Collector):
         expiry = _family(names.CERTIFICATE_EXPIRY_TIMESTAMP_SECONDS)
         expiry.add_metric([], now.certificate_expires_at)
         yield expiry
+        ca_expiry = _family(names.CA_EXPIRY_TIMESTAMP_SECONDS)
+        if now.ca_expires_at is not None:
+            ca_expiry.add_metric([], now.ca_expires_at)
+        yield ca_expiry
+        members = _family(names.SITE_CERTIFICATE_EXPIRY_TIMESTAMP_SECONDS)
+        for name, expires_at in now.members_expire_at:
+            members.add_metric([name], expires_at)
+        yield members
 
 
 def _family(metric: names.Metric) -> GaugeMetricFamily:

@@ -1,4 +1,4 @@
-"""The seams between the use cases and the world: storage of runs, files, and whoever watches. Implements none."""
+"""The seams between the use cases and the world: storage, files, the CA, and whoever watches. Implements none."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Protocol
 
 from common.hash_chain import ChainHead
 from common.ids import AssignmentId, Digest, RunId, SiteName
+from common.signing_requests import SigningRequest
 from common.tls import Role
 from coordinator.domain.audit import AuditEvent
 from coordinator.domain.commands import Command
+from coordinator.domain.enrolment import IssuedCertificate, JoinToken, Member
 from coordinator.domain.events import RunEvent
 from coordinator.domain.values import Run
 
@@ -76,6 +78,67 @@ class RunStore(Protocol):
 
     async def traffic(self, run_id: RunId) -> tuple[Traffic, ...]:
         """All bytes counted for a run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """Every member, sorted by name, and every certificate that is remembered, the first to expire first."""
+
+    members: tuple[Member, ...] = ()
+    certificates: tuple[IssuedCertificate, ...] = ()
+
+
+class MemberStore(Protocol):
+    """Durable members, join tokens and certificates; a call is one transaction, its event in the audit log included."""
+
+    async def membership(self) -> Membership:
+        """Everything that is known of members and certificates."""
+
+    async def add_token(self, token: JoinToken, event: AuditEvent) -> None:
+        """Store a token; those that expired long before are forgotten."""
+
+    async def token(self, token_hash: Digest) -> JoinToken | None:
+        """The token of that hash."""
+
+    async def enrol(
+        self, token_hash: Digest, member: Member, certificate: IssuedCertificate, event: AuditEvent
+    ) -> bool:
+        """Spend the token, admit the member, note the certificate, revoke those of the name's other keys; or nothing.
+
+        Returns:
+            Whether the token was still the certificate's key's to spend.
+        """
+
+    async def add_certificate(self, certificate: IssuedCertificate, event: AuditEvent) -> None:
+        """Note a certificate, before it is handed out; those that have expired are forgotten."""
+
+    async def save_member(self, member: Member, event: AuditEvent | None = None) -> None:
+        """Store how a name stands."""
+
+    async def revoke(self, certificate: IssuedCertificate, event: AuditEvent) -> None:
+        """Note that a certificate is good no more, whether it was issued here or not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedCertificate:
+    """A certificate: what is remembered of it, and what its holder gets (PEM, its issuers behind it)."""
+
+    issued: IssuedCertificate
+    chain_pem: bytes
+
+
+class CertificateIssuer(Protocol):
+    """The issuing CA, if this coordinator has one."""
+
+    def sign(self, request: SigningRequest, now: datetime) -> SignedCertificate:
+        """A certificate of the request's key for the request's caller; the caller's right to it was checked.
+
+        Raises:
+            NotNowError: NOT_ISSUING.
+        """
+
+    def trust_bundle_pem(self) -> bytes:
+        """The roots that members are to trust."""
 
 
 class Audit(Protocol):

@@ -8,10 +8,22 @@ from collections.abc import Callable, Iterable
 from common.ids import SiteName
 
 
-class Presence:
-    """Counts open polls by name, and remembers for ``linger_seconds`` when one closed."""
+def nobody(_name: SiteName) -> bool:
+    """What ``is_out`` says where nobody can be banned or withdraw."""
+    return False
 
-    def __init__(self, monotonic: Callable[[], float], linger_seconds: float) -> None:
+
+class Presence:
+    """Counts open polls by name, and remembers for ``linger_seconds`` when one closed.
+
+    Attributes:
+        is_out: Whether that name takes part in nothing any more: it is present never.
+    """
+
+    def __init__(
+        self, monotonic: Callable[[], float], linger_seconds: float, is_out: Callable[[SiteName], bool] = nobody
+    ) -> None:
+        self.is_out = is_out
         self._monotonic = monotonic
         self._linger_seconds = linger_seconds
         self._open_polls: Counter[SiteName] = Counter()
@@ -37,6 +49,8 @@ class Presence:
 
     def is_present(self, name: SiteName) -> bool:
         """Whether ``name`` holds a poll open, or did within the linger time."""
+        if self.is_out(name):
+            return False
         if self._open_polls[name] > 0:
             return True
         left_at = self._left_at.get(name)

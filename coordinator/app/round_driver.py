@@ -10,7 +10,7 @@ from itertools import count
 
 from common.clock import Clock
 from common.errors import NotFoundError, NotNowError, Reason
-from common.ids import RunId
+from common.ids import RunId, SiteName
 from common.retry import backoff
 from common.tls import Caller, Role
 from coordinator.app.counted_time import MARK_SECONDS, CountedTime, Reading
@@ -187,14 +187,17 @@ class RoundDriver:
         waiting = [run for run in self.runs if run.awaits_presence]
         if not waiting:
             return
-        known = await self._store.known_sites()
+        heard_of = await self._store.known_sites()
+        known = [site for site in heard_of if not self._presence.is_out(site.name)]
         for run in waiting:
+            named_in_terms = (SiteName(site) for site in run.terms.rounds.sites)
             observed = ev.PresenceObserved(
                 at=self._clock.now(),
                 present=self._presence.present(),
                 enrolled=named(known, Role.SITE),
                 evaluators=named(known, Role.EVALUATOR),
                 max_lora_ranks=self._presence.max_lora_ranks,
+                out=frozenset(filter(self._presence.is_out, named_in_terms)),
             )
             await self.post(run.run_id, observed)
 

@@ -35,6 +35,14 @@ class AuditAction(StrEnum):
     ADAPTER_PROMOTED = "adapter_promoted"
     ADAPTER_REJECTED = "adapter_rejected"
     RELEASED = "released"
+    TOKEN_CREATED = "token_created"  # noqa: S105 - no password
+    SITE_ENROLLED = "site_enrolled"
+    ENROLMENT_REFUSED = "enrolment_refused"
+    CERTIFICATE_RENEWED = "certificate_renewed"
+    CERTIFICATE_REVOKED = "certificate_revoked"
+    SITE_BANNED = "site_banned"
+    SITE_UNBANNED = "site_unbanned"
+    SITE_WITHDRAWN = "site_withdrawn"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +50,9 @@ class AuditEvent:
     """One entry of the audit log.
 
     Attributes:
-        caller: Whose call brought it about, as its certificate names it, or ``COORDINATOR``.
-        subject: Whom or what it is about: a run's or a site's name.
+        caller: Whose call brought it about, as its certificate names it, or ``COORDINATOR``; of an
+            enrolment, the address that it came from.
+        subject: Whom or what it is about: a run's or a site's name, or a certificate's serial.
         state: How a run or a round ended.
         digest: Of the terms, adapter, update or manifest that it is about.
     """

@@ -15,6 +15,8 @@ from coordinator.domain.values import AdapterFile, AdapterPart, DeadlineName, Sc
 class PresenceObserved:
     """Who is there now, every site that may be invited, and every evaluator that may be asked.
 
+    Nobody of ``out`` is among them: they are banned, or have withdrawn, whether the terms name them or not.
+
     Attributes:
         max_lora_ranks: The largest rank of each site that has said one; 0: any.
     """
@@ -24,6 +26,7 @@ class PresenceObserved:
     enrolled: frozenset[SiteName]
     evaluators: frozenset[SiteName]
     max_lora_ranks: tuple[tuple[SiteName, int], ...] = ()
+    out: frozenset[SiteName] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,15 @@ class AssignmentDeclined:
     at: datetime
     assignment_id: AssignmentId
     by: SiteName
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteLeft:
+    """A site takes part no more: it has withdrawn, or was banned. What it sent is not combined, if it can be helped."""
+
+    at: datetime
+    site: SiteName
     reason: Reason
 
 
@@ -198,6 +210,7 @@ RoundEvent = (
     | UpdateScored
     | AnswerRefused
     | PartsReady
+    | SiteLeft
     | CandidateReady
     | AggregationFailed
     | ScoresReported

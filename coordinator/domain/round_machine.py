@@ -90,7 +90,7 @@ def close(context: RoundContext, current: Round, phase: Phase, at: datetime, rea
 def _selecting(context: RoundContext, current: Round, event: ev.RoundEvent) -> Step:
     if not isinstance(event, ev.PresenceObserved):
         return current, ()
-    expected = expected_sites(context.terms.rounds, event.enrolled)
+    expected = expected_sites(context.terms.rounds, event.enrolled) - event.out
     if len(expected & event.present) < context.terms.rounds.quorum:
         return replace(current, deadlines=()), ()
     if expected <= event.present or any(deadline.at <= event.at for deadline in current.deadlines):
@@ -141,6 +141,10 @@ def _training(context: RoundContext, current: Round, event: ev.RoundEvent) -> St
                 event.assignment_id,
                 lambda e: replace(e, outcome=SiteOutcome.DECLINED, reason=reason),
             )
+        case ev.SiteLeft():
+            answered = _without_site(current, event)
+            if answered == current:
+                return current, ()
         case ev.DeadlinePassed(name=DeadlineName.TRAIN | DeadlineName.GRACE):
             return _training_deadline(context, current, event)
         case _:
@@ -159,6 +163,17 @@ def _answer(current: Round, assignment_id: AssignmentId, change: Callable[[Roste
         for entry in current.roster
     )
     return replace(current, roster=roster)
+
+
+def _without_site(current: Round, event: ev.SiteLeft) -> Round:
+    """The round in which that site declined, even if its update was accepted."""
+
+    def leave(entry: RosterEntry) -> RosterEntry:
+        if not entry.outcome.is_open and entry.outcome is not SiteOutcome.ACCEPTED:
+            return entry
+        return replace(entry, outcome=SiteOutcome.DECLINED, reason=event.reason, update=None, scores=None)
+
+    return _with_entry(current, event.site, leave)
 
 
 def _settle(context: RoundContext, current: Round, at: datetime) -> Step:
@@ -213,6 +228,9 @@ def _scoring(context: RoundContext, current: Round, event: ev.RoundEvent) -> Ste
                 return replace(current, evaluator_outcomes=with_no(current.evaluator_outcomes, event)), ()
             refused = _with_entry(current, site_or_none, _refused_unscorable)
             return _after_a_score(context, refused, event.at)
+        case ev.SiteLeft():
+            without = _without_site(current, event)
+            return (current, ()) if without == current else _after_a_score(context, without, event.at)
         case ev.PresenceObserved(evaluators=known) if is_nobody_left(current.evaluator_outcomes, known):
             return _without_scores(context, current, event.at, Reason.NO_EVALUATOR_LEFT)
         case ev.DeadlinePassed(name=DeadlineName.EVALUATE):

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cryptography import x509
-
 from common.clock import SystemClock
 from common.errors import InputInvalidError, Reason, UnauthenticatedError
-from common.tls import Caller, Identity, Role, caller_from_certificate, load_identity
+from common.identity_folder import CertifiedIdentity, read_certified
+from common.tls import Role
 
 _ROLES = frozenset({Role.SITE, Role.EVALUATOR})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentIdentity:
-    """The key and certificates, and whom they name."""
-
-    identity: Identity
-    caller: Caller
-    expires_at: datetime
 
 
 def expired(at: datetime) -> UnauthenticatedError:
@@ -30,19 +19,17 @@ def expired(at: datetime) -> UnauthenticatedError:
     return UnauthenticatedError(Reason.CERTIFICATE_INVALID, message)
 
 
-def read_identity(folder: Path) -> AgentIdentity:
+def read_identity(folder: Path) -> CertifiedIdentity:
     """The identity in ``folder``.
 
     Raises:
         InputInvalidError: CONFIG_INVALID, with what to do about it.
         UnauthenticatedError: CERTIFICATE_INVALID, it names nobody or has expired.
     """
-    identity = load_identity(folder)
-    caller = caller_from_certificate(identity.certificate_pem)
-    if caller.role not in _ROLES:
+    who = read_certified(folder)
+    if who.caller.role not in _ROLES:
         expected = "expected a certificate of a site or an evaluator"
-        raise InputInvalidError(Reason.CONFIG_INVALID, f"{folder}: {expected}, got one of role {caller.role}")
-    expires_at = x509.load_pem_x509_certificate(identity.certificate_pem).not_valid_after_utc
-    if SystemClock().now() > expires_at:
-        raise expired(expires_at)
-    return AgentIdentity(identity=identity, caller=caller, expires_at=expires_at)
+        raise InputInvalidError(Reason.CONFIG_INVALID, f"{folder}: {expected}, got one of role {who.caller.role}")
+    if SystemClock().now() > who.expires_at:
+        raise expired(who.expires_at)
+    return who

@@ -42,8 +42,13 @@ class AgentMetrics:
         self._steps = self._gauge(names.AGENT_TRAIN_STEPS)
         self._examples = self._counter(names.AGENT_TRAIN_EXAMPLES_TOTAL)
         self._tokens_per_second = self._gauge(names.AGENT_TOKENS_PER_SECOND)
-        self._gauge(names.CERTIFICATE_EXPIRY_TIMESTAMP_SECONDS).set(certificate_expires_at)
+        self._certificate = self._gauge(names.CERTIFICATE_EXPIRY_TIMESTAMP_SECONDS)
+        self._certificate.set(certificate_expires_at)
         self.registry.register(GpuGauges())
+
+    def certificate_expires(self, at: float) -> None:
+        """The agent goes by a certificate that expires at that Unix time."""
+        self._certificate.set(at)
 
     def connection_changed(self, is_connected: bool) -> None:
         """See the port."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
@@ -95,6 +96,10 @@ class RecordedChannel:
     async def __aexit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End every call, and the connection."""
         await self._channel.close()
 
     def stub(self, make: Callable[[grpc.aio.Channel], _Stub]) -> _Stub:
@@ -237,15 +242,35 @@ def _as_it_is(message: bytes) -> bytes:
 def open_channel(
     address: str, identity: Identity, recorder: Recorder, attribution: Attribution, server_name: str = ""
 ) -> RecordedChannel:
-    """A channel over mutual TLS. A renewed certificate needs a new one: gRPC reads the files' content once.
+    """A channel over mutual TLS; see `Dial`."""
+    return Dial(address, recorder, attribution, server_name).channel(identity)
 
-    Args:
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """How the coordinator is reached, and where what leaves is written down.
+
+    Attributes:
         address: ``host:port`` of the coordinator.
-        identity: Whom the agent proves to be.
         recorder: The ledger.
         attribution: Knows what a message belongs to.
         server_name: The name in the coordinator's certificate, where it is not the host of ``address``.
     """
-    options = [*CHANNEL_OPTIONS, *([("grpc.ssl_target_name_override", server_name)] if server_name else [])]
-    channel = grpc.aio.secure_channel(address, channel_credentials(identity), options=options)
-    return RecordedChannel(channel, recorder, attribution)
+
+    address: str
+    recorder: Recorder
+    attribution: Attribution
+    server_name: str = ""
+
+    def channel(self, identity: Identity) -> RecordedChannel:
+        """A channel over mutual TLS. A renewed certificate needs a new one: gRPC reads the files' content once."""
+        return self._open(channel_credentials(identity))
+
+    def first_channel(self, ca_certificate_pem: bytes) -> RecordedChannel:
+        """A channel of somebody who has no certificate yet, to whoever has one of that CA."""
+        return self._open(grpc.ssl_channel_credentials(root_certificates=ca_certificate_pem))
+
+    def _open(self, credentials: grpc.ChannelCredentials) -> RecordedChannel:
+        named = [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
+        channel = grpc.aio.secure_channel(self.address, credentials, options=[*CHANNEL_OPTIONS, *named])
+        return RecordedChannel(channel, self.recorder, self.attribution)

@@ -275,7 +275,7 @@ async def serving(state: CoordinatorState, identity: Identity, port: int = 0) ->
     health = health_aio.HealthServicer()
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    bound = server.add_secure_port(f"127.0.0.1:{port}", server_credentials(identity))
+    bound = server.add_secure_port(f"127.0.0.1:{port}", server_credentials(lambda: identity))
     await server.start()
     try:
         yield bound

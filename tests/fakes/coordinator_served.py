@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import grpc.aio
 
+from common.clock import Clock, SystemClock
+from common.identity_folder import IdentityFolder
 from common.logging import get_logger
 from common.tls import CHANNEL_OPTIONS, Role, channel_credentials, load_identity
 from coordinator.adapters.metrics import CoordinatorMetrics
-from coordinator.adapters.rpc.admin_service import AdminServicer, AdminUseCases, RegistryServicer
+from coordinator.adapters.pki.issuing import FolderIssuer
+from coordinator.adapters.rpc.admin_service import AdminServicer, AdminUseCases, MembershipUseCases, RegistryServicer
+from coordinator.adapters.rpc.identity_service import EnrolmentServicer, IdentityServicer
 from coordinator.adapters.rpc.interceptor import GuardInterceptor
 from coordinator.adapters.rpc.rounds_service import RoundServicer, RoundUseCases
-from coordinator.adapters.rpc.server import Servicers, start_server
+from coordinator.adapters.rpc.server import Servicers, start_enrolment_server, start_server
 from coordinator.adapters.rpc.traffic_meter import TrafficMeter
+from coordinator.app.enrol_site import Enrolment
+from coordinator.app.members import Members
 from tests.fakes.coordinator_world import World
 from tests.running import Consortium
 
@@ -29,11 +38,19 @@ class Served:
     consortium: Consortium
     address: str
     metrics: CoordinatorMetrics
+    world: World
+    membership: MembershipUseCases
+    identity: IdentityFolder
 
     def channel(self, name: str, role: Role) -> grpc.aio.Channel:
         """A channel of that caller; close it, or use it as a context."""
         credentials = channel_credentials(load_identity(self.consortium.identity(name, role)))
         return grpc.aio.secure_channel(self.address, credentials, options=CHANNEL_OPTIONS)
+
+    async def audited(self) -> list[dict[str, str]]:
+        """What the audit log tells, oldest first."""
+        lines = await self.world.store.audit_lines(0, 1000)
+        return [json.loads(line) for line in lines]
 
     def counted(self, metric: str, **labels: str) -> float:
         """A counter's value; 0 when nothing was counted under those labels."""
@@ -55,21 +72,59 @@ def round_use_cases(world: World, stream_progress_seconds: float = STREAM_PROGRE
 
 @asynccontextmanager
 async def serving(
-    world: World, consortium: Consortium, *, stream_progress_seconds: float = STREAM_PROGRESS_SECONDS
+    world: World,
+    consortium: Consortium,
+    *,
+    stream_progress_seconds: float = STREAM_PROGRESS_SECONDS,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Served]:
-    """Serve ``world`` on a free port of loopback."""
+    """Serve ``world`` on free ports of loopback; certificates go by ``clock``, the machine's own unless said."""
+    clock = clock or SystemClock()
     metrics = CoordinatorMetrics()
     rounds = round_use_cases(world, stream_progress_seconds)
+    identity = IdentityFolder(consortium.identity("coordinator", Role.COORDINATOR))
+    issuer = FolderIssuer(
+        folder=consortium.folder / "ca",
+        consortium="demo",
+        lifetime=timedelta(days=7),
+        trust_bundle_pem=lambda: identity.identity().trust_bundle_pem,
+    )
+    enrolment = Enrolment(world.members, world.standings, issuer, world.store, clock, secrets.token_urlsafe)
+    stranger = EnrolmentServicer(enrolment, metrics, get_logger("tests"))
+    enrolling = await start_enrolment_server("127.0.0.1:0", identity.identity, stranger)
+    membership = MembershipUseCases(
+        enrolment=enrolment,
+        members=Members(world.members, world.standings, world.driver, world.kept, clock),
+        standings=world.standings,
+        issuer=issuer,
+        consortium="demo",
+        enrolment_port=enrolling.port,
+    )
     admin = AdminUseCases(
-        driver=world.driver, answers=world.answers, presence=world.presence, store=world.store, clock=world.clock
+        driver=world.driver,
+        answers=world.answers,
+        presence=world.presence,
+        store=world.store,
+        clock=world.clock,
+        membership=membership,
     )
     servicers = Servicers(
-        rounds=RoundServicer(rounds), admin=AdminServicer(admin), registry=RegistryServicer(world.driver)
+        rounds=RoundServicer(rounds),
+        admin=AdminServicer(admin),
+        registry=RegistryServicer(world.driver),
+        identity=IdentityServicer(enrolment, membership.members),
     )
-    guard = GuardInterceptor("demo", metrics, get_logger("tests"), stream_progress_seconds)
-    identity = load_identity(consortium.identity("coordinator", Role.COORDINATOR))
-    running = await start_server("127.0.0.1:0", identity, guard, servicers)
+    guard = GuardInterceptor("demo", metrics, get_logger("tests"), stream_progress_seconds, world.standings)
+    running = await start_server("127.0.0.1:0", identity.identity, guard, servicers)
     try:
-        yield Served(consortium=consortium, address=f"localhost:{running.port}", metrics=metrics)
+        yield Served(
+            consortium=consortium,
+            address=f"localhost:{running.port}",
+            metrics=metrics,
+            world=world,
+            membership=membership,
+            identity=identity,
+        )
     finally:
         await running.server.stop(0)
+        await enrolling.server.stop(0)

@@ -24,6 +24,7 @@ from coordinator.adapters.storage.blob_folder import BlobFolder
 from coordinator.adapters.storage.bucket import Bucket
 from coordinator.adapters.storage.bucket_blobs import BucketBlobs
 from coordinator.adapters.storage.engine import Database, SqliteDatabase
+from coordinator.adapters.storage.member_store import SqlMemberStore
 from coordinator.adapters.storage.run_store import SqlRunStore
 from coordinator.app.answers import Answers
 from coordinator.app.counted_time import CountedTime
@@ -34,6 +35,7 @@ from coordinator.app.ports import BlobStore
 from coordinator.app.presence import Presence
 from coordinator.app.recovery import needed_adapters, recover
 from coordinator.app.round_driver import RoundDriver
+from coordinator.app.standings import Standings
 from coordinator.app.update_intake import ReceivedChunk, UpdateIntake, UploadClaim
 from coordinator.domain import assignments
 from coordinator.domain import events as ev
@@ -101,6 +103,8 @@ class World:
     answers: Answers
     poll: Poll
     performer: CommandPerformer
+    members: SqlMemberStore
+    standings: Standings
     swept: int
 
     @property
@@ -237,7 +241,9 @@ async def coordinator(
     """
     clock = clock or FakeClock()
     folder, store = BlobFolder(root), SqlRunStore(database or SqliteDatabase(root))
-    presence, observer = Presence(clock.monotonic, LINGER_SECONDS), RecordingObserver()
+    members = SqlMemberStore(store)
+    standings = Standings(await members.membership())
+    presence, observer = Presence(clock.monotonic, LINGER_SECONDS, standings.is_out), RecordingObserver()
     driver = RoundDriver(store, presence, observer, clock, CountedTime(clock, longest_gap_seconds))
     blobs = folder if bucket is None else BucketBlobs(folder, bucket, lambda: needed_adapters(driver.runs))
     performer = CommandPerformer(
@@ -263,6 +269,8 @@ async def coordinator(
             answers=Answers(driver, clock),
             poll=Poll(driver, presence, store, clock, HOLD_SECONDS),
             performer=performer,
+            members=members,
+            standings=standings,
             swept=await recover(driver, store, blobs),
         )
     finally:

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.clock import SystemClock
+from common.identity_folder import IdentityFolder
 from common.tls import Role
 from site_agent.adapters.approval_folder import ApprovalFolder
 from site_agent.adapters.begun_rounds import BegunFile
-from site_agent.adapters.identity_files import read_identity
 from site_agent.adapters.journal import FileJournal
 from site_agent.adapters.ledger import FileLedger
 from site_agent.adapters.metrics import AgentMetrics
 from site_agent.adapters.outgoing import JournalAttribution
 from site_agent.adapters.personal_folder import PersonalFolder
-from site_agent.adapters.recorded_channel import open_channel
-from site_agent.adapters.rpc_client import RpcCoordinator
+from site_agent.adapters.recorded_channel import Dial
+from site_agent.adapters.renewable_coordinator import RenewableCoordinator, connected
 from site_agent.adapters.trainer_process import TrainerProcess, kernel_oom_kills, trainer_environment
 from site_agent.adapters.update_file import describe_file, measure_move
 from site_agent.app.agent_loop import AgentLoop
@@ -94,13 +94,13 @@ class FakeSite:
     ) -> AsyncIterator[AgentMetrics]:
         """An agent that runs inside the block; its end is that of a process that gets SIGTERM."""
         metrics = AgentMetrics(certificate_expires_at=0.0)
-        who = read_identity(self.consortium.identity(self.name, self.role))
+        folder = IdentityFolder(self.consortium.identity(self.name, self.role))
         journal = FileJournal(self.state_folder)
-        ledger = FileLedger(self.state_folder, who.caller.uri, Origin.AGENT, SystemClock())
-        attribution = JournalAttribution(journal)
-        async with open_channel(f"localhost:{port}", who.identity, ledger, attribution) as channel:
+        ledger = FileLedger(self.state_folder, folder.current().caller.uri, Origin.AGENT, SystemClock())
+        dial = Dial(f"localhost:{port}", ledger, JournalAttribution(journal))
+        async with connected(RenewableCoordinator(folder, dial, metrics, SystemClock())) as coordinator:
             parts = Parts(
-                coordinator=RpcCoordinator(channel, metrics, who.expires_at),
+                coordinator=coordinator,
                 trainer=TrainerProcess(
                     trainer_environment(os.environ, threads=1),
                     command=trainer_command(fault),

@@ -85,7 +85,7 @@ class Greeter(health_pb2_grpc.HealthServicer):
 async def serving(identity: Identity, greeter: Greeter) -> AsyncIterator[int]:
     server = grpc.aio.server(options=SERVER_OPTIONS)
     health_pb2_grpc.add_HealthServicer_to_server(greeter, server)
-    port = server.add_secure_port("127.0.0.1:0", server_credentials(identity))
+    port = server.add_secure_port("127.0.0.1:0", server_credentials(lambda: identity))
     await server.start()
     try:
         yield port
@@ -210,7 +210,7 @@ async def test_a_second_server_does_not_share_the_port(ours: Consortium) -> None
     async with serving(identity, Greeter()) as port:
         second = grpc.aio.server(options=SERVER_OPTIONS)
         with pytest.raises(RuntimeError):
-            second.add_secure_port(f"127.0.0.1:{port}", server_credentials(identity))
+            second.add_secure_port(f"127.0.0.1:{port}", server_credentials(lambda: identity))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from coordinator.adapters.pki.ca import (
     ISSUED_FILE,
     CertificateAuthority,
     create_ca,
+    create_issuing_ca,
     issue,
     load_ca,
     sign_public_key,
@@ -92,9 +93,24 @@ def test_no_certificate_outlives_its_ca(ca: CertificateAuthority, out: Path) -> 
         issue(ca.folder, "north", Role.SITE, out, lifetime=timedelta(days=4000))
 
 
-def test_a_ca_signs_identities_and_no_other_ca(ca: CertificateAuthority) -> None:
-    basic = ca.certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-    assert basic.critical and basic.value == x509.BasicConstraints(ca=True, path_length=0)
+def test_a_root_signs_issuing_cas_and_these_sign_identities_alone(ca: CertificateAuthority, tmp_path: Path) -> None:
+    issuing = create_issuing_ca(ca.folder, tmp_path / "issuing")
+    for authority, path_length in ((ca, 1), (issuing, 0)):
+        basic = authority.certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        assert basic.critical and basic.value == x509.BasicConstraints(ca=True, path_length=path_length)
+    with pytest.raises(InputInvalidError, match="expected one that may sign a CA"):
+        create_issuing_ca(issuing.folder, tmp_path / "further")
+
+
+def test_an_identity_of_an_issuing_ca_brings_the_chain_and_trusts_the_root(ca: CertificateAuthority, out: Path) -> None:
+    issuing = create_issuing_ca(ca.folder, out.parent / "issuing")
+    issue(issuing.folder, "north", Role.SITE, out)
+    identity = load_identity(out)
+    leaf, issuer = x509.load_pem_x509_certificates(identity.certificate_pem)
+    leaf.verify_directly_issued_by(issuing.certificate)
+    assert issuer == issuing.certificate
+    issuer.verify_directly_issued_by(ca.certificate)
+    assert x509.load_pem_x509_certificates(identity.trust_bundle_pem) == [ca.certificate]
 
 
 @pytest.mark.parametrize("name", ["", "North", "../x", "a_b", "x" * 64])

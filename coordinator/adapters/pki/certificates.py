@@ -15,13 +15,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from common.errors import InputInvalidError, Reason
-from common.tls import Caller, Role
+from common.ids import Role
+from common.tls import Caller
 
 # Clocks of hospitals differ; a certificate is good from a little before it was made.
 BACKDATING = timedelta(minutes=5)
 CA_LIFETIME = timedelta(days=3650)
+ISSUING_CA_LIFETIME = timedelta(days=365)
 IDENTITY_LIFETIME = timedelta(days=7)
-CURVE = ec.SECP256R1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +48,39 @@ def validity(now: datetime, lifetime: timedelta) -> Validity:
 
 
 def ca_certificate(key: ec.EllipticCurvePrivateKey, consortium: str, valid: Validity) -> x509.Certificate:
-    """A self-signed certificate that may sign identities and no further CA."""
+    """A root: self-signed, it may sign identities, and issuing CAs that sign identities."""
     name = _name(f"{consortium} CA", consortium)
     return (
         _builder(name, name, key.public_key(), valid)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
         .add_extension(_key_usage(signs_certificates=True), critical=True)
         .sign(key, SHA256())
+    )
+
+
+def issuing_ca_certificate(
+    root_key: ec.EllipticCurvePrivateKey, root: x509.Certificate, public_key: ec.EllipticCurvePublicKey, valid: Validity
+) -> x509.Certificate:
+    """A CA below ``root`` that may sign identities and no further CA.
+
+    Raises:
+        InputInvalidError: CONFIG_INVALID, when it would outlive the root, or the root may sign identities alone.
+    """
+    constraints = root.extensions.get_extension_for_class(x509.BasicConstraints).value
+    if not constraints.ca or constraints.path_length == 0:
+        message = (
+            "root: expected one that may sign a CA, got one that signs identities alone; make another with `ca root`"
+        )
+        raise InputInvalidError(Reason.CONFIG_INVALID, message)
+    _check_expiry(root, valid)
+    consortium = str(root.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0].value)
+    name = _name(f"{consortium} issuing CA {valid.not_before:%Y-%m-%d}", consortium)
+    return (
+        _builder(name, root.subject, public_key, valid)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(root_key.public_key()), critical=False)
+        .sign(root_key, SHA256())
     )
 
 
@@ -91,6 +118,10 @@ def _check(ca: x509.Certificate, subject: Subject, valid: Validity) -> None:
     if is_server != bool(subject.hosts):
         expected = "at least one for a coordinator" if is_server else f"none for the role {subject.caller.role}"
         raise InputInvalidError(Reason.CONFIG_INVALID, f"hosts: expected {expected}, got {len(subject.hosts)}")
+    _check_expiry(ca, valid)
+
+
+def _check_expiry(ca: x509.Certificate, valid: Validity) -> None:
     if valid.not_after > ca.not_valid_after_utc:
         expected = f"expected at most the CA's, {ca.not_valid_after_utc.isoformat()}"
         raise InputInvalidError(Reason.CONFIG_INVALID, f"expiry: {expected}, got {valid.not_after.isoformat()}")

@@ -1,4 +1,7 @@
-"""Who may call what: one table, deny by default. It decides on roles alone; ownership is the use cases' business."""
+"""Who may call what: one table, deny by default. It decides on roles alone; ownership is the use cases' business.
+
+Whether the caller is banned, or its certificate revoked, is `coordinator.app.standings` to say, of every rpc alike.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,18 @@ ROLES_BY_RPC: dict[str, frozenset[Role]] = {
     "/fedmedlora.v1.AdminService/ResumeRun": _OPERATOR,
     "/fedmedlora.v1.AdminService/ExtendDeadline": _OPERATOR,
     "/fedmedlora.v1.AdminService/ListSites": _OPERATOR,
+    "/fedmedlora.v1.AdminService/CreateJoinToken": _OPERATOR,
+    "/fedmedlora.v1.AdminService/BanSite": _OPERATOR,
+    "/fedmedlora.v1.AdminService/UnbanSite": _OPERATOR,
+    "/fedmedlora.v1.AdminService/RevokeCertificate": _OPERATOR,
+    "/fedmedlora.v1.IdentityService/RenewCertificate": _MEMBERS,
+    "/fedmedlora.v1.IdentityService/Withdraw": _AGENTS,
     "/grpc.health.v1.Health/Check": _ALL,
     "/grpc.health.v1.Health/Watch": _ALL,
 }
+
+# On a port of its own, for who has no certificate yet: here the join token says who the caller is.
+RPCS_BY_JOIN_TOKEN = frozenset({"/fedmedlora.v1.EnrolmentService/Enrol"})
 
 
 def authorise(caller: Caller, rpc: str, consortium: str) -> None:

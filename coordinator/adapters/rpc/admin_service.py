@@ -14,12 +14,15 @@ from common.ids import SiteName
 from common.tls import caller_from_context
 from common.wire import spec_to_proto, terms_from_proto, terms_to_proto
 from coordinator.adapters.rpc import reports
-from coordinator.adapters.rpc.translate import time_left, timestamp
+from coordinator.adapters.rpc.translate import lifetime_of, time_left, timestamp
 from coordinator.app.answers import Answers
 from coordinator.app.create_run import create
-from coordinator.app.ports import RunStore, Traffic
+from coordinator.app.enrol_site import Enrolment
+from coordinator.app.members import Members
+from coordinator.app.ports import CertificateIssuer, RunStore, Traffic
 from coordinator.app.presence import Presence
 from coordinator.app.round_driver import RoundDriver
+from coordinator.app.standings import Standings
 from coordinator.domain import events as ev
 from coordinator.domain.values import Run, RunState
 from fedmedlora.v1 import admin_pb2, admin_pb2_grpc, registry_pb2, registry_pb2_grpc
@@ -27,6 +30,22 @@ from fedmedlora.v1 import admin_pb2, admin_pb2_grpc, registry_pb2, registry_pb2_
 Context = grpc.aio.ServicerContext[Any, Any]
 # A watcher is told of progress at least this often, and of a step at once.
 WATCH_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembershipUseCases:
+    """What the servicers call about members.
+
+    Attributes:
+        enrolment_port: 0 while nobody can enrol here.
+    """
+
+    enrolment: Enrolment
+    members: Members
+    standings: Standings
+    issuer: CertificateIssuer
+    consortium: str
+    enrolment_port: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +57,7 @@ class AdminUseCases:
     presence: Presence
     store: RunStore
     clock: Clock
+    membership: MembershipUseCases
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
@@ -102,16 +122,52 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     async def ListSites(self, request: admin_pb2.ListSitesRequest, context: Context) -> admin_pb2.ListSitesResponse:
         """See the proto."""
-        sites = [
-            admin_pb2.Site(
-                name=site.name,
-                role=site.role,
-                is_present=self._use.presence.is_present(site.name),
-                last_seen_at=timestamp(site.last_seen_at),
-            )
-            for site in await self._use.store.known_sites()
-        ]
+        standings = self._use.membership.standings
+        seen = {site.name: site for site in await self._use.store.known_sites()}
+        certificates = standings.certificates(self._use.clock.now())
+        sites = []
+        for name in sorted(seen.keys() | {member.name for member in standings.members}):
+            site = reports.site(name, seen.get(name), standings.member(name), certificates)
+            site.is_present = self._use.presence.is_present(name)
+            sites.append(site)
         return admin_pb2.ListSitesResponse(sites=sites)
+
+    async def CreateJoinToken(
+        self, request: admin_pb2.CreateJoinTokenRequest, context: Context
+    ) -> admin_pb2.CreateJoinTokenResponse:
+        """See the proto."""
+        membership = self._use.membership
+        if not membership.enrolment_port:
+            raise NotNowError(
+                Reason.NOT_ISSUING, "enrolment.listen: expected an address, got none: nobody can enrol here"
+            )
+        token, expires_at = await membership.enrolment.create_token(
+            caller_from_context(context), request.name, request.role, lifetime_of(request)
+        )
+        return admin_pb2.CreateJoinTokenResponse(
+            token=token,
+            expires_at=timestamp(expires_at),
+            consortium=membership.consortium,
+            trust_bundle_pem=membership.issuer.trust_bundle_pem(),
+            enrolment_port=membership.enrolment_port,
+        )
+
+    async def BanSite(self, request: admin_pb2.BanSiteRequest, context: Context) -> admin_pb2.BanSiteResponse:
+        """See the proto."""
+        await self._use.membership.members.ban(caller_from_context(context), request.name)
+        return admin_pb2.BanSiteResponse()
+
+    async def UnbanSite(self, request: admin_pb2.UnbanSiteRequest, context: Context) -> admin_pb2.UnbanSiteResponse:
+        """See the proto."""
+        await self._use.membership.members.unban(caller_from_context(context), request.name)
+        return admin_pb2.UnbanSiteResponse()
+
+    async def RevokeCertificate(
+        self, request: admin_pb2.RevokeCertificateRequest, context: Context
+    ) -> admin_pb2.RevokeCertificateResponse:
+        """See the proto."""
+        await self._use.membership.members.revoke(caller_from_context(context), request.serial)
+        return admin_pb2.RevokeCertificateResponse()
 
     async def _post_to_open(self, context: Context, id_or_name: str, event: ev.RunEvent) -> Run:
         """Step a run that is open, or say that it has ended, be it while the event waited."""

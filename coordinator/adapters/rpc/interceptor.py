@@ -17,9 +17,10 @@ from common.chunk_messages import UPLOAD_UPDATE, decode_chunk
 from common.errors import FedMedError, OverloadedError, Reason, TransferBrokenError
 from common.logging import log_fault
 from common.rpc_errors import abort_with, internal_error, to_status
-from common.tls import Caller, caller_from_context
+from common.tls import Peer, peer_from_context
 from coordinator.adapters.metrics import CoordinatorMetrics
 from coordinator.adapters.rpc.access import authorise
+from coordinator.app.standings import Standings
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -27,6 +28,32 @@ Context = grpc.aio.ServicerContext[Any, Any]
 MAX_OPEN_CALLS = 8
 # For the status of a failed rpc to be taken by a peer that may have stopped reading.
 STATUS_SECONDS = 1.0
+
+
+class _OpenCall:
+    """A call that is being answered, by the task that answers it."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.task = asyncio.current_task()
+        self._refusal: FedMedError | None = None
+
+    def end(self, refusal: FedMedError) -> None:
+        """Let the call end with ``refusal``, wherever it stands."""
+        if self._refusal is None and self.task is not None:
+            self._refusal = refusal
+            self.task.cancel()
+
+    @contextmanager
+    def ended_by_refusal(self) -> Iterator[None]:
+        """Turn the cancellation that `end` brought into the refusal; any other passes."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self._refusal is None or self.task is None:
+                raise
+            self.task.uncancel()
+            raise self._refusal from None
 
 
 class GuardInterceptor(grpc.aio.ServerInterceptor):
@@ -38,7 +65,11 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         metrics: CoordinatorMetrics,
         log: FilteringBoundLogger,
         stream_progress_seconds: float = 60.0,
+        standings: Standings | None = None,
     ) -> None:
+        self._standings = standings or Standings()
+        self._standings.listen(self._end_calls)
+        self._calls: set[_OpenCall] = set()
         self._consortium = consortium
         self._metrics = metrics
         self._log = log
@@ -121,10 +152,12 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
     async def _guard(self, rpc: str, context: Context) -> AsyncIterator[None]:
         name = "unknown"
         try:
-            caller = caller_from_context(context)
-            name = caller.uri
-            authorise(caller, rpc, self._consortium)
-            with self._one_more(caller, rpc):
+            peer = peer_from_context(context)
+            name = peer.caller.uri
+            authorise(peer.caller, rpc, self._consortium)
+            if (refusal := self._standings.refusal(peer.caller, peer.serial)) is not None:
+                raise refusal
+            with self._one_more(peer, rpc):
                 yield
             self._metrics.rpc_ended(rpc, grpc.StatusCode.OK.name)
         except FedMedError as error:
@@ -144,24 +177,36 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             await self._end_with(context, rpc, internal_error(error_id))
 
     @contextmanager
-    def _one_more(self, caller: Caller, rpc: str) -> Iterator[None]:
-        """Count an open call.
+    def _one_more(self, peer: Peer, rpc: str) -> Iterator[None]:
+        """Count an open call, which ends early when its caller is no longer let in.
 
         Raises:
             OverloadedError: TOO_MANY_STREAMS.
+            NotAllowedError, UnauthenticatedError: see `Standings.refusal`.
         """
-        slot = (caller.uri, rpc)
+        slot = (peer.caller.uri, rpc)
         if self._open[slot] >= MAX_OPEN_CALLS:
             raise OverloadedError(
                 Reason.TOO_MANY_STREAMS, f"{rpc}: expected at most {MAX_OPEN_CALLS} calls at once, got another"
             )
+        call = _OpenCall(peer)
         self._open[slot] += 1
+        self._calls.add(call)
         try:
-            yield
+            with call.ended_by_refusal():
+                yield
         finally:
+            self._calls.discard(call)
             self._open[slot] -= 1
             if not self._open[slot]:
                 del self._open[slot]
+
+    def _end_calls(self) -> None:
+        """End the open calls of whoever is no longer let in; the call that brought that about is answered."""
+        for call in tuple(self._calls):
+            refusal = self._standings.refusal(call.peer.caller, call.peer.serial)
+            if refusal is not None and call.task is not asyncio.current_task():
+                call.end(refusal)
 
     async def _end_with(self, context: Context, rpc: str, error: FedMedError) -> None:
         self._metrics.rpc_ended(rpc, to_status(error).code.name)

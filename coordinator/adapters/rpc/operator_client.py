@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from common.identity_folder import adopt_certificate, prepare_key, read_certified
 from common.rpc_errors import from_rpc_error
+from common.signing_requests import make_request
 from common.terms import Terms
 from common.tls import CHANNEL_OPTIONS, channel_credentials, load_identity
 from common.wire import terms_to_proto
-from fedmedlora.v1 import admin_pb2, admin_pb2_grpc
+from fedmedlora.v1 import admin_pb2, admin_pb2_grpc, enrolment_pb2, enrolment_pb2_grpc
 
 CALL_SECONDS = 20.0
 
@@ -25,6 +27,7 @@ class OperatorClient:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._admin = admin_pb2_grpc.AdminServiceStub(channel)
+        self._identity = enrolment_pb2_grpc.IdentityServiceStub(channel)
         self._health: Any = health_pb2_grpc.HealthStub(channel)  # its stubs know no methods
 
     async def create_run(self, terms: Terms) -> admin_pb2.CreateRunResponse:
@@ -68,6 +71,34 @@ class OperatorClient:
     async def list_sites(self) -> list[admin_pb2.Site]:
         """Every site the coordinator knows."""
         return list((await self._admin.ListSites(admin_pb2.ListSitesRequest(), timeout=CALL_SECONDS)).sites)
+
+    async def create_join_token(
+        self, name: str, role: str, lifetime_seconds: float
+    ) -> admin_pb2.CreateJoinTokenResponse:
+        """A join token for a site or an evaluator of that name."""
+        request = admin_pb2.CreateJoinTokenRequest(name=name, role=role)
+        request.lifetime.FromTimedelta(timedelta(seconds=lifetime_seconds))
+        return await self._admin.CreateJoinToken(request, timeout=CALL_SECONDS)
+
+    async def renew_certificate(self, identity_folder: Path) -> datetime:
+        """Put a new key and certificate into the folder that this client calls by; returns until when it is good."""
+        caller, key = read_certified(identity_folder).caller, prepare_key(identity_folder)
+        request = enrolment_pb2.RenewCertificateRequest(signing_request_pem=make_request(key, caller))
+        response = await self._identity.RenewCertificate(request, timeout=CALL_SECONDS)
+        adopt_certificate(identity_folder, response.certificate_chain_pem, response.trust_bundle_pem)
+        return read_certified(identity_folder).expires_at
+
+    async def ban_site(self, name: str) -> None:
+        """Keep a name out."""
+        await self._admin.BanSite(admin_pb2.BanSiteRequest(name=name), timeout=CALL_SECONDS)
+
+    async def unban_site(self, name: str) -> None:
+        """Lift a ban."""
+        await self._admin.UnbanSite(admin_pb2.UnbanSiteRequest(name=name), timeout=CALL_SECONDS)
+
+    async def revoke_certificate(self, serial: str) -> None:
+        """Let one certificate be good no more."""
+        await self._admin.RevokeCertificate(admin_pb2.RevokeCertificateRequest(serial=serial), timeout=CALL_SECONDS)
 
     async def is_serving(self) -> bool:
         """Whether the coordinator says that it serves."""

@@ -9,13 +9,14 @@ from typing import TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from common.ids import AssignmentId, SiteName
+from common.ids import AssignmentId, SiteName, digest_of
 from common.rpc_errors import reason_to_proto
 from common.wire import terms_to_proto
 from coordinator.adapters.rpc.translate import STAGES, TASK_VALUES, adapter_ref, timestamp
 from coordinator.app.answers import SiteProgress
-from coordinator.app.ports import Traffic
+from coordinator.app.ports import KnownSite, Traffic
 from coordinator.app.publish_adapter import version_name
+from coordinator.domain.enrolment import IssuedCertificate, Member, Standing
 from coordinator.domain.values import (
     EvaluatorOutcome,
     F1Score,
@@ -55,6 +56,11 @@ _OUTCOMES = {
     SiteOutcome.REFUSED: admin_pb2.SITE_OUTCOME_REFUSED,
     SiteOutcome.DECLINED: admin_pb2.SITE_OUTCOME_DECLINED,
     SiteOutcome.STRAGGLER: admin_pb2.SITE_OUTCOME_STRAGGLER,
+}
+_STANDINGS = {
+    Standing.MEMBER: admin_pb2.STANDING_MEMBER,
+    Standing.BANNED: admin_pb2.STANDING_BANNED,
+    Standing.WITHDRAWN: admin_pb2.STANDING_WITHDRAWN,
 }
 _STAGE_VALUES = {name: value for value, name in STAGES.items()}
 
@@ -248,3 +254,28 @@ def adapter_versions(run: Run) -> list[registry_pb2.AdapterVersion]:
     if not any(version.is_promoted for version in latest):
         latest[:0] = [version for version in versions if version.is_promoted][-1:]
     return latest
+
+
+def site(
+    name: SiteName, seen: KnownSite | None, member: Member | None, certificates: Iterable[IssuedCertificate]
+) -> admin_pb2.Site:
+    """One site, heard of or a member or both; of ``certificates`` those that are its own."""
+    role = member.role if member is not None else seen.role if seen is not None else ""
+    message = admin_pb2.Site(name=name, role=role, standing=_STANDINGS[member.standing if member else Standing.MEMBER])
+    if seen is not None:
+        message.last_seen_at.CopyFrom(timestamp(seen.last_seen_at))
+    if member is not None and member.enrolled_at is not None:
+        message.enrolled_at.CopyFrom(timestamp(member.enrolled_at))
+    if member is not None and member.signing_public_key:
+        message.signing_key_fingerprint = digest_of(bytes.fromhex(member.signing_public_key))
+    for each in certificates:
+        if each.name == name:
+            message.certificates.append(_certificate(each))
+    return message
+
+
+def _certificate(issued: IssuedCertificate) -> admin_pb2.Certificate:
+    message = admin_pb2.Certificate(serial=issued.serial, expires_at=timestamp(issued.expires_at))
+    if issued.revoked_at is not None:
+        message.revoked_at.CopyFrom(timestamp(issued.revoked_at))
+    return message

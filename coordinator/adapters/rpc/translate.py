@@ -64,6 +64,17 @@ def time_left(request: admin_pb2.ExtendDeadlineRequest) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def lifetime_of(request: admin_pb2.CreateJoinTokenRequest) -> timedelta:
+    """How long a join token is to be good; its bounds are the use case's to check.
+
+    Raises:
+        InputInvalidError: FIELD_MISSING or FIELD_INVALID.
+    """
+    if not request.HasField("lifetime"):
+        raise InputInvalidError(Reason.FIELD_MISSING, "lifetime: expected a duration, got none")
+    return timedelta(seconds=seconds_from_proto(request.lifetime, "lifetime"))
+
+
 def assignment_id_from(value: str) -> AssignmentId:
     """An assignment id is 32 hex digits; anything else is refused before it is looked up.
 

@@ -34,7 +34,7 @@ class SqlRunStore:
 
     async def load_runs(self) -> tuple[Run, ...]:
         """All runs, oldest first."""
-        return await self._transact(_load_runs)
+        return await self.transact(_load_runs)
 
     async def save(
         self, before: Run | None, after: Run, commands: Sequence[Command], audit: Sequence[AuditEvent] = ()
@@ -47,57 +47,57 @@ class SqlRunStore:
             _save(connection, after, changed, commands)
             audit_log.append(connection, audit)
 
-        await self._transact(work)
+        await self.transact(work)
 
     async def save_time_lost(self, moved: Sequence[Run], counted_until: datetime) -> None:
         """Store the runs and the instant, in one transaction."""
-        await self._transact(lambda connection: _save_time_lost(connection, moved, counted_until))
+        await self.transact(lambda connection: _save_time_lost(connection, moved, counted_until))
 
     async def counted_until(self) -> datetime | None:
         """The instant stored last."""
-        return await self._transact(_counted_until)
+        return await self.transact(_counted_until)
 
     async def pending_commands(self) -> tuple[Command, ...]:
         """Commands stored and not completed, in the order stored."""
-        return await self._transact(_pending_commands)
+        return await self.transact(_pending_commands)
 
     async def complete(self, command: Command) -> None:
         """Mark the command's work as done."""
         statement = update(COMMANDS).where(COMMANDS.c.command_id == command.command_id).values(completed=1)
-        await self._transact(lambda connection: connection.execute(statement))
+        await self.transact(lambda connection: connection.execute(statement))
 
     async def remember_site(self, name: SiteName, role: Role, at: datetime) -> None:
         """Note that this caller was heard of at ``at``."""
         row = {"name": name, "role": str(role), "last_seen_at": at}
-        await self._transact(lambda connection: _replace(connection, SITES, {"name": name}, row))
+        await self.transact(lambda connection: _replace(connection, SITES, {"name": name}, row))
 
     async def known_sites(self) -> tuple[KnownSite, ...]:
         """Everyone remembered, sorted by name."""
-        return await self._transact(_known_sites)
+        return await self.transact(_known_sites)
 
     async def add_traffic(self, run_id: RunId, traffic: Traffic) -> None:
         """Add bytes to what is counted for that site and round."""
-        await self._transact(lambda connection: _add_traffic(connection, run_id, traffic))
+        await self.transact(lambda connection: _add_traffic(connection, run_id, traffic))
 
     async def traffic(self, run_id: RunId) -> tuple[Traffic, ...]:
         """All bytes counted for a run, by round and site."""
-        return await self._transact(lambda connection: _traffic(connection, run_id))
+        return await self.transact(lambda connection: _traffic(connection, run_id))
 
     async def record(self, events: Sequence[AuditEvent]) -> None:
         """Add events to the audit log, in one transaction."""
-        await self._transact(lambda connection: audit_log.append(connection, events))
+        await self.transact(lambda connection: audit_log.append(connection, events))
 
     async def audit_head(self) -> ChainHead:
         """Where the audit log ends."""
-        return await self._transact(audit_log.head_of)
+        return await self.transact(audit_log.head_of)
 
     async def audit_lines(self, after: int, at_most: int) -> tuple[bytes, ...]:
         """At most so many lines of the audit log behind the one with number ``after``."""
-        return await self._transact(lambda connection: audit_log.lines_after(connection, after, at_most))
+        return await self.transact(lambda connection: audit_log.lines_after(connection, after, at_most))
 
     async def store_id(self) -> str:
         """The store's own name, 32 hex digits, the same for ever."""
-        return await self._transact(lambda connection: str(connection.execute(select(STORE.c.store_id)).scalar_one()))
+        return await self.transact(lambda connection: str(connection.execute(select(STORE.c.store_id)).scalar_one()))
 
     async def close(self) -> None:
         """Finish what is under way and give back the database."""
@@ -105,7 +105,8 @@ class SqlRunStore:
         await asyncio.to_thread(self._thread.shutdown)
         self._database.dispose()
 
-    async def _transact(self, work: Callable[[Connection], T]) -> T:
+    async def transact(self, work: Callable[[Connection], T]) -> T:
+        """What ``work`` gives, in one transaction on the store's thread: for other stores of the same database, too."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._in_transaction, work)
 
     def _in_transaction(self, work: Callable[[Connection], T]) -> T:

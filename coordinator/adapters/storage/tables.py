@@ -82,3 +82,33 @@ AUDIT = Table(
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),
     Column("line", Text, nullable=False),  # canonical JSON, chained: see common.hash_chain
 )
+
+MEMBERS = Table(
+    "members",
+    METADATA,
+    Column("name", String(63), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("standing", String(16), nullable=False),
+    Column("enrolled_at", DateTime(timezone=True), nullable=True),
+    Column("signing_public_key", String(64), nullable=False),
+)
+
+JOIN_TOKENS = Table(
+    "join_tokens",
+    METADATA,
+    Column("token_hash", String(71), primary_key=True),
+    Column("name", String(63), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("spent_by", String(71), nullable=True),
+)
+
+CERTIFICATES = Table(
+    "certificates",
+    METADATA,
+    Column("serial", String(40), primary_key=True),  # at most 20 octets (RFC 5280, section 4.1.2.2), in hex
+    Column("name", String(63), nullable=False),
+    Column("key_digest", String(71), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("revoked_at", DateTime(timezone=True), nullable=True),
+)

@@ -81,6 +81,26 @@ class AdminServiceStub:
                 request_serializer=fedmedlora_dot_v1_dot_admin__pb2.ListSitesRequest.SerializeToString,
                 response_deserializer=fedmedlora_dot_v1_dot_admin__pb2.ListSitesResponse.FromString,
                 _registered_method=True)
+        self.CreateJoinToken = channel.unary_unary(
+                '/fedmedlora.v1.AdminService/CreateJoinToken',
+                request_serializer=fedmedlora_dot_v1_dot_admin__pb2.CreateJoinTokenRequest.SerializeToString,
+                response_deserializer=fedmedlora_dot_v1_dot_admin__pb2.CreateJoinTokenResponse.FromString,
+                _registered_method=True)
+        self.BanSite = channel.unary_unary(
+                '/fedmedlora.v1.AdminService/BanSite',
+                request_serializer=fedmedlora_dot_v1_dot_admin__pb2.BanSiteRequest.SerializeToString,
+                response_deserializer=fedmedlora_dot_v1_dot_admin__pb2.BanSiteResponse.FromString,
+                _registered_method=True)
+        self.UnbanSite = channel.unary_unary(
+                '/fedmedlora.v1.AdminService/UnbanSite',
+                request_serializer=fedmedlora_dot_v1_dot_admin__pb2.UnbanSiteRequest.SerializeToString,
+                response_deserializer=fedmedlora_dot_v1_dot_admin__pb2.UnbanSiteResponse.FromString,
+                _registered_method=True)
+        self.RevokeCertificate = channel.unary_unary(
+                '/fedmedlora.v1.AdminService/RevokeCertificate',
+                request_serializer=fedmedlora_dot_v1_dot_admin__pb2.RevokeCertificateRequest.SerializeToString,
+                response_deserializer=fedmedlora_dot_v1_dot_admin__pb2.RevokeCertificateResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -155,8 +175,42 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSites(self, request, context):
-        """Lists every site the coordinator knows, and whether it is present.
+        """Lists every site the coordinator knows, whether it is present, and how it stands.
         Callers: operator. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateJoinToken(self, request, context):
+        """Makes a join token: whoever brings it becomes the site of that name, once. Of it only a hash is kept.
+        Callers: operator. Each call makes another one; those before stay good. Refuses with NAME_INVALID, FIELD_INVALID,
+        SITE_BANNED, NOT_ISSUING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BanSite(self, request, context):
+        """Bans a name: its calls that are under way end, and every later one is refused with SITE_BANNED.
+        Callers: operator. Idempotent. Refuses with NAME_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnbanSite(self, request, context):
+        """Lifts a ban; the site goes on with the certificate that it has.
+        Callers: operator. Idempotent. Refuses with NAME_INVALID, SITE_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeCertificate(self, request, context):
+        """Revokes one certificate, whoever issued it: calls made with it end, and every later one is refused with
+        CERTIFICATE_REVOKED.
+        Callers: operator. Idempotent. Refuses with FIELD_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -209,6 +263,26 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListSites,
                     request_deserializer=fedmedlora_dot_v1_dot_admin__pb2.ListSitesRequest.FromString,
                     response_serializer=fedmedlora_dot_v1_dot_admin__pb2.ListSitesResponse.SerializeToString,
+            ),
+            'CreateJoinToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateJoinToken,
+                    request_deserializer=fedmedlora_dot_v1_dot_admin__pb2.CreateJoinTokenRequest.FromString,
+                    response_serializer=fedmedlora_dot_v1_dot_admin__pb2.CreateJoinTokenResponse.SerializeToString,
+            ),
+            'BanSite': grpc.unary_unary_rpc_method_handler(
+                    servicer.BanSite,
+                    request_deserializer=fedmedlora_dot_v1_dot_admin__pb2.BanSiteRequest.FromString,
+                    response_serializer=fedmedlora_dot_v1_dot_admin__pb2.BanSiteResponse.SerializeToString,
+            ),
+            'UnbanSite': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnbanSite,
+                    request_deserializer=fedmedlora_dot_v1_dot_admin__pb2.UnbanSiteRequest.FromString,
+                    response_serializer=fedmedlora_dot_v1_dot_admin__pb2.UnbanSiteResponse.SerializeToString,
+            ),
+            'RevokeCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeCertificate,
+                    request_deserializer=fedmedlora_dot_v1_dot_admin__pb2.RevokeCertificateRequest.FromString,
+                    response_serializer=fedmedlora_dot_v1_dot_admin__pb2.RevokeCertificateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -456,6 +530,114 @@ class AdminService:
             '/fedmedlora.v1.AdminService/ListSites',
             fedmedlora_dot_v1_dot_admin__pb2.ListSitesRequest.SerializeToString,
             fedmedlora_dot_v1_dot_admin__pb2.ListSitesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateJoinToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedmedlora.v1.AdminService/CreateJoinToken',
+            fedmedlora_dot_v1_dot_admin__pb2.CreateJoinTokenRequest.SerializeToString,
+            fedmedlora_dot_v1_dot_admin__pb2.CreateJoinTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BanSite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedmedlora.v1.AdminService/BanSite',
+            fedmedlora_dot_v1_dot_admin__pb2.BanSiteRequest.SerializeToString,
+            fedmedlora_dot_v1_dot_admin__pb2.BanSiteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnbanSite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedmedlora.v1.AdminService/UnbanSite',
+            fedmedlora_dot_v1_dot_admin__pb2.UnbanSiteRequest.SerializeToString,
+            fedmedlora_dot_v1_dot_admin__pb2.UnbanSiteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedmedlora.v1.AdminService/RevokeCertificate',
+            fedmedlora_dot_v1_dot_admin__pb2.RevokeCertificateRequest.SerializeToString,
+            fedmedlora_dot_v1_dot_admin__pb2.RevokeCertificateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -70,8 +70,26 @@ class AdminServiceStub:
     Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED, FIELD_MISSING, FIELD_INVALID.
     """
     ListSites: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListSitesRequest, _admin_pb2.ListSitesResponse]
-    """Lists every site the coordinator knows, and whether it is present.
+    """Lists every site the coordinator knows, whether it is present, and how it stands.
     Callers: operator. Idempotent.
+    """
+    CreateJoinToken: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CreateJoinTokenRequest, _admin_pb2.CreateJoinTokenResponse]
+    """Makes a join token: whoever brings it becomes the site of that name, once. Of it only a hash is kept.
+    Callers: operator. Each call makes another one; those before stay good. Refuses with NAME_INVALID, FIELD_INVALID,
+    SITE_BANNED, NOT_ISSUING.
+    """
+    BanSite: _grpc.UnaryUnaryMultiCallable[_admin_pb2.BanSiteRequest, _admin_pb2.BanSiteResponse]
+    """Bans a name: its calls that are under way end, and every later one is refused with SITE_BANNED.
+    Callers: operator. Idempotent. Refuses with NAME_INVALID.
+    """
+    UnbanSite: _grpc.UnaryUnaryMultiCallable[_admin_pb2.UnbanSiteRequest, _admin_pb2.UnbanSiteResponse]
+    """Lifts a ban; the site goes on with the certificate that it has.
+    Callers: operator. Idempotent. Refuses with NAME_INVALID, SITE_UNKNOWN.
+    """
+    RevokeCertificate: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RevokeCertificateRequest, _admin_pb2.RevokeCertificateResponse]
+    """Revokes one certificate, whoever issued it: calls made with it end, and every later one is refused with
+    CERTIFICATE_REVOKED.
+    Callers: operator. Idempotent. Refuses with FIELD_INVALID.
     """
 
 @_typing.type_check_only
@@ -116,8 +134,26 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED, FIELD_MISSING, FIELD_INVALID.
     """
     ListSites: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListSitesRequest, _admin_pb2.ListSitesResponse]  # type: ignore[assignment]
-    """Lists every site the coordinator knows, and whether it is present.
+    """Lists every site the coordinator knows, whether it is present, and how it stands.
     Callers: operator. Idempotent.
+    """
+    CreateJoinToken: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateJoinTokenRequest, _admin_pb2.CreateJoinTokenResponse]  # type: ignore[assignment]
+    """Makes a join token: whoever brings it becomes the site of that name, once. Of it only a hash is kept.
+    Callers: operator. Each call makes another one; those before stay good. Refuses with NAME_INVALID, FIELD_INVALID,
+    SITE_BANNED, NOT_ISSUING.
+    """
+    BanSite: _aio.UnaryUnaryMultiCallable[_admin_pb2.BanSiteRequest, _admin_pb2.BanSiteResponse]  # type: ignore[assignment]
+    """Bans a name: its calls that are under way end, and every later one is refused with SITE_BANNED.
+    Callers: operator. Idempotent. Refuses with NAME_INVALID.
+    """
+    UnbanSite: _aio.UnaryUnaryMultiCallable[_admin_pb2.UnbanSiteRequest, _admin_pb2.UnbanSiteResponse]  # type: ignore[assignment]
+    """Lifts a ban; the site goes on with the certificate that it has.
+    Callers: operator. Idempotent. Refuses with NAME_INVALID, SITE_UNKNOWN.
+    """
+    RevokeCertificate: _aio.UnaryUnaryMultiCallable[_admin_pb2.RevokeCertificateRequest, _admin_pb2.RevokeCertificateResponse]  # type: ignore[assignment]
+    """Revokes one certificate, whoever issued it: calls made with it end, and every later one is refused with
+    CERTIFICATE_REVOKED.
+    Callers: operator. Idempotent. Refuses with FIELD_INVALID.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -213,8 +249,50 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.ListSitesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ListSitesResponse, _abc.Awaitable[_admin_pb2.ListSitesResponse]]:
-        """Lists every site the coordinator knows, and whether it is present.
+        """Lists every site the coordinator knows, whether it is present, and how it stands.
         Callers: operator. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateJoinToken(
+        self,
+        request: _admin_pb2.CreateJoinTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.CreateJoinTokenResponse, _abc.Awaitable[_admin_pb2.CreateJoinTokenResponse]]:
+        """Makes a join token: whoever brings it becomes the site of that name, once. Of it only a hash is kept.
+        Callers: operator. Each call makes another one; those before stay good. Refuses with NAME_INVALID, FIELD_INVALID,
+        SITE_BANNED, NOT_ISSUING.
+        """
+
+    @_abc_1.abstractmethod
+    def BanSite(
+        self,
+        request: _admin_pb2.BanSiteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.BanSiteResponse, _abc.Awaitable[_admin_pb2.BanSiteResponse]]:
+        """Bans a name: its calls that are under way end, and every later one is refused with SITE_BANNED.
+        Callers: operator. Idempotent. Refuses with NAME_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def UnbanSite(
+        self,
+        request: _admin_pb2.UnbanSiteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.UnbanSiteResponse, _abc.Awaitable[_admin_pb2.UnbanSiteResponse]]:
+        """Lifts a ban; the site goes on with the certificate that it has.
+        Callers: operator. Idempotent. Refuses with NAME_INVALID, SITE_UNKNOWN.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeCertificate(
+        self,
+        request: _admin_pb2.RevokeCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.RevokeCertificateResponse, _abc.Awaitable[_admin_pb2.RevokeCertificateResponse]]:
+        """Revokes one certificate, whoever issued it: calls made with it end, and every later one is refused with
+        CERTIFICATE_REVOKED.
+        Callers: operator. Idempotent. Refuses with FIELD_INVALID.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -42,12 +42,36 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """A later message of a stream was not a chunk."""
     REASON_CHUNK_TOO_LARGE: _Reason.ValueType  # 9
     """A chunk is larger than allowed."""
+    REASON_TOKEN_UNKNOWN: _Reason.ValueType  # 10
+    """No join token is this one."""
+    REASON_TOKEN_SPENT: _Reason.ValueType  # 11
+    """The join token was used, with another key."""
+    REASON_TOKEN_EXPIRED: _Reason.ValueType  # 12
+    """The join token's time is over."""
+    REASON_TOKEN_NAME_DIFFERS: _Reason.ValueType  # 13
+    """The join token is for another name or role."""
+    REASON_SIGNING_REQUEST_INVALID: _Reason.ValueType  # 14
+    """The signing request is not one for an ECDSA P-256 key with the caller's name."""
+    REASON_NOT_ISSUING: _Reason.ValueType  # 15
+    """This coordinator issues no certificates: they come from elsewhere."""
+    REASON_TOO_MANY_ATTEMPTS: _Reason.ValueType  # 16
+    """Too many attempts to enrol came from there, or in all."""
+    REASON_SITE_UNKNOWN: _Reason.ValueType  # 17
+    """There is no such site."""
+    REASON_SIGNING_KEY_DIFFERS: _Reason.ValueType  # 18
+    """The member has another key to sign updates with."""
     REASON_CERTIFICATE_INVALID: _Reason.ValueType  # 20
     """The certificate names no caller of this federation."""
     REASON_ROLE_NOT_ALLOWED: _Reason.ValueType  # 21
     """The caller's role may not call this rpc."""
     REASON_ASSIGNMENT_NOT_YOURS: _Reason.ValueType  # 22
     """The assignment belongs to another site."""
+    REASON_SITE_BANNED: _Reason.ValueType  # 23
+    """The site is banned."""
+    REASON_SITE_WITHDRAWN: _Reason.ValueType  # 24
+    """The site has withdrawn."""
+    REASON_CERTIFICATE_REVOKED: _Reason.ValueType  # 25
+    """The certificate was revoked."""
     REASON_RUN_UNKNOWN: _Reason.ValueType  # 30
     """There is no such run."""
     REASON_ADAPTER_UNKNOWN: _Reason.ValueType  # 31
@@ -180,12 +204,36 @@ REASON_CHUNK_EXPECTED: Reason.ValueType  # 8
 """A later message of a stream was not a chunk."""
 REASON_CHUNK_TOO_LARGE: Reason.ValueType  # 9
 """A chunk is larger than allowed."""
+REASON_TOKEN_UNKNOWN: Reason.ValueType  # 10
+"""No join token is this one."""
+REASON_TOKEN_SPENT: Reason.ValueType  # 11
+"""The join token was used, with another key."""
+REASON_TOKEN_EXPIRED: Reason.ValueType  # 12
+"""The join token's time is over."""
+REASON_TOKEN_NAME_DIFFERS: Reason.ValueType  # 13
+"""The join token is for another name or role."""
+REASON_SIGNING_REQUEST_INVALID: Reason.ValueType  # 14
+"""The signing request is not one for an ECDSA P-256 key with the caller's name."""
+REASON_NOT_ISSUING: Reason.ValueType  # 15
+"""This coordinator issues no certificates: they come from elsewhere."""
+REASON_TOO_MANY_ATTEMPTS: Reason.ValueType  # 16
+"""Too many attempts to enrol came from there, or in all."""
+REASON_SITE_UNKNOWN: Reason.ValueType  # 17
+"""There is no such site."""
+REASON_SIGNING_KEY_DIFFERS: Reason.ValueType  # 18
+"""The member has another key to sign updates with."""
 REASON_CERTIFICATE_INVALID: Reason.ValueType  # 20
 """The certificate names no caller of this federation."""
 REASON_ROLE_NOT_ALLOWED: Reason.ValueType  # 21
 """The caller's role may not call this rpc."""
 REASON_ASSIGNMENT_NOT_YOURS: Reason.ValueType  # 22
 """The assignment belongs to another site."""
+REASON_SITE_BANNED: Reason.ValueType  # 23
+"""The site is banned."""
+REASON_SITE_WITHDRAWN: Reason.ValueType  # 24
+"""The site has withdrawn."""
+REASON_CERTIFICATE_REVOKED: Reason.ValueType  # 25
+"""The certificate was revoked."""
 REASON_RUN_UNKNOWN: Reason.ValueType  # 30
 """There is no such run."""
 REASON_ADAPTER_UNKNOWN: Reason.ValueType  # 31

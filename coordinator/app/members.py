@@ -1,0 +1,120 @@
+"""What an operator, or a member itself, decides about a membership: ban, unban, revoke, withdraw. It admits nobody."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from common.clock import Clock
+from common.errors import InputInvalidError, NotFoundError, Reason
+from common.ids import Role, SiteName, check_name
+from common.tls import Caller
+from coordinator.app.ports import BlobStore, MemberStore
+from coordinator.app.round_driver import RoundDriver
+from coordinator.app.standings import Standings
+from coordinator.domain import events as ev
+from coordinator.domain.audit import AuditAction, AuditEvent
+from coordinator.domain.enrolment import IssuedCertificate, Member, Standing, refusal_of_standing
+from coordinator.domain.values import Phase
+
+# No certificate lives longer, so a serial that is not known here is remembered for so long.
+LONGEST_LIFE = timedelta(days=3650)
+
+
+class Members:
+    """Answers ``BanSite``, ``UnbanSite``, ``RevokeCertificate`` and ``Withdraw``: first stored, then acted upon."""
+
+    def __init__(
+        self,
+        store: MemberStore,
+        standings: Standings,
+        driver: RoundDriver,
+        blobs: BlobStore,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._standings = standings
+        self._driver = driver
+        self._blobs = blobs
+        self._clock = clock
+
+    async def ban(self, operator: Caller, name: str) -> None:
+        """Keep ``name`` out, whether it enrolled or not: its calls end, and open rounds go on without it.
+
+        Raises:
+            InputInvalidError: NAME_INVALID.
+        """
+        site = SiteName(check_name(name, "name"))
+        member = self._standings.member(site) or Member(name=site, role=Role.SITE)
+        await self._set(replace(member, standing=Standing.BANNED), self._event(AuditAction.SITE_BANNED, operator, site))
+        await self._leave(site, Standing.BANNED, operator)
+
+    async def unban(self, operator: Caller, name: str) -> None:
+        """Let ``name`` in again; one that had withdrawn stays so.
+
+        Raises:
+            InputInvalidError: NAME_INVALID.
+            NotFoundError: SITE_UNKNOWN.
+        """
+        site = SiteName(check_name(name, "name"))
+        member = self._standings.member(site)
+        if member is None:
+            raise NotFoundError(Reason.SITE_UNKNOWN, f"name: no ban is known of {site}")
+        if member.standing is Standing.BANNED:
+            unbanned = self._event(AuditAction.SITE_UNBANNED, operator, site)
+            await self._set(replace(member, standing=Standing.MEMBER), unbanned)
+
+    async def revoke(self, operator: Caller, serial: str) -> None:
+        """Let the certificate of that serial be good no more, whoever issued it.
+
+        Raises:
+            InputInvalidError: FIELD_INVALID.
+        """
+        if not re.fullmatch(r"[0-9a-f]{1,40}", serial):  # RFC 5280, section 4.1.2.2: at most 20 octets
+            message = f"serial: expected 1 to 40 lower-case hex digits, got {serial[:60]!r}"
+            raise InputInvalidError(Reason.FIELD_INVALID, message)
+        now = self._clock.now()
+        known = self._standings.certificate(serial)
+        unknown = IssuedCertificate(serial=serial, name="", key_digest="", expires_at=now + LONGEST_LIFE)
+        if known is None or known.revoked_at is None:
+            revoked = replace(known or unknown, revoked_at=now)
+            await self._store.revoke(revoked, self._event(AuditAction.CERTIFICATE_REVOKED, operator, serial))
+            self._standings.note_certificate(revoked, now)
+
+    async def withdraw(self, caller: Caller) -> datetime:
+        """End the caller's membership, drop it from open rounds, delete its updates; returns when."""
+        member = self._standings.member(caller.name) or Member(name=caller.name, role=caller.role)
+        event = self._event(AuditAction.SITE_WITHDRAWN, caller, caller.name)
+        await self._set(replace(member, standing=Standing.WITHDRAWN), event)
+        await self._leave(caller.name, Standing.WITHDRAWN, caller)
+        return event.at
+
+    async def finish(self) -> None:
+        """At a start: let go whoever was let out when an earlier life ended, in case it did not get so far."""
+        for member in self._standings.members:
+            if member.standing is not Standing.MEMBER:
+                await self._leave(member.name, member.standing)
+
+    async def _set(self, member: Member, event: AuditEvent) -> None:
+        await self._store.save_member(member, event)
+        self._standings.note_member(member)
+
+    async def _leave(self, site: SiteName, standing: Standing, caller: Caller | None = None) -> None:
+        """Let open rounds go on without ``site``, and delete what it sent if it is its own wish."""
+        reason = refusal_of_standing(standing)
+        if reason is None:
+            return
+        for run in self._driver.runs:
+            await self._driver.post(run.run_id, ev.SiteLeft(at=self._clock.now(), site=site, reason=reason), caller)
+        if standing is Standing.WITHDRAWN:
+            await self._delete_updates(site)
+
+    async def _delete_updates(self, site: SiteName) -> None:
+        """Delete every update of ``site`` but one that is being combined, which goes with its round."""
+        rounds = [past for run in self._driver.runs for past in run.rounds if past.phase is not Phase.AGGREGATING]
+        ids = [entry.assignment_id for past in rounds for entry in past.roster if entry.site == site]
+        await self._blobs.delete_updates(ids)
+
+    def _event(self, action: AuditAction, caller: Caller, subject: str) -> AuditEvent:
+        return AuditEvent(at=self._clock.now(), action=action, caller=caller.uri, subject=subject)
