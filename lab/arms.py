@@ -12,7 +12,7 @@ from functools import cached_property
 
 from common.adapter import AdapterSpec
 from common.errors import InputInvalidError, Reason
-from common.terms import AggregationTerms, BaseModelTerms, GateMetric, GateTerms, LoraTerms, Terms, TrainingTerms
+from common.terms import AggregationTerms, BaseModelTerms, GateMetric, GateTerms, LoraTerms, Task, Terms, TrainingTerms
 from lab.cells import Adapter, Cell
 from lab.corpora import Corpora, NoteFile, shared_passages
 from lab.experiment import Arm, Experiment, NewSite, Site, terms_of
@@ -20,7 +20,7 @@ from lab.findings import EVERYBODY, NOBODY, Scored, Setting, Trained
 from lab.rounds import Course, Machine, Plan, carry_all, carry_out
 from lab.slots import Priority
 from lab.workshop import Workshop
-from site_agent.orders import BaseModelSource, EvaluateOrder, EvaluateResult
+from site_agent.orders import BaseModelSource, DocumentCounts, EvaluateOrder, EvaluateResult
 
 NEW_SITE, CENTRE = "new-site", "centre"
 FROM_NOTHING = "nothing"
@@ -149,6 +149,7 @@ class Bench:
                 name=f"{arm.name}, seed {seed}",
                 terms=terms,
                 notes={site.name: (self.corpora.train(site, seed),)},
+                tasks={site.name: site.tasks},
                 validation=self.validation,
                 priority=self.priority(arm, seed),
             ),
@@ -193,6 +194,7 @@ class Bench:
             name=f"{arm.name}, seed {seed}",
             terms=terms,
             notes=notes,
+            tasks={site.name: site.tasks for site in self.experiment.sites_of(arm)},
             validation=self.validation,
             priority=self.priority(arm, seed),
         )
@@ -223,21 +225,25 @@ class Bench:
         done = await self.workshop.perform(Cell(order=order, notes=files, adapter=model.adapter, says=says), priority)
         assert isinstance(done.result, EvaluateResult)
         rows = []
-        for index, name in enumerate(names):
-            documents = [one for one in done.result.documents if one.file == index]
-            rows.append(
-                Scored(
-                    arm=model.arm,
-                    seed=model.seed,
-                    trained_on=model.trained_on,
-                    setting=settings[name],
-                    test_set=name,
-                    round_number=model.round_number,
-                    examples=model.examples,
-                    strict=tuple(one.strict for one in documents),
-                    lenient=tuple(one.lenient for one in documents),
+        for task, told in _documents_of(done.result).items():
+            for index, name in enumerate(names):
+                documents = [one for one in told if one.file == index]
+                if not documents:  # the corpus does not annotate what the task asks for
+                    continue
+                rows.append(
+                    Scored(
+                        arm=model.arm,
+                        seed=model.seed,
+                        trained_on=model.trained_on,
+                        setting=settings[name],
+                        test_set=name,
+                        round_number=model.round_number,
+                        examples=model.examples,
+                        task=task,
+                        strict=tuple(one.strict for one in documents),
+                        lenient=tuple(one.lenient for one in documents),
+                    )
                 )
-            )
         return rows
 
     async def _validation_loss(self, course: Course, arm: Arm, seed: int) -> float:
@@ -310,6 +316,13 @@ def _training_of(arm: Arm, seed: int, course: Course) -> list[Trained]:
                 )
             )
     return rows
+
+
+def _documents_of(result: EvaluateResult) -> dict[Task, tuple[DocumentCounts, ...]]:
+    """Counts by document, task by task."""
+    documents = {one.task: one.documents for one in result.tasks}
+    documents[Task.ENTITIES] = result.documents
+    return documents
 
 
 def _what(model: Model) -> str:

@@ -18,7 +18,7 @@ from site_agent.orders import ORDER, EvaluateOrder, InitialiseOrder, Order, Resu
 
 _SOFTWARE = ("fedmedlora", "peft", "torch", "transformers")
 # Raised when the trainer gives other results for the same order: then everything is done again.
-_EDITION = 1
+_EDITION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

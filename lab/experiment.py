@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from common.config import load_toml
 from common.errors import FedMedError
 from common.ids import check_name
-from common.terms import BaseModelTerms, Terms
+from common.terms import BaseModelTerms, Task, Terms
 from coordinator.adapters.terms_file import merged_tables, terms_of_document
 
 
@@ -37,6 +37,7 @@ class Site(_Table):
     Attributes:
         part: ``[2, 3]``: the second of three parts, which share no document.
         wrong_labels: This share of the entities is given a wrong type, to see what that does.
+        tasks: What it trains of the run's tasks (`data.tasks` of a site's configuration).
     """
 
     name: Name
@@ -44,6 +45,7 @@ class Site(_Table):
     sentences: Count
     part: tuple[int, int] = (1, 1)
     wrong_labels: Annotated[float, Field(ge=0, le=1)] = 0.0
+    tasks: Annotated[tuple[Task, ...], Field(min_length=1)] = tuple(Task)
 
     @model_validator(mode="after")
     def _part_is_one_of_them(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from common.terms import Task
 from lab.comparisons import new_site_curves
 from lab.experiment import Experiment
 from lab.findings import EVERYBODY, NOBODY, Findings, Rule, Scored, Setting, parts
@@ -29,9 +31,9 @@ Draw = Callable[[Experiment, Findings], Figure | None]
 def draw_all(experiment: Experiment, findings: Findings, folder: Path) -> list[Path]:
     """Write a PNG for every figure that there are numbers for."""
     drawn = []
-    for name, draw in _FIGURES.items():
-        path = folder / f"{name}.png"
-        figure = draw(experiment, findings)
+    for (name, draw), task in itertools.product(_FIGURES.items(), Task):
+        path = folder / (f"{name}.png" if task is Task.ENTITIES else f"{name}_{task}.png")
+        figure = draw(experiment, findings.of_task(task)) if task in findings.tasks() else None
         if figure is None:
             path.unlink(missing_ok=True)
             continue

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.terms import Task
 from lab.statistics import Part
 from site_agent.orders import F1Counts
 
@@ -49,6 +50,7 @@ class Scored:
     test_set: str
     round_number: int = 0
     examples: int = 0
+    task: Task = Task.ENTITIES
     strict: tuple[F1Counts, ...]
     lenient: tuple[F1Counts, ...]
 
@@ -110,6 +112,14 @@ class Findings:
     missing: Sequence[Missing]
     notes: Sequence[str] = ()
     full_model_bytes: int = 0
+
+    def tasks(self) -> list[Task]:
+        """Tasks that there are scores of."""
+        return [task for task in Task if any(one.task is task for one in self.scored)]
+
+    def of_task(self, task: Task) -> Findings:
+        """These findings with the scores of one task alone."""
+        return replace(self, scored=[one for one in self.scored if one.task is task])
 
     def of(self, arm: str, setting: Setting) -> list[Scored]:
         """The last models of an arm in a setting."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.files import write_whole
+from common.terms import Task
 from lab.comparisons import differences, main_table
 from lab.experiment import Experiment
 from lab.findings import Findings, Rule, Scored, Trained
@@ -17,7 +18,6 @@ COLUMNS = (
     "arm", "setting", "task", "seed", "site", "trained_on", "round", "examples", "metric", "value", "low", "high",
 )  # fmt: skip
 Row = dict[str, object]
-_ENTITIES = "ner"
 
 
 def write_numbers(path: Path, experiment: Experiment, findings: Findings) -> None:
@@ -36,14 +36,19 @@ def rows_of(experiment: Experiment, findings: Findings) -> Iterator[Row]:
         yield from _scored(scored)
     for trained in findings.trained:
         yield from _trained(trained)
+    for task in findings.tasks():
+        yield from _compared(task, experiment, findings.of_task(task))
+
+
+def _compared(task: Task, experiment: Experiment, findings: Findings) -> Iterator[Row]:
     for cell in main_table(experiment, findings):
         yield {
-            "arm": cell.arm, "setting": cell.column, "task": _ENTITIES, "metric": f"mean_{cell.rule}_f1",
+            "arm": cell.arm, "setting": cell.column, "task": task, "metric": f"mean_{cell.rule}_f1",
             "value": cell.estimate.value, "low": cell.estimate.low, "high": cell.estimate.high,
         }  # fmt: skip
     for one in differences(experiment, findings):
         yield {
-            "arm": f"{one.left} - {one.right}", "setting": one.column, "task": _ENTITIES,
+            "arm": f"{one.left} - {one.right}", "setting": one.column, "task": task,
             "metric": f"difference_{one.rule}_f1",
             "value": one.estimate.value, "low": one.estimate.low, "high": one.estimate.high,
         }  # fmt: skip
@@ -51,7 +56,7 @@ def rows_of(experiment: Experiment, findings: Findings) -> Iterator[Row]:
 
 def _scored(row: Scored) -> Iterator[Row]:
     same: Row = {
-        "arm": row.arm, "setting": row.setting, "task": _ENTITIES, "seed": row.seed, "site": row.test_set,
+        "arm": row.arm, "setting": row.setting, "task": row.task, "seed": row.seed, "site": row.test_set,
         "trained_on": row.trained_on, "round": row.round_number or "", "examples": row.examples or "",
     }  # fmt: skip
     for rule in Rule:
@@ -66,7 +71,7 @@ def _scored(row: Scored) -> Iterator[Row]:
 
 def _trained(row: Trained) -> Iterator[Row]:
     same: Row = {
-        "arm": row.arm, "setting": "training", "task": _ENTITIES, "seed": row.seed, "site": row.site,
+        "arm": row.arm, "setting": "training", "seed": row.seed, "site": row.site,
         "round": row.round_number,
     }  # fmt: skip
     metrics = ("mean_loss", "num_examples", "num_label_tokens", "steps", "seconds", "weight", "validation_loss",

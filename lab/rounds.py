@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from common.adapter import AdapterSpec
 from common.errors import FedMedError, InputInvalidError, Reason
 from common.ids import Digest, RunId, SiteName, derived_id
-from common.terms import Terms, check_terms
+from common.terms import Task, Terms, check_terms
 from coordinator.adapters.rpc import translate as coordinator_wire
 from coordinator.app.perform_commands import moved_from
-from coordinator.app.update_intake import admit, check_content
+from coordinator.app.update_intake import UploadClaim, admit, check_content
 from coordinator.domain import assignments
 from coordinator.domain import events as ev
 from coordinator.domain.aggregation import check_needs, strategy_of
@@ -58,6 +58,7 @@ class Plan:
 
     Attributes:
         name: For people.
+        tasks: What each site trains of the run's tasks; all of them, where it is not named.
         first: An adapter to go on from, with its shape; None: a new one is made.
     """
 
@@ -65,6 +66,7 @@ class Plan:
     terms: Terms
     notes: Mapping[str, tuple[NoteFile, ...]]
     validation: tuple[NoteFile, ...]
+    tasks: Mapping[str, tuple[Task, ...]] = field(default_factory=dict)
     first: tuple[Adapter, AdapterSpec] | None = None
     priority: Priority = ()
 
@@ -166,7 +168,8 @@ class _Carrier:
             done = await self._perform(assignment, f"{self.plan.name}, first adapter", ())
             assert isinstance(done.result, InitialiseResult) and done.made is not None
             spec = done.result.spec
-            adapter = self._admitted(assignment, done.made, FirstAdapter(spec=spec))
+            self._admitted(assignment, done.made, FirstAdapter(spec=spec))
+            adapter = done.made
         self.course.adapters[adapter.file.digest] = adapter
         self._post(ev.FirstAdapterReceived(at=_START, adapter=adapter.file, spec=spec))
 
@@ -181,13 +184,17 @@ class _Carrier:
         assignment = assignments.for_site(self.course.run, site)
         assert assignment is not None and assignment.adapter is not None
         says = f"{self.plan.name}, round {current.number}, {site}"
-        done = await self._perform(assignment, says, self.plan.notes[site])
+        done = await self._perform(assignment, says, self.plan.notes[site], self.plan.tasks.get(site, tuple(Task)))
         assert isinstance(done.result, TrainResult) and done.made is not None
-        made = self._admitted(assignment, done.made, trained_update(done.result, assignment.adapter.digest, AS_ASKED))
-        self.course.adapters[made.file.digest] = made
+        claim = self._admitted(assignment, done.made, trained_update(done.result, assignment.adapter.digest, AS_ASKED))
+        assert claim.update is not None, "what was trained is claimed as an update"
+        self.course.adapters[claim.digest] = done.made
         self.course.trained[current.number, site] = done.result
         update = Update(
-            file=made.file, num_examples=done.result.num_examples, num_label_tokens=done.result.num_label_tokens
+            file=done.made.file,
+            num_examples=claim.update.num_examples,
+            num_label_tokens=claim.update.num_label_tokens,
+            tasks=claim.update.tasks,
         )
         return ev.UpdateAccepted(at=_START, assignment_id=assignment.assignment_id, update=update)
 
@@ -232,8 +239,10 @@ class _Carrier:
             case AssignmentKind.EVALUATE:
                 self._post(ev.ScoresReported(at=_START, round_number=number, scores=scores))
 
-    async def _perform(self, assignment: Assignment, says: str, notes: tuple[NoteFile, ...]) -> Done:
-        order = order_for(_as_the_site_sees_it(assignment), self._local(notes))
+    async def _perform(
+        self, assignment: Assignment, says: str, notes: tuple[NoteFile, ...], tasks: tuple[Task, ...] = tuple(Task)
+    ) -> Done:
+        order = order_for(_as_the_site_sees_it(assignment), replace(self._local(notes), tasks=tasks))
         start = None if assignment.adapter is None else self.course.adapters[assignment.adapter.digest]
         return await self.workshop.perform(Cell(order=order, notes=notes, adapter=start, says=says), self.plan.priority)
 
@@ -247,18 +256,19 @@ class _Carrier:
             validation_files=files,
         )
 
-    def _admitted(self, assignment: Assignment, made: Adapter, content: TrainedUpdate | FirstAdapter) -> Adapter:
-        """The file, if the coordinator lets it in: by what is said of it, and by what is in it."""
+    def _admitted(self, assignment: Assignment, made: Adapter, content: TrainedUpdate | FirstAdapter) -> UploadClaim:
+        """What is said of the file, if the coordinator lets it in: by that, and by what is in it."""
         header = UploadHeader(
             assignment_id=assignment.assignment_id,
             digest=made.file.digest,
             size_bytes=made.file.size_bytes,
             content=content,
         )
-        spec, tensors = admit(assignment, coordinator_wire.claim_from(site_wire.upload_header(header)))
+        claim = coordinator_wire.claim_from(site_wire.upload_header(header))
+        spec, tensors = admit(assignment, claim)
         if not made.is_nominal:
             check_content(made.path, tensors, spec)
-        return made
+        return claim
 
 
 def _as_the_site_sees_it(assignment: Assignment) -> SiteAssignment:

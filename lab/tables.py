@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from common.terms import Task
 from lab.comparisons import (
     EXTERNAL,
     IN_DOMAIN,
@@ -28,13 +29,7 @@ def report(experiment: Experiment, findings: Findings, machine: Sequence[str]) -
         f"# {experiment.name}",
         "\n".join(f"- {line}" for line in [*_setup(experiment), *machine]),
         _missing(findings),
-        "## Entity F1\n\nStrict / lenient, type-aware, micro-averaged over a corpus's test documents; the mean over "
-        "corpora and seeds, with 95 % intervals of the strict one (bootstrap by document).",
-        _main(experiment, findings),
-        "## Differences of strict F1\n\nPaired: the same documents are drawn for both. **Bold**: the interval is "
-        "without 0.",
-        _differences(experiment, findings),
-        _new_site(findings),
+        *(section for task in findings.tasks() for section in _task(task, experiment, findings.of_task(task))),
         _traffic(findings),
         _weights(findings),
         "\n".join(f"- {note}" for note in findings.notes),
@@ -42,12 +37,28 @@ def report(experiment: Experiment, findings: Findings, machine: Sequence[str]) -
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
+def _task(task: Task, experiment: Experiment, findings: Findings) -> list[str]:
+    return [
+        f"## F1 of {task}\n\nStrict / lenient, type-aware, micro-averaged over a corpus's test documents; the mean "
+        "over corpora and seeds, with 95 % intervals of the strict one (bootstrap by document).",
+        _main(experiment, findings),
+        f"### Differences of strict F1 of {task}\n\nPaired: the same documents are drawn for both. **Bold**: the "
+        "interval is without 0.",
+        _differences(experiment, findings),
+        _new_site(findings),
+    ]
+
+
 def latex(experiment: Experiment, findings: Findings) -> str:
-    """The main table: an arm a row, strict and lenient F1 a column of the setting."""
+    """The main table of each task: an arm a row, strict and lenient F1 a column of the setting."""
+    return "\n".join(_latex(task, experiment, findings.of_task(task)) for task in findings.tasks())
+
+
+def _latex(task: Task, experiment: Experiment, findings: Findings) -> str:
     cells = {(cell.arm, cell.column, cell.rule): cell for cell in main_table(experiment, findings)}
     columns = [column for column in _COLUMNS if any(key[1] == column for key in cells)]
     lines = [
-        "% needs \\usepackage{booktabs}",
+        f"% {task}; needs \\usepackage{{booktabs}}",
         f"\\begin{{tabular}}{{l{'rr' * len(columns)}}}",
         "\\toprule",
         " & ".join(["", *(f"\\multicolumn{{2}}{{c}}{{{_tex(column)}}}" for column in columns)]) + " \\\\",
@@ -129,7 +140,7 @@ def _new_site(findings: Findings) -> str:
     for start, curve in curves.items():
         by_count = dict(curve)
         rows.append([start, *(_interval(by_count.get(count)) for count in counts)])
-    title = "## A new site\n\nStrict F1 there, by the number of its examples."
+    title = "### A new site\n\nStrict F1 there, by the number of its examples."
     return f"{title}\n\n{_table(['begins from', *map(str, counts)], rows)}"
 
 

@@ -62,7 +62,7 @@ class Combination:
         """A function of the terms of aggregation and of all that is combined."""
         digests = [one.file.digest for one in (*self.updates, self.before)]
         counts = [
-            [entry.site, asdict(entry.update), entry.scores.mean_loss if entry.scores else None]
+            [entry.site, asdict(entry.update), asdict(entry.scores) if entry.scores else None]
             for entry in self.accepted
             if entry.update
         ]

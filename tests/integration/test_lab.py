@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from common.terms import Task
 from lab.arms import Bench
 from lab.cli import run
 from lab.comparisons import main_table
@@ -18,8 +19,9 @@ from lab.findings import Findings, Rule, Setting
 from lab.options import parse_options
 from lab.playing import failures, play_all
 from lab.slots import Slots
+from lab.tables import report
 from site_agent.orders import RESULT_FILE, UPDATE_FILE
-from tests.fakes.lab_bench import CORPORA, TERMS, Lab, TrainerHere, experiment
+from tests.fakes.lab_bench import CORPORA, SITES, TERMS, Lab, TrainerHere, experiment
 
 ARMS: list[dict[str, Any]] = [
     {"name": "zero", "kind": "zero_shot"},
@@ -120,6 +122,21 @@ def test_what_was_done_is_not_done_again(lab: Lab, trainer: TrainerHere, found: 
 
     assert len(trainer.performed) == before
     assert again == found
+
+
+def test_relations_are_learnt_and_scored_beside_entities_and_a_site_may_train_entities_alone(tmp_path: Path) -> None:
+    terms = {**TERMS, "task": {**TERMS["task"], "relation_types": ["hasAttr"]}}
+    sites = [{**SITES[0], "tasks": ["entities"]}, SITES[1]]
+
+    found = played(Lab(tmp_path), TrainerHere(), experiment(arms=[ARMS[3]], terms=terms, sites=sites))
+
+    assert found.missing == []
+    assert found.tasks() == [Task.ENTITIES, Task.RELATIONS]
+    relations = found.of_task(Task.RELATIONS).of("together", Setting.IN_DOMAIN)
+    assert {row.test_set for row in relations} == {"north", "south"}
+    assert all(row.counts(Rule.STRICT)[:, 2].sum() > 0 for row in relations)
+    text = report(experiment(arms=[ARMS[3]]), found, [])
+    assert text.index("## F1 of entities") < text.index("## F1 of relations")
 
 
 class Killed(BaseException):
