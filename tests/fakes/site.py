@@ -98,7 +98,9 @@ class FakeSite:
         journal = FileJournal(self.state_folder)
         ledger = FileLedger(self.state_folder, folder.current().caller.uri, Origin.AGENT, SystemClock())
         dial = Dial(f"localhost:{port}", ledger, JournalAttribution(journal))
-        async with connected(RenewableCoordinator(folder, dial, metrics, SystemClock())) as coordinator:
+        async with connected(
+            RenewableCoordinator(folder, dial, metrics, SystemClock(), policy.max_lora_rank)
+        ) as coordinator:
             parts = Parts(
                 coordinator=coordinator,
                 trainer=TrainerProcess(

@@ -22,7 +22,8 @@ RUN_ID = RunId("0123456789abcdef0123456789abcdef")
 RANK, ALPHA, MODULES = 2, 8, ("q_proj", "v_proj")
 # Whatever is asked for, as yesterday; but nobody has approved anything.
 UNAPPROVED = unwritten_policy(
-    kinds={"initialise", "train", "score", "evaluate"}, strategies={"fed_medlora", "fed_medlora_plus"}
+    kinds={"initialise", "train", "score", "evaluate"},
+    strategies={"fed_medlora", "fed_medlora_plus", "fedex_lora", "fedsa_lora"},
 )
 EVERY_KIND = replace(UNAPPROVED, has_standing_approval=True)
 
