@@ -8,6 +8,7 @@ from common.ids import AssignmentId, Digest
 from common.tls import Role
 from coordinator.app.ports import BlobStore, RunStore, named
 from coordinator.app.round_driver import RoundDriver
+from coordinator.domain.aggregation import strategy_of
 from coordinator.domain.cohort import initialise_assignment_id
 from coordinator.domain.kept_state import needed_states
 from coordinator.domain.values import Run, RunState
@@ -43,4 +44,12 @@ def needed_adapters(runs: Sequence[Run]) -> set[Digest]:
     open_runs = [run for run in runs if run.state.is_open and run.current is not None]
     latest = [past for run in open_runs for past in run.rounds[-2:]]
     files = [file for past in latest for file in (past.global_adapter, past.candidate)]
+    files += [run.first_adapter for run in open_runs if _starts_fresh(run)]
     return {file.digest for file in files if file is not None}
+
+
+def _starts_fresh(run: Run) -> bool:
+    """Whether the sites of the open round train from the first adapter."""
+    current = run.current
+    plan = strategy_of(run.terms).plan
+    return current is not None and any(plan(current.number, entry.site).starts_fresh for entry in current.roster)

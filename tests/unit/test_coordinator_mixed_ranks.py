@@ -16,6 +16,7 @@ from common.strategy_terms import FedExLoraTerms, FloraTerms
 from common.terms import GateMetric, GateTerms, LoraTerms, Terms
 from common.weights_io import WeightsReader, file_digest
 from coordinator.app.create_run import create
+from coordinator.app.recovery import needed_adapters
 from coordinator.domain.aggregation import STRATEGIES
 from coordinator.domain.aggregation.strategy import Need
 from coordinator.domain.cohort import invite, with_ranks
@@ -127,6 +128,18 @@ async def test_what_a_site_does_not_train_of_the_global_adapter_it_is_handed_bes
     if name == "flora":  # each round starts from a fresh pair
         assert world.run.first_adapter == world.assignment(CLARA).adapter
         assert world.assignment(CLARA).side == (world.round.global_adapter, SPEC.at_rank(10))
+
+
+async def test_the_first_adapter_stays_at_hand_while_sites_train_from_it(world: World) -> None:
+    given = terms("flora", FloraTerms(published_rank=10))
+    await begin(world, replace(given, rounds=replace(given.rounds, count=3)))
+    for round_number in (1, 2):
+        for number, site in enumerate(SITES):
+            await send(world, site, 10 * round_number + number)
+        await world.perform_pending()
+        await world.invite(max_lora_ranks=MIXED)
+    assert world.round.number == 3 and world.run.first_adapter is not None
+    assert world.run.first_adapter.digest in needed_adapters(world.driver.runs)
 
 
 async def test_a_coordinator_that_starts_again_hands_out_the_same_parts(tmp_path: Path) -> None:
