@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from site_agent.cli_doctor import doctor
 from site_agent.cli_ledger import ledger
 from site_agent.cli_policy import approve, decline, policy, review
 
@@ -34,6 +35,7 @@ app.add_typer(ledger, name="ledger")
 app.add_typer(policy, name="policy")
 for command in (review, approve, decline):
     app.command()(command)
+app.command()(doctor)
 
 # What becomes a module of the trainer with a parser of its own, help included: its options stand in one place.
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

@@ -29,7 +29,7 @@ from site_agent.adapters.metrics import AgentMetrics, MetricsTls, serve_metrics
 from site_agent.adapters.outgoing import Attribution, CommandAttribution, JournalAttribution
 from site_agent.adapters.personal_folder import PersonalFolder
 from site_agent.adapters.recorded_channel import Dial, RecordedChannel
-from site_agent.adapters.registry_client import RegistryClient, coordinator_serves
+from site_agent.adapters.registry_client import RegistryClient, coordinator_serves, server_time
 from site_agent.adapters.renewable_coordinator import RenewableCoordinator, connected
 from site_agent.adapters.state_lock import exclusive, is_held
 from site_agent.adapters.trainer_process import TRAINER_COMMAND, TrainerProcess, trainer_environment
@@ -150,6 +150,19 @@ async def fetch_served(
         return await fetch_served_adapter(
             RegistryClient(channel, who.expires_at), run, out, Patience(jitter=random.random), say_failure, own
         )
+
+
+async def ask_time(config: SiteConfig, who: CertifiedIdentity) -> tuple[datetime, datetime, datetime]:
+    """This machine's time before, the coordinator's, and this machine's after.
+
+    Raises:
+        FedMedError: The coordinator said no, or does not answer.
+    """
+    clock = SystemClock()
+    async with _channel(config, who, Origin.COMMAND, CommandAttribution()) as channel:
+        before = clock.now()
+        there = await server_time(channel)
+        return before, there, clock.now()
 
 
 def _channel(config: SiteConfig, who: CertifiedIdentity, origin: Origin, attribution: Attribution) -> RecordedChannel:

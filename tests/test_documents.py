@@ -30,6 +30,7 @@ SENT = (
     rounds_pb2.UploadUpdateRequest,
     rounds_pb2.ReportProgressRequest,
     rounds_pb2.ReportEvaluationRequest,
+    rounds_pb2.GetServerTimeRequest,
     registry_pb2.ListAdapterVersionsRequest,
     enrolment_pb2.EnrolRequest,
     enrolment_pb2.RenewCertificateRequest,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc.aio
@@ -13,7 +13,7 @@ from common.errors import Reason
 from common.ids import Digest, check_digest
 from common.rpc_errors import from_rpc_error
 from common.wire import spec_from_proto, terms_from_proto
-from fedmedlora.v1 import registry_pb2, registry_pb2_grpc
+from fedmedlora.v1 import registry_pb2, registry_pb2_grpc, rounds_pb2, rounds_pb2_grpc
 from site_agent.adapters.recorded_channel import RecordedChannel
 from site_agent.adapters.rpc_client import CALL_SECONDS, RpcCoordinator
 from site_agent.adapters.translate import adapter_ref
@@ -76,3 +76,17 @@ async def coordinator_serves(channel: RecordedChannel) -> bool:
     except grpc.aio.AioRpcError:
         return False
     return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def server_time(channel: RecordedChannel) -> datetime:
+    """The coordinator's time.
+
+    Raises:
+        FedMedError: It does not answer, or refuses; INTERNAL when it is of a version that does not tell its time.
+    """
+    rounds = channel.stub(rounds_pb2_grpc.RoundServiceStub)
+    try:
+        response = await rounds.GetServerTime(rounds_pb2.GetServerTimeRequest(), timeout=CALL_SECONDS)
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error) from None
+    return response.now.ToDatetime(UTC)

@@ -11,11 +11,13 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
@@ -66,6 +68,7 @@ class CoordinatorState:
     upload_starts: list[int] = field(default_factory=list)
     download_starts: list[int] = field(default_factory=list)
     versions: registry_pb2.ListAdapterVersionsResponse = field(default_factory=registry_pb2.ListAdapterVersionsResponse)
+    clock_ahead: timedelta = timedelta()
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def tell(self) -> None:
@@ -143,6 +146,13 @@ class _Rounds(rounds_pb2_grpc.RoundServiceServicer):
             reason = reason_to_proto(state.cancelled.get(current, Reason.ALREADY_ANSWERED))
             return rounds_pb2.AwaitAssignmentResponse(cancel=rounds_pb2.Cancel(assignment_id=current, reason=reason))
         return rounds_pb2.AwaitAssignmentResponse(assignment=state.live())
+
+    async def GetServerTime(
+        self, _request: rounds_pb2.GetServerTimeRequest, _context: Context
+    ) -> rounds_pb2.GetServerTimeResponse:
+        now = Timestamp()
+        now.FromDatetime(datetime.now(UTC) + self._state.clock_ahead)
+        return rounds_pb2.GetServerTimeResponse(now=now)
 
     async def DeclineAssignment(
         self, request: rounds_pb2.DeclineAssignmentRequest, context: Context

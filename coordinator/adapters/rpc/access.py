@@ -21,6 +21,7 @@ ROLES_BY_RPC: dict[str, frozenset[Role]] = {
     "/fedmedlora.v1.RoundService/UploadUpdate": _AGENTS,
     "/fedmedlora.v1.RoundService/ReportProgress": _AGENTS,
     "/fedmedlora.v1.RoundService/ReportEvaluation": frozenset({Role.EVALUATOR}),
+    "/fedmedlora.v1.RoundService/GetServerTime": _AGENTS,
     "/fedmedlora.v1.RegistryService/ListAdapterVersions": _MEMBERS,
     "/fedmedlora.v1.AdminService/CreateRun": _OPERATOR,
     "/fedmedlora.v1.AdminService/ListRuns": _OPERATOR,

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from common.chunk_messages import ChunkMessage, encode_chunk
 from common.chunks import chunk_ranges
+from common.clock import SystemClock
 from common.errors import InputInvalidError, NotFoundError, Reason, TransferBrokenError
 from common.ids import AssignmentId, Digest, RunId, SiteName, check_digest
 from common.tls import Caller, caller_from_context
@@ -119,6 +121,14 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
             if key is not None:
                 await self._use.meter.write(key)
         return rounds_pb2.UploadUpdateResponse(digest=accepted)
+
+    async def GetServerTime(
+        self, _request: rounds_pb2.GetServerTimeRequest, _context: Context
+    ) -> rounds_pb2.GetServerTimeResponse:
+        """See the proto."""
+        now = Timestamp()
+        now.FromDatetime(SystemClock().now())
+        return rounds_pb2.GetServerTimeResponse(now=now)
 
     async def ReportProgress(
         self, request: rounds_pb2.ReportProgressRequest, context: Context

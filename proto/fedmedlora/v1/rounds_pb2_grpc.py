@@ -72,6 +72,11 @@ class RoundServiceStub:
                 request_serializer=fedmedlora_dot_v1_dot_rounds__pb2.ReportEvaluationRequest.SerializeToString,
                 response_deserializer=fedmedlora_dot_v1_dot_rounds__pb2.ReportEvaluationResponse.FromString,
                 _registered_method=True)
+        self.GetServerTime = channel.unary_unary(
+                '/fedmedlora.v1.RoundService/GetServerTime',
+                request_serializer=fedmedlora_dot_v1_dot_rounds__pb2.GetServerTimeRequest.SerializeToString,
+                response_deserializer=fedmedlora_dot_v1_dot_rounds__pb2.GetServerTimeResponse.FromString,
+                _registered_method=True)
 
 
 class RoundServiceServicer:
@@ -150,6 +155,14 @@ class RoundServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetServerTime(self, request, context):
+        """Tells the coordinator's time, so that a site can see how far its own clock is off.
+        Callers: site, evaluator. Idempotent. Refuses with nothing of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RoundServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -187,6 +200,11 @@ def add_RoundServiceServicer_to_server(servicer, server):
                     servicer.ReportEvaluation,
                     request_deserializer=fedmedlora_dot_v1_dot_rounds__pb2.ReportEvaluationRequest.FromString,
                     response_serializer=fedmedlora_dot_v1_dot_rounds__pb2.ReportEvaluationResponse.SerializeToString,
+            ),
+            'GetServerTime': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServerTime,
+                    request_deserializer=fedmedlora_dot_v1_dot_rounds__pb2.GetServerTimeRequest.FromString,
+                    response_serializer=fedmedlora_dot_v1_dot_rounds__pb2.GetServerTimeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -381,6 +399,33 @@ class RoundService:
             '/fedmedlora.v1.RoundService/ReportEvaluation',
             fedmedlora_dot_v1_dot_rounds__pb2.ReportEvaluationRequest.SerializeToString,
             fedmedlora_dot_v1_dot_rounds__pb2.ReportEvaluationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServerTime(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedmedlora.v1.RoundService/GetServerTime',
+            fedmedlora_dot_v1_dot_rounds__pb2.GetServerTimeRequest.SerializeToString,
+            fedmedlora_dot_v1_dot_rounds__pb2.GetServerTimeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -78,6 +78,10 @@ class RoundServiceStub:
     Callers: evaluator. Idempotent: the same scores again get the same answer. Refuses with ASSIGNMENT_UNKNOWN,
     ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, METRIC_NOT_FINITE, METRIC_MISSING, FIELD_INVALID.
     """
+    GetServerTime: _grpc.UnaryUnaryMultiCallable[_rounds_pb2.GetServerTimeRequest, _rounds_pb2.GetServerTimeResponse]
+    """Tells the coordinator's time, so that a site can see how far its own clock is off.
+    Callers: site, evaluator. Idempotent. Refuses with nothing of its own.
+    """
 
 @_typing.type_check_only
 class RoundServiceAsyncStub(RoundServiceStub):
@@ -128,6 +132,10 @@ class RoundServiceAsyncStub(RoundServiceStub):
     """Gives the scores of a SCORE or EVALUATE assignment.
     Callers: evaluator. Idempotent: the same scores again get the same answer. Refuses with ASSIGNMENT_UNKNOWN,
     ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, METRIC_NOT_FINITE, METRIC_MISSING, FIELD_INVALID.
+    """
+    GetServerTime: _aio.UnaryUnaryMultiCallable[_rounds_pb2.GetServerTimeRequest, _rounds_pb2.GetServerTimeResponse]  # type: ignore[assignment]
+    """Tells the coordinator's time, so that a site can see how far its own clock is off.
+    Callers: site, evaluator. Idempotent. Refuses with nothing of its own.
     """
 
 class RoundServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -218,6 +226,16 @@ class RoundServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gives the scores of a SCORE or EVALUATE assignment.
         Callers: evaluator. Idempotent: the same scores again get the same answer. Refuses with ASSIGNMENT_UNKNOWN,
         ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, METRIC_NOT_FINITE, METRIC_MISSING, FIELD_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetServerTime(
+        self,
+        request: _rounds_pb2.GetServerTimeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rounds_pb2.GetServerTimeResponse, _abc.Awaitable[_rounds_pb2.GetServerTimeResponse]]:
+        """Tells the coordinator's time, so that a site can see how far its own clock is off.
+        Callers: site, evaluator. Idempotent. Refuses with nothing of its own.
         """
 
 def add_RoundServiceServicer_to_server(servicer: RoundServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

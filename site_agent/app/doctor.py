@@ -1,0 +1,105 @@
+"""What `fedmed-site doctor` finds: one check a line, each failure with what to do. It judges; adapters look.
+
+A check that could not be made, because another failed or nothing asks for it, is skipped and says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+# Below it, logs and certificates are still told apart by the second; deadlines are the coordinator's own.
+MAX_SKEW = timedelta(seconds=60)
+# Time to ask the operator for a new certificate.
+EXPIRY_NOTICE = timedelta(days=14)
+# An order folder of an 8B model's adapter: adapter, update, checkpoint with the optimiser's moments; and the ledger.
+MIN_FREE_BYTES = 2 * 2**30
+
+
+class CheckState(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line of the doctor.
+
+    Attributes:
+        name: Of a fixed list.
+        detail: What was found; of a failure, expected against got.
+        todo: What to do about a failure, or soon; else empty.
+    """
+
+    name: str
+    state: CheckState
+    detail: str
+    todo: str = ""
+
+
+def ok(name: str, detail: str) -> Check:
+    """A check that found what it should."""
+    return Check(name=name, state=CheckState.OK, detail=detail)
+
+
+def failed(name: str, detail: str, todo: str) -> Check:
+    """A check that found something wrong."""
+    return Check(name=name, state=CheckState.FAILED, detail=detail, todo=todo)
+
+
+def skipped(name: str, why: str) -> Check:
+    """A check that was not made."""
+    return Check(name=name, state=CheckState.SKIPPED, detail=why)
+
+
+def judge_skew(before: datetime, there: datetime, after: datetime) -> Check:
+    """The clock against the coordinator's, which told ``there`` at some moment between ``before`` and ``after``.
+
+    The answer is taken for made half way (Cristian's algorithm, Distributed Computing 3, 1989), so it is uncertain by
+    half of the time that the call took.
+    """
+    skew = before + (after - before) / 2 - there
+    uncertain = (after - before) / 2
+    way = "ahead of" if skew > timedelta() else "behind"
+    detail = (
+        f"{abs(skew.total_seconds()):.1f} s {way} the coordinator's, give or take {uncertain.total_seconds():.1f} s"
+    )
+    if abs(skew) - uncertain <= MAX_SKEW:
+        return ok("clock", detail)
+    todo = "set this machine's clock (NTP: `timedatectl set-ntp true`), or tell the operator that theirs is off"
+    return failed("clock", f"expected at most {MAX_SKEW.seconds} s, got {detail}", todo)
+
+
+def judge_disk(free_bytes: int, folder: str) -> Check:
+    """Room for the files of an assignment and for the ledger, without which nothing leaves."""
+    detail = f"{free_bytes / 2**30:.1f} GiB free in {folder}"
+    if free_bytes >= MIN_FREE_BYTES:
+        return ok("disk", detail)
+    return failed(
+        "disk",
+        f"expected at least {MIN_FREE_BYTES / 2**30:.0f} GiB, got {detail}",
+        "free room, or move site.state_folder",
+    )
+
+
+def judge_expiry(expires_at: datetime, now: datetime, name: str) -> Check:
+    """How long this site's own certificate is still valid."""
+    left = expires_at - now
+    until = expires_at.strftime("%Y-%m-%d %H:%M UTC")
+    if left <= timedelta():
+        return failed("certificate", f"expected one that is valid now, got one until {until}", "ask for a new one")
+    todo = "ask the operator for a new one in time" if left <= EXPIRY_NOTICE else ""
+    return Check(name="certificate", state=CheckState.OK, detail=f"{name}, valid until {until}", todo=todo)
+
+
+def judge_memory(total_bytes: int, needed_bytes: int) -> Check:
+    """The largest GPU against an estimate (`site_agent.domain.memory_estimate`)."""
+    detail = f"{total_bytes / 2**30:.1f} GiB on the GPU, some {needed_bytes / 2**30:.1f} GiB needed"
+    if total_bytes >= needed_bytes:
+        return ok("gpu_memory", detail)
+    todo = "a larger GPU; or a run with quantization nf4, gradient checkpointing or a smaller tokens_per_batch"
+    return failed("gpu_memory", f"expected enough, got {detail}", todo)

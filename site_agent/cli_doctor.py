@@ -1,0 +1,126 @@
+"""The command ``fedmed-site doctor``: looks at everything a site needs, and says what to do about what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from site_agent.adapters.identity_files import AgentIdentity
+    from site_agent.app.doctor import Check
+    from site_agent.config import SiteConfig
+
+
+def doctor(
+    config: Annotated[Path, typer.Option("--config", help="the agent's configuration (TOML)")],
+    json: Annotated[bool, typer.Option("--json", help="print a list of name, state, detail and todo")] = False,
+    lora_rank: Annotated[int, typer.Option("--lora-rank", min=1, help="of the run, for the estimate of memory")] = 16,
+    tokens_per_batch: Annotated[int, typer.Option("--tokens-per-batch", min=1, help="of the run's terms")] = 2048,
+    nf4: Annotated[bool, typer.Option("--nf4", help="the run quantises the base model to 4 bits")] = False,
+    recompute: Annotated[bool, typer.Option("--gradient-checkpointing", help="the run recomputes activations")] = False,
+) -> None:
+    """Check this site: configuration, identity, network, coordinator, clock, disk, GPU, base model, data, ledger."""
+    from common.config import load_toml
+    from common.errors import InputInvalidError
+    from site_agent.adapters.machine_checks import estimate_for
+    from site_agent.app.doctor import CheckState, failed
+    from site_agent.config import SiteConfig
+
+    try:
+        loaded = load_toml(config.absolute(), SiteConfig)
+    except InputInvalidError as error:
+        checks = [failed("configuration", error.message, "correct the configuration")]
+    else:
+        needed = estimate_for(loaded.base_model.location, lora_rank, tokens_per_batch, nf4, recompute)
+        checks = list(_all_checks(loaded, needed))
+    _print(checks, as_json=json)
+    raise typer.Exit(int(any(check.state is CheckState.FAILED for check in checks)))
+
+
+def _all_checks(config: SiteConfig, needed: int | None) -> Iterator[Check]:
+    from site_agent.adapters import machine_checks
+    from site_agent.app.doctor import ok
+
+    strategies = ", ".join(config.policy.strategies) or "none"
+    yield ok("configuration", f"valid; the policy takes part in {strategies}")
+    yield from _link_checks(config)
+    yield machine_checks.check_disk(config.site.state_folder)
+    yield machine_checks.check_chain(config.site.state_folder)
+    yield from machine_checks.check_gpu(config.trainer.device, needed)
+    yield machine_checks.check_base_model(config.base_model.location, config.base_model.weights_digest or "")
+    yield machine_checks.check_notes((*config.data.train, *config.data.validation))
+
+
+def _link_checks(config: SiteConfig) -> Iterator[Check]:
+    from urllib.parse import urlsplit
+
+    from common.clock import SystemClock
+    from common.errors import FedMedError
+    from site_agent.adapters import link_probe
+    from site_agent.adapters.identity_files import read_identity
+    from site_agent.app.doctor import CheckState, failed, judge_expiry, ok
+
+    address, now = config.coordinator.address, SystemClock().now()
+    host = address.rpartition(":")[0].strip("[]")
+    proxy = link_probe.proxy_for(host)
+    yield ok("proxy", f"connections go through {urlsplit(proxy).hostname}" if proxy else "none is set for this host")
+    try:
+        who = read_identity(config.identity.folder)
+    except FedMedError as error:
+        yield failed("certificate", error.message, "put the operator's identity folder there, the key with mode 600")
+        yield link_probe.not_looked("coordinator", "certificate")
+        return
+    yield judge_expiry(who.expires_at, now, who.caller.uri)
+    named = link_probe.check_name(urlsplit(proxy).hostname or "" if proxy else host)
+    yield named
+    if named.state is CheckState.FAILED:
+        yield from (link_probe.not_looked(name, "dns") for name in ("connection", "tls", "coordinator", "clock"))
+        return
+    reached, opened = link_probe.connect(address, proxy)
+    yield reached
+    if opened is None:
+        yield from (link_probe.not_looked(name, "connection") for name in ("tls", "coordinator", "clock"))
+        return
+    name = config.coordinator.server_name or host
+    secured = link_probe.check_tls(opened, config.identity.folder, who.identity.trust_bundle_pem, name, now)
+    yield secured
+    if secured.state is CheckState.FAILED:
+        yield from (link_probe.not_looked(each, "tls") for each in ("coordinator", "clock"))
+        return
+    yield from _asked(config, who)
+
+
+def _asked(config: SiteConfig, who: AgentIdentity) -> list[Check]:
+    """What the coordinator says to this site, over the recorded channel like everything that leaves."""
+    import asyncio
+
+    from common.errors import FedMedError, Reason
+    from site_agent.app.doctor import failed, judge_skew, ok, skipped
+    from site_agent.wiring import ask_time
+
+    try:
+        before, there, after = asyncio.run(ask_time(config, who))
+    except FedMedError as error:
+        if error.reason is Reason.INTERNAL and "UNIMPLEMENTED" in error.message:
+            reached = ok("coordinator", "answers this site; it is of an earlier version")
+            return [reached, skipped("clock", "a coordinator of an earlier version does not tell its time")]
+        todo = "ask the operator whether this site is admitted" if not error.retryable else "try again in a minute"
+        problem = failed("coordinator", f"{error.reason}: {error.message}", todo)
+        return [problem, skipped("clock", "the coordinator did not answer")]
+    return [ok("coordinator", "answers this site"), judge_skew(before, there, after)]
+
+
+def _print(checks: list[Check], *, as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    if as_json:
+        typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
+        return
+    for check in checks:
+        typer.echo(f"{check.state:>7} {check.name}: {check.detail}")
+        if check.todo:
+            typer.echo(f"        what to do: {check.todo}")

@@ -1,0 +1,50 @@
+"""About how much GPU memory training takes, by arithmetic. It looks at no GPU and opens no file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# A module is 4 bits and, for each block of 64, one absolute maximum of 32 bits (QLoRA, arXiv 2305.14314, section 3).
+_NF4_BYTES = 0.5 + 4 / 64
+# In float32: the factor, its gradient and Adam's two moments (arXiv 1412.6980, algorithm 1).
+_FACTOR_BYTES = 16
+# Of one layer's activations for one token, in units of the hidden size: with attention that keeps no matrix of scores
+# (arXiv 2205.05198, table 2, without its 5 as/h; 2 bytes a number are in it). With recomputation: its input alone.
+_LAYER_UNITS, _LAYER_UNITS_RECOMPUTED = 34, 2
+# Of one token's logits: in the model's 16 bits, in float32, and their gradient in float32.
+_LOGIT_BYTES = 2 + 4 + 4
+# CUDA's context, kernels and what the allocator cannot give back.
+_FIXED_BYTES = 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """What of a base model the estimate needs; ``linear_parameters`` are those that NF4 quantises."""
+
+    parameters: int
+    linear_parameters: int
+    hidden_size: int
+    layers: int
+    vocabulary: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingShape:
+    """What of a run's terms the estimate needs."""
+
+    adapter_parameters: int
+    tokens_per_batch: int
+    is_quantized: bool
+    is_recomputed: bool
+
+
+def needed_bytes(model: ModelShape, training: TrainingShape) -> int:
+    """Bytes of base weights, adapter with optimiser, activations and logits of one batch, and what is fixed."""
+    weights = model.parameters * 2.0
+    if training.is_quantized:
+        weights -= model.linear_parameters * (2 - _NF4_BYTES)
+    units = _LAYER_UNITS_RECOMPUTED if training.is_recomputed else _LAYER_UNITS
+    one_layer_again = _LAYER_UNITS if training.is_recomputed else 0
+    activations = training.tokens_per_batch * model.hidden_size * (units * model.layers + one_layer_again)
+    logits = training.tokens_per_batch * model.vocabulary * _LOGIT_BYTES
+    return int(weights + training.adapter_parameters * _FACTOR_BYTES + activations + logits + _FIXED_BYTES)
