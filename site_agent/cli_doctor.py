@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from site_agent.adapters.identity_files import AgentIdentity
+    from common.identity_folder import CertifiedIdentity
     from site_agent.app.doctor import Check
     from site_agent.config import SiteConfig
 
@@ -44,8 +44,7 @@ def _all_checks(config: SiteConfig, needed: int | None) -> Iterator[Check]:
     from site_agent.adapters import machine_checks
     from site_agent.app.doctor import ok
 
-    strategies = ", ".join(config.policy.strategies) or "none"
-    yield ok("configuration", f"valid; the policy takes part in {strategies}")
+    yield ok("configuration", "valid")
     yield from _link_checks(config)
     yield machine_checks.check_disk(config.site.state_folder)
     yield machine_checks.check_chain(config.site.state_folder)
@@ -71,9 +70,10 @@ def _link_checks(config: SiteConfig) -> Iterator[Check]:
         who = read_identity(config.identity.folder)
     except FedMedError as error:
         yield failed("certificate", error.message, "put the operator's identity folder there, the key with mode 600")
-        yield link_probe.not_looked("coordinator", "certificate")
+        yield from (link_probe.not_looked(name, "certificate") for name in ("policy", "coordinator", "clock"))
         return
     yield judge_expiry(who.expires_at, now, who.caller.uri)
+    yield _policy_check(config, who)
     named = link_probe.check_name(urlsplit(proxy).hostname or "" if proxy else host)
     yield named
     if named.state is CheckState.FAILED:
@@ -93,7 +93,19 @@ def _link_checks(config: SiteConfig) -> Iterator[Check]:
     yield from _asked(config, who)
 
 
-def _asked(config: SiteConfig, who: AgentIdentity) -> list[Check]:
+def _policy_check(config: SiteConfig, who: CertifiedIdentity) -> Check:
+    from common.errors import FedMedError
+    from site_agent.app.doctor import failed, ok
+    from site_agent.wiring import policy_of
+
+    try:
+        policy_of(config, who)
+    except FedMedError as error:
+        return failed("policy", error.message, "correct it; `fedmed-site policy check` checks the file alone")
+    return ok("policy", str(config.policy.file or "none is written down: that of the configuration"))
+
+
+def _asked(config: SiteConfig, who: CertifiedIdentity) -> list[Check]:
     """What the coordinator says to this site, over the recorded channel like everything that leaves."""
     import asyncio
 

@@ -88,9 +88,9 @@ def check_tls(opened: socket.socket, identity_folder: Path, trusted_pem: bytes, 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # what it shows is looked at below, whoever signed it
-    context.load_cert_chain(identity_folder / CERTIFICATE_FILE, identity_folder / KEY_FILE)
     context.set_alpn_protocols(["h2"])
     try:
+        context.load_cert_chain(identity_folder / CERTIFICATE_FILE, identity_folder / KEY_FILE)
         with context.wrap_socket(opened, server_hostname=name) as secured:
             shown = secured.getpeercert(binary_form=True)
             version = secured.version()
