@@ -136,6 +136,12 @@ def test_regions_of_label_studio_count_utf16_units_and_each_label_is_an_entity()
     assert mentions(document) == [("Sign", "fever"), ("Drug", "aspirin"), ("Brand", "aspirin")]
 
 
+def test_words_quoted_to_the_letter_go_before_words_that_differ_in_white_space() -> None:
+    tasks = export(task(region(3, 4, " ", ["Sign"], "a"), data={"text": "😷a \n"}))
+
+    assert mentions(documents(read_label_studio, unit(tasks))[0]) == [("Sign", " ")]
+
+
 def test_document_and_patient_come_from_the_data_of_a_task() -> None:
     (document,) = documents(read_label_studio, unit(export(task(data={"text": TEXT, "document": "n-1", "patient": 7}))))
 

@@ -109,7 +109,7 @@ class Standoff:
             attributes.setdefault(self.target(reference, where), []).append(attribute)
         for where, trigger in self.triggers.values():
             self.target(trigger, where)
-        entities = place(text, tuple(self.entities.values()))
+        entities = place(text, tuple(self.entities.values()), in_lines=True)
         return SourceDocument(
             id=document_id,
             text=text,

@@ -36,15 +36,20 @@ class Placed:
     where: str
 
 
-def place(text: str, found: Sequence[Placed]) -> tuple[SourceEntity, ...]:
+def place(text: str, found: Sequence[Placed], in_lines: bool = False) -> tuple[SourceEntity, ...]:
     """The entities with their offsets in characters of ``text``; stretches are covered by one span.
+
+    Args:
+        text: The document's.
+        found: The entities as the source counts.
+        in_lines: Whether the format quotes words within a line, with a space where the text has a line end.
 
     Raises:
         MalformedError: offsets outside the text, or other words there than the source quotes.
     """
     for one in found:
         _check_order(one)
-    for stands in (_stands_exactly, _stands):
+    for stands in (_stands_in_lines if in_lines else _stands_exactly, _stands):
         for ways in _readings(text, found):
             if all(stands(text, one, stretches) for one, stretches in zip(found, ways, strict=True)):
                 return tuple(_covering(one, stretches) for one, stretches in zip(found, ways, strict=True))
@@ -72,18 +77,28 @@ def _covering(one: Placed, stretches: Stretches) -> SourceEntity:
 
 
 def _stands_exactly(text: str, one: Placed, stretches: Stretches) -> bool:
-    """Whether the words stand there to the letter; a space may stand for a line end, as formats of lines need it."""
-    if not all(0 <= start < end <= len(text) for start, end in stretches):
-        return False
-    there = " ".join(text[start:end] for start, end in stretches)
-    return one.words is None or one.words.translate(_AS_SPACE) == there.translate(_AS_SPACE)
+    """Whether the words stand there to the letter."""
+    there = _there(text, stretches)
+    return there is not None and one.words in (None, there)
+
+
+def _stands_in_lines(text: str, one: Placed, stretches: Stretches) -> bool:
+    """Whether the words stand there to the letter, with any white space of a line for any of the text."""
+    there = _there(text, stretches)
+    return there is not None and (one.words is None or one.words.translate(_AS_SPACE) == there.translate(_AS_SPACE))
 
 
 def _stands(text: str, one: Placed, stretches: Stretches) -> bool:
     """Whether the words stand there, whatever the white space: many tools make one space of several."""
+    there = _there(text, stretches)
+    return there is not None and (one.words is None or one.words.split() == there.split())
+
+
+def _there(text: str, stretches: Stretches) -> str | None:
+    """What the text holds there, a space between two stretches; None of a place outside it."""
     if not all(0 <= start < end <= len(text) for start, end in stretches):
-        return False
-    return one.words is None or " ".join(text[start:end] for start, end in stretches).split() == one.words.split()
+        return None
+    return " ".join(text[start:end] for start, end in stretches)
 
 
 def _other_units(text: str) -> Iterator[list[int]]:

@@ -69,7 +69,9 @@ def _document(block: NumberedLines, name: str) -> SourceDocument:
             found.append(_mention(fields, f"T{len(found) + 1}", where))
         else:
             relations.append(_relation(fields, where))
-    return SourceDocument(id=document_id, text=text, entities=place(text, found), concept_relations=tuple(relations))
+    return SourceDocument(
+        id=document_id, text=text, entities=place(text, found, in_lines=True), concept_relations=tuple(relations)
+    )
 
 
 def _text(block: NumberedLines, name: str) -> tuple[str, str, NumberedLines]:
