@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -269,13 +270,24 @@ def server_credentials(current: Callable[[], Identity], *, clients_are_known: bo
     harden_tls()
     import grpc
 
-    def configuration() -> grpc.ServerCertificateConfiguration:
-        identity = current()
+    def configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:
         pair = (identity.key_pem, identity.certificate_pem)
         roots = identity.trust_bundle_pem if clients_are_known else None
         return grpc.ssl_server_certificate_configuration([pair], roots)
 
-    return grpc.dynamic_ssl_server_credentials(configuration(), configuration, clients_are_known)
+    lock, shown = threading.Lock(), current()
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal shown
+        with lock:
+            identity = current()
+            if identity == shown:  # given again at each connection, it makes gRPC free twice under many handshakes
+                return None
+            shown = identity
+        return configuration(identity)
+
+    # None is "no change" by gRPC's own documentation; its type stubs do not know.
+    return grpc.dynamic_ssl_server_credentials(configuration(shown), changed, clients_are_known)  # type: ignore[arg-type]
 
 
 def channel_credentials(identity: Identity) -> grpc.ChannelCredentials:
