@@ -164,15 +164,21 @@ STRATEGIES_WITH_PARAMETERS = tuple(each.name for each in dataclasses.fields(Aggr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdmissionTerms:
-    """Bounds on what an update may claim."""
+    """Bounds on what an update may claim, and whether its site must sign it."""
 
     max_num_examples: int = 10_000_000
     max_num_label_tokens: int = 10_000_000_000
+    requires_signatures: bool = field(default=False, metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundTerms:
-    """How many rounds, with whom, and the deadlines (seconds; design.md section 4)."""
+    """How many rounds, with whom, and the deadlines (seconds; design.md section 4).
+
+    Attributes:
+        keeps_updates: The updates of a round that ended with a candidate are not deleted, so that anybody who is given
+            them can compute it again.
+    """
 
     count: int = 3
     quorum: int = 2
@@ -180,6 +186,7 @@ class RoundTerms:
     train_deadline: float = 86_400.0
     grace: float = 600.0
     evaluate_deadline: float = 14_400.0
+    keeps_updates: bool = field(default=False, metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,9 +19,10 @@ from common.errors import FedMedError  # noqa: E402
 from common.logging import configure_logging  # noqa: E402
 from common.malloc import tune_malloc  # noqa: E402
 from common.tls import Role  # noqa: E402
-from coordinator import cli_runs, cli_sites  # noqa: E402
+from coordinator import cli_keys, cli_release, cli_runs, cli_sites  # noqa: E402
 from coordinator.adapters.pki.ca import create_ca, create_issuing_ca, issue  # noqa: E402
 from coordinator.adapters.pki.certificates import ISSUING_CA_LIFETIME  # noqa: E402
+from coordinator.adapters.pki.key_certification import is_root, make_signing_key  # noqa: E402
 from coordinator.adapters.pki.trust import distrust, trust  # noqa: E402
 from coordinator.adapters.rpc.operator_client import connect  # noqa: E402
 from coordinator.config import CoordinatorConfig  # noqa: E402
@@ -33,6 +34,10 @@ app.add_typer(cli_sites.sites, name="site")
 app.add_typer(certificates, name="certificate")
 authorities = typer.Typer(no_args_is_help=True, help="Roots and issuing CAs, and who trusts them.")
 app.add_typer(authorities, name="ca")
+app.add_typer(cli_keys.keys, name="key")
+app.add_typer(cli_release.audit, name="audit")
+app.command()(cli_release.release)
+app.command()(cli_release.verify)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="the coordinator's configuration (TOML)")]
 Days = Annotated[float, typer.Option(help="life of the certificate in days")]
@@ -71,7 +76,8 @@ def init(
     issuing = folder / "issuing_ca"
     create_issuing_ca(folder / "ca", issuing)
     life = timedelta(days=days)
-    issue(issuing, "coordinator", Role.COORDINATOR, folder / "coordinator", hosts=host, lifetime=life)
+    holder = issue(issuing, "coordinator", Role.COORDINATOR, folder / "coordinator", hosts=host, lifetime=life)
+    make_signing_key(folder / "ca", holder, folder / "coordinator")
     issue(issuing, "operator", Role.OPERATOR, folder / "operator", lifetime=life)
     config = _CONFIG.format(
         state=(folder / "state").resolve(),
@@ -93,7 +99,9 @@ def issue_certificate(
     days: Days = 7.0,
 ) -> None:
     """Issue a certificate and its key into a folder, to be brought to the site by a safe way."""
-    issue(ca, name, role, out, hosts=host, lifetime=timedelta(days=days))
+    holder = issue(ca, name, role, out, hosts=host, lifetime=timedelta(days=days))
+    if is_root(ca):  # a CA below it certifies no signing key
+        make_signing_key(ca, holder, out)
     typer.echo(f"{role} {name}: {out}")
 
 

@@ -18,10 +18,13 @@ from structlog.typing import FilteringBoundLogger
 from common.clock import Clock, SystemClock
 from common.errors import FedMedError, InputInvalidError, NotNowError, Reason, UnavailableError
 from common.identity_folder import IdentityFolder
+from common.ids import SiteName
 from common.logging import get_logger
+from common.signing import RELEASE_FILES, load_signing_key
 from coordinator.adapters.metrics import CoordinatorMetrics, Snapshot, serve_metrics
 from coordinator.adapters.pki.issuing import FolderIssuer
 from coordinator.adapters.pki.own_certificate import OwnCertificate
+from coordinator.adapters.pki.signing_keys import KnownSigningKeys
 from coordinator.adapters.rpc.admin_service import AdminServicer, AdminUseCases, MembershipUseCases, RegistryServicer
 from coordinator.adapters.rpc.identity_service import EnrolmentServicer, IdentityServicer
 from coordinator.adapters.rpc.interceptor import GuardInterceptor
@@ -38,6 +41,7 @@ from coordinator.adapters.story import Story
 from coordinator.app.answers import Answers
 from coordinator.app.counted_time import CountedTime
 from coordinator.app.enrol_site import Enrolment
+from coordinator.app.make_release import ReleaseMaker
 from coordinator.app.members import Members
 from coordinator.app.perform_commands import CommandPerformer
 from coordinator.app.poll import Poll
@@ -243,12 +247,20 @@ def _round_use_cases(config: CoordinatorSection, core: _Core, blobs: BlobStore) 
     return RoundUseCases(
         driver=core.driver,
         poll=Poll(core.driver, core.presence, core.store, core.clock, config.poll_hold),
-        intake=UpdateIntake(core.driver, blobs, core.clock),
+        intake=UpdateIntake(core.driver, blobs, core.clock, _signing_keys(core)),
         answers=core.answers,
         blobs=blobs,
         meter=TrafficMeter(core.store),
         stream_progress_seconds=config.stream_progress_deadline,
     )
+
+
+def _signing_keys(core: _Core) -> KnownSigningKeys:
+    def enrolled(site: SiteName) -> str:
+        member = core.standings.member(site)
+        return "" if member is None else member.signing_public_key
+
+    return KnownSigningKeys(lambda: core.identity.identity().trust_bundle_pem, enrolled)
 
 
 async def _started(
@@ -261,6 +273,10 @@ async def _started(
         store=core.store,
         clock=core.clock,
         membership=membership,
+        audit=core.store,
+        releases=ReleaseMaker(
+            core.driver, core.store, core.clock, load_signing_key(config.identity.folder, RELEASE_FILES)
+        ),
     )
     servicers = Servicers(
         rounds=RoundServicer(rounds),

@@ -36,6 +36,7 @@ from common.terms import (
 )
 from common.tls import Role
 from coordinator.adapters.pki.ca import create_ca, issue
+from coordinator.adapters.pki.key_certification import make_signing_key
 from demo.corpora import SiteCorpus, corpora_of, site_names
 from demo.options import DemoOptions
 from demo.policy import Egress, policy_tables
@@ -165,7 +166,8 @@ def _is_folder(path: Path) -> bool:
 
 def _issue(options: DemoOptions, role: Role, name: str, home: Path) -> None:
     hosts = COORDINATOR_HOSTS if role is Role.COORDINATOR else ()
-    issue(options.out / "ca", name, role, home / "identity", hosts=hosts, lifetime=CERTIFICATE_LIFE)
+    holder = issue(options.out / "ca", name, role, home / "identity", hosts=hosts, lifetime=CERTIFICATE_LIFE)
+    make_signing_key(options.out / "ca", holder, home / "identity")
 
 
 def _coordinator(options: DemoOptions, addresses: Addresses) -> Path:

@@ -18,6 +18,7 @@ from common.identity_folder import CertifiedIdentity, IdentityFolder
 from common.ids import check_digest
 from common.join_file import JoinFile
 from common.logging import get_logger
+from common.signing import load_signing_key
 from common.tls import Role
 from site_agent.adapters.approval_folder import ApprovalFolder, person
 from site_agent.adapters.begun_rounds import BegunFile
@@ -56,6 +57,7 @@ async def run_agent(config: SiteConfig) -> None:
     """
     who = read_identity(config.identity.folder)
     written = policy_of(config, who)
+    signing_key = load_signing_key(config.identity.folder)
     with ExitStack() as stack:
         stack.enter_context(exclusive(config.site.state_folder))
         metrics = AgentMetrics(who.expires_at.timestamp())
@@ -85,6 +87,7 @@ async def run_agent(config: SiteConfig) -> None:
                 local=_local_settings(config, written.policy.gpu_share),
                 now=lambda: SystemClock().now().astimezone(written.zone),
                 patience=Patience(jitter=random.random),
+                signing_key=signing_key,
             )
             try:
                 async with asyncio.TaskGroup() as group:

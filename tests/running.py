@@ -53,8 +53,9 @@ class Consortium:
 
 
 def make_consortium(folder: Path, name: str = "demo") -> Consortium:
-    """A consortium with a CA of its own."""
-    create_ca(folder / "ca", name)
+    """A consortium with a CA of its own, or with the one that is there."""
+    if not (folder / "ca").exists():
+        create_ca(folder / "ca", name)
     return Consortium(folder=folder)
 
 

@@ -19,15 +19,14 @@ from coordinator.domain.aggregation.geometry import added, geometry_of_module
 from coordinator.domain.aggregation.ranks import at_scale_of
 from coordinator.domain.aggregation.server_momentum import carry_on
 from coordinator.domain.aggregation.strategy import (
-    Contribution,
     Factors,
     Geometry,
     Matrix,
     Need,
     StatefulStrategy,
-    TaskContribution,
 )
-from coordinator.domain.values import AdapterFile, RosterEntry, Run, Scores, TaskCounts
+from coordinator.domain.contributions import contributions
+from coordinator.domain.values import AdapterFile, RosterEntry, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +75,7 @@ def aggregate(
         current = stack.enter_context(WeightsReader(files.current))
         previous = None if files.previous is None else stack.enter_context(WeightsReader(files.previous))
         geometry = _geometry(modules, updates, current, rank) if Need.GEOMETRY in strategy.needs else None
-        weights = strategy.weigh(_contributions(accepted), geometry)
+        weights = strategy.weigh(contributions(accepted), geometry)
         keeper = None
         if isinstance(strategy, StatefulStrategy):
             assert state_out is not None, "a strategy that keeps something is given where to"
@@ -146,29 +145,6 @@ def _geometry(
         return geometry_of_module(_pairs(module, updates, before, scale_rank), before)
 
     return reduce(added, map(of, modules))
-
-
-def _contributions(accepted: Sequence[RosterEntry]) -> tuple[Contribution, ...]:
-    return tuple(
-        Contribution(
-            num_examples=entry.update.num_examples,
-            num_label_tokens=entry.update.num_label_tokens,
-            validation_loss=None if entry.scores is None else entry.scores.mean_loss,
-            tasks=tuple(_of_task(counts, entry.scores) for counts in entry.update.tasks),
-        )
-        for entry in accepted
-        if entry.update is not None
-    )
-
-
-def _of_task(counts: TaskCounts, scores: Scores | None) -> TaskContribution:
-    scored = None if scores is None else scores.of(counts.task)
-    return TaskContribution(
-        task=counts.task,
-        num_examples=counts.num_examples,
-        num_label_tokens=counts.num_label_tokens,
-        validation_loss=None if scored is None else scored.mean_loss,
-    )
 
 
 def _pairs(module: str, updates: Sequence[WeightsReader], before: Factors, scale_rank: int) -> list[Factors]:

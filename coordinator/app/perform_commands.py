@@ -23,7 +23,7 @@ from coordinator.app.publish_adapter import publish
 from coordinator.app.round_driver import RoundDriver
 from coordinator.domain import events as ev
 from coordinator.domain.adapter_parts import cuts_of, id_of
-from coordinator.domain.cohort import initialise_assignment_id, state_id
+from coordinator.domain.cohort import initialise_assignment_id, kept_updates, state_id
 from coordinator.domain.commands import Command, CommandKind
 from coordinator.domain.kept_state import state_before, superseded_states
 from coordinator.domain.values import AdapterFile, AdapterPart, Phase, Round, Run
@@ -65,7 +65,8 @@ class CommandPerformer:
     async def _assignments_of(self, run: Run, round_number: int) -> list[AssignmentId]:
         if round_number > 0:
             closed = run.rounds[round_number - 1]
-            updates = [entry.assignment_id for entry in closed.roster]
+            kept = {entry.assignment_id for entry in kept_updates(run, closed)}
+            updates = [entry.assignment_id for entry in closed.roster if entry.assignment_id not in kept]
             return [*updates, *(part.part_id for part in closed.parts), *superseded_states(run)]
         evaluators = named(await self.store.known_sites(), Role.EVALUATOR)
         return [initialise_assignment_id(run.run_id, evaluator) for evaluator in evaluators]

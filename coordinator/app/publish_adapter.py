@@ -66,10 +66,8 @@ def publish(registry: Path, run: Run, closed: Round, weights: Path) -> Path:
 
 
 def _fill(folder: Path, run: Run, closed: Round, weights: Path) -> None:
-    assert closed.candidate is not None, "what is published has a candidate"
-    (folder / CONFIG_FILE).write_bytes(_json(peft_config(run.spec_of(closed.candidate), run.terms)))
-    (folder / LINEAGE_FILE).write_bytes(_json(lineage(run, closed)))
-    (folder / CARD_FILE).write_bytes(model_card(run, closed).encode())
+    for name, content in files_beside_weights(run, closed).items():
+        (folder / name).write_bytes(content)
     try:
         os.link(weights, folder / WEIGHTS_FILE)
     except OSError:  # another file system, or one without hard links
@@ -77,6 +75,16 @@ def _fill(folder: Path, run: Run, closed: Round, weights: Path) -> None:
     for path in folder.iterdir():
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~_WRITABLE)
         sync_file(path)
+
+
+def files_beside_weights(run: Run, closed: Round) -> dict[str, bytes]:
+    """The small files of a version's folder, by name."""
+    assert closed.candidate is not None, "what is published has a candidate"
+    return {
+        CONFIG_FILE: _json(peft_config(run.spec_of(closed.candidate), run.terms)),
+        LINEAGE_FILE: _json(lineage(run, closed)),
+        CARD_FILE: model_card(run, closed).encode(),
+    }
 
 
 def _json(document: object) -> bytes:

@@ -9,7 +9,7 @@ from common.tls import Role
 from coordinator.app.ports import BlobStore, RunStore, named
 from coordinator.app.round_driver import RoundDriver
 from coordinator.domain.aggregation import strategy_of
-from coordinator.domain.cohort import initialise_assignment_id
+from coordinator.domain.cohort import initialise_assignment_id, kept_updates
 from coordinator.domain.kept_state import needed_states
 from coordinator.domain.values import Run, RunState
 
@@ -20,6 +20,7 @@ async def recover(driver: RoundDriver, store: RunStore, blobs: BlobStore) -> int
     rounds = [run.current for run in driver.runs if run.current is not None]
     live = {entry.assignment_id for current in rounds for entry in current.awaited}
     entries = [entry for current in rounds for entry in current.accepted]
+    entries += [entry for run in driver.runs for past in run.rounds for entry in kept_updates(run, past)]
     accepted = {entry.assignment_id: entry.update.file.digest for entry in entries if entry.update is not None}
     accepted |= {part.part_id: part.file.digest for current in rounds for part in current.parts}
     for run in driver.runs:

@@ -23,8 +23,10 @@ from common.errors import (
     UpdateRefusedError,
 )
 from common.ids import AssignmentId, Digest
+from common.signing import UpdateSignature
 from common.tls import Caller
 from common.weights_io import WeightsReader, check_update
+from coordinator.app.check_signature import SigningKeys, check_signature, statement_of
 from coordinator.app.poll import find_assignment
 from coordinator.app.ports import BlobStore, PartialUpload
 from coordinator.app.round_driver import RoundDriver
@@ -39,18 +41,19 @@ from coordinator.domain.admission import (
 )
 from coordinator.domain.assignments import Assignment, AssignmentKind
 from coordinator.domain.cohort import initialise_assignment_id
-from coordinator.domain.values import AdapterFile, RosterEntry, Update
+from coordinator.domain.values import AdapterFile, RosterEntry, SignedBy, Update
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadClaim:
-    """What an upload's header says: an update with its counts, or a first adapter with its specification."""
+    """What an upload's header says: an update with counts and signature, or a first adapter with its specification."""
 
     assignment_id: AssignmentId
     digest: Digest
     size_bytes: int
     update: ClaimedUpdate | None = None
     first_spec: AdapterSpec | None = None
+    signature: UpdateSignature | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +75,11 @@ class UploadState:
 class UpdateIntake:
     """Answers ``GetUploadOffset`` and ``UploadUpdate``."""
 
-    def __init__(self, driver: RoundDriver, blobs: BlobStore, clock: Clock) -> None:
+    def __init__(self, driver: RoundDriver, blobs: BlobStore, clock: Clock, keys: SigningKeys) -> None:
         self._driver = driver
         self._blobs = blobs
         self._clock = clock
+        self._keys = keys
         self._receiving: set[AssignmentId] = set()
 
     async def state(self, caller: Caller, assignment_id: AssignmentId, digest: Digest) -> UploadState:
@@ -125,6 +129,9 @@ class UpdateIntake:
         self, assignment: Assignment, caller: Caller, claim: UploadClaim, chunks: AsyncIterator[ReceivedChunk]
     ) -> Digest:
         spec, tensors = admit(assignment, claim)
+        if claim.update is not None:
+            statement = statement_of(assignment.run, assignment.round_number, claim.digest, claim.update)
+            check_signature(caller, assignment.run, statement, claim.signature, self._keys)
         await self._receive_bytes(claim, chunks)
         path = self._blobs.partial_path(claim.assignment_id, claim.digest)
         await asyncio.to_thread(check_content, path, tensors, spec)
@@ -142,6 +149,7 @@ class UpdateIntake:
             num_examples=claim.update.num_examples,
             num_label_tokens=claim.update.num_label_tokens,
             tasks=claim.update.tasks,
+            signed=_signed_by(claim.signature),
         )
         await self._blobs.keep_update(claim.assignment_id, claim.digest)
         await self._driver.post(
@@ -183,6 +191,12 @@ class UpdateIntake:
                 if entry.assignment_id == assignment_id and entry.site == caller.name:
                     return entry.update is not None and entry.update.file.digest == digest
         return False
+
+
+def _signed_by(given: UpdateSignature | None) -> SignedBy | None:
+    if given is None:
+        return None
+    return SignedBy(signature=given.signature, public_key=given.public_key, certificate_pem=given.certificate_pem)
 
 
 def admit(assignment: Assignment, claim: UploadClaim) -> tuple[AdapterSpec, tuple[TensorSpec, ...]]:

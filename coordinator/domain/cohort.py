@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from common.ids import AssignmentId, Digest, RunId, SiteName, derived_id
 from common.terms import LoraTerms, RoundTerms
-from coordinator.domain.values import RosterEntry
+from coordinator.domain.values import Phase, RosterEntry, Round, Run
 
 
 def expected_sites(terms: RoundTerms, enrolled: frozenset[SiteName]) -> frozenset[SiteName]:
@@ -18,6 +18,12 @@ def expected_sites(terms: RoundTerms, enrolled: frozenset[SiteName]) -> frozense
 def train_assignment_id(run_id: RunId, round_number: int, site: SiteName) -> AssignmentId:
     """The id of a site's TRAIN assignment: a function of what it is for."""
     return AssignmentId(derived_id(run_id, round_number, "train", site))
+
+
+def kept_updates(run: Run, closed: Round) -> tuple[RosterEntry, ...]:
+    """The entries of a closed round whose updates stay: the terms say so, and they are in a candidate."""
+    is_kept = run.terms.rounds.keeps_updates and closed.phase in (Phase.COMMITTED, Phase.REJECTED)
+    return closed.accepted if is_kept else ()
 
 
 def score_assignment_id(run_id: RunId, round_number: int, evaluator: SiteName, site: SiteName) -> AssignmentId:

@@ -124,7 +124,7 @@ def _after_round(run: Run, closed: Round, at: datetime) -> Run:
             return _end(run, RunState.ABORTED, at, closed.reason)
     if closed.number >= run.terms.rounds.count:
         return run
-    return _open_next(run, _next_start(run, closed), at)
+    return _open_next(run, next_start(run, closed), at)
 
 
 def _published(run: Run, event: ev.Published) -> Run:
@@ -140,7 +140,7 @@ def _published(run: Run, event: ev.Published) -> Run:
     return run
 
 
-def _next_start(run: Run, closed: Round) -> AdapterFile:
+def next_start(run: Run, closed: Round) -> AdapterFile:
     """The global adapter after ``closed``: its candidate, unless it was rejected and the terms say to revert."""
     assert closed.candidate is not None and run.first_adapter is not None
     if closed.phase is Phase.REJECTED and run.terms.gate.on_rejection is OnRejection.REVERT:

@@ -96,13 +96,27 @@ class TaskCounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignedBy:
+    """The site's signature over an update and the public key that it is by, both in hex.
+
+    Attributes:
+        certificate_pem: In which the consortium's root says whose key it is; empty when the site sent none.
+    """
+
+    signature: str
+    public_key: str
+    certificate_pem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """An accepted update: its file and the counts that came with it, in all and task by task."""
+    """An accepted update: its file, the counts that came with it, in all and task by task, and the site's signature."""
 
     file: AdapterFile
     num_examples: int
     num_label_tokens: int
     tasks: tuple[TaskCounts, ...] = ()
+    signed: SignedBy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -153,6 +153,10 @@ def upload_header(header: UploadHeader) -> rounds_pb2.UploadUpdateRequest:
     message = rounds_pb2.UploadHeader(
         assignment_id=header.assignment_id, digest=header.digest, size_bytes=header.size_bytes
     )
+    if header.signature is not None:
+        message.signature.signature = bytes.fromhex(header.signature.signature)
+        message.signature.public_key = bytes.fromhex(header.signature.public_key)
+        message.signature.certificate = header.signature.certificate_pem.encode("ascii")
     match header.content:
         case TrainedUpdate() as update:
             message.trained.base_digest = update.base_digest

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 
 from common.adapter import AdapterSpec
 from common.ids import AssignmentId, Digest
+from common.signing import UpdateSignature
 from common.terms import Task
 from site_agent.domain.egress import is_small_cell
 from site_agent.domain.policy import EgressPolicy
@@ -42,6 +43,7 @@ class UploadHeader:
     digest: Digest
     size_bytes: int
     content: TrainedUpdate | FirstAdapter
+    signature: UpdateSignature | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from site_agent.app.story import log_of
 from site_agent.domain.assignment import Assignment
 from site_agent.domain.assignment_machine import Event, EventKind
 from site_agent.domain.decision import ALLOWED, Decision, first_no
-from site_agent.domain.eligibility import judge
+from site_agent.domain.eligibility import judge, judge_signing
 from site_agent.domain.times import judge_time
 
 # Told why the assignment at hand is not begun yet; None once it may be.
@@ -42,7 +42,11 @@ async def await_consent(assignment: Assignment, parts: Parts, hold: Hold) -> Eve
 
 def may_answer(assignment: Assignment, parts: Parts) -> Decision:
     """Whether an answer may leave still: a person may have taken the yes back, or the policy have become narrower."""
-    return first_no(judge(assignment, parts.policy), _judge_approval(assignment, parts))
+    return first_no(
+        judge(assignment, parts.policy),
+        judge_signing(assignment, has_signing_key=parts.signing_key is not None),
+        _judge_approval(assignment, parts),
+    )
 
 
 def _may_begin(assignment: Assignment, parts: Parts) -> Decision:

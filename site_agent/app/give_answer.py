@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from common.errors import Reason, UpdateRefusedError
+from common.ids import Digest
+from common.signing import UpdateSignature, UpdateStatement
 from site_agent.app.answers import (
     EvaluationScores,
     FirstAdapter,
@@ -92,6 +94,7 @@ async def _send_file(
         digest=file.digest,
         size_bytes=file.size_bytes,
         content=content,
+        signature=_signature(assignment, content, file.digest, parts),
     )
     call = partial(upload_once, parts.coordinator, header, path)
     await keep_trying(call, parts.patience, partial(tell_interruption, assignment, "upload_interrupted"))
@@ -115,6 +118,26 @@ def _judge_counts(answer: TrainedUpdate | EvaluationScores, parts: Parts) -> Dec
         counts[f"{one.task}.num_examples"] = one.num_examples
         counts[f"{one.task}.num_label_tokens"] = one.num_label_tokens
     return judge_counts(counts, parts.policy.egress)
+
+
+def _signature(
+    assignment: Assignment, content: TrainedUpdate | FirstAdapter, digest: Digest, parts: Parts
+) -> UpdateSignature | None:
+    """The site's word for an update that may leave; None where it has no key, or the content is no update."""
+    if parts.signing_key is None or not isinstance(content, TrainedUpdate):
+        return None
+    return parts.signing_key.sign_update(
+        UpdateStatement(
+            run_id=assignment.run_id,
+            terms_digest=assignment.terms.digest,
+            round_number=assignment.round_number,
+            base_digest=content.base_digest,
+            update_digest=digest,
+            num_examples=content.num_examples,
+            num_label_tokens=content.num_label_tokens,
+            tasks=tuple((each.task, each.num_examples, each.num_label_tokens) for each in content.tasks),
+        )
+    )
 
 
 async def _send_scores(assignment: Assignment, scores: EvaluationScores, parts: Parts) -> Event:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from common.signing import SigningKey
 from site_agent.app.ordering import LocalSettings
 from site_agent.app.ports import (
     Approvals,
@@ -45,6 +46,7 @@ class Parts:
     local: LocalSettings
     now: Callable[[], datetime]
     patience: Patience
+    signing_key: SigningKey | None = None
 
     def record(self, entry: Entry) -> None:
         """Store where an assignment stands now; then tell of it."""

@@ -44,6 +44,13 @@ def judge(assignment: Assignment, policy: SitePolicy) -> Decision:
     )
 
 
+def judge_signing(assignment: Assignment, *, has_signing_key: bool) -> Decision:
+    """Whether the site can sign its update, where the terms ask for that: better known before hours of training."""
+    if assignment.kind == "train" and assignment.terms.admission.requires_signatures and not has_signing_key:
+        return _unsupported("terms: expected updates without signatures, for this site has no signing key")
+    return ALLOWED
+
+
 def _judge_terms(assignment: Assignment, policy: SitePolicy) -> Decision:
     for verdict in judge_terms(assignment.terms, policy, is_trained=assignment.kind == "train"):
         if not verdict.is_allowed:

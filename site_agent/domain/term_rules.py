@@ -109,6 +109,8 @@ RULES: Mapping[str, Rule] = {
     "aggregation.trimmed_mean.trimmed_count": Rule(words="{} values are left out on either side."),
     "admission.max_num_examples": _free("It takes updates of at most {} examples.", "what the coordinator refuses"),
     "admission.max_num_label_tokens": _free("It takes updates of at most {} label tokens.", "as above"),
+    "admission.requires_signatures": _free("It takes signed updates alone: {}.", "a site without a key declines"),
+    "rounds.keeps_updates": Rule(words="Each update is kept, to be given to whoever checks the aggregate: {}."),
     "rounds.count": Rule(words="It has {} rounds; an update leaves in each."),
     "rounds.quorum": Rule(words="At least {} sites are combined: the fewer, the more of yours is in the aggregate."),
     "rounds.sites": _free("It invites {}; no name means every site.", "who is in the federation is its consortium's"),

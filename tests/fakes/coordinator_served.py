@@ -14,6 +14,7 @@ import grpc.aio
 from common.clock import Clock, SystemClock
 from common.identity_folder import IdentityFolder
 from common.logging import get_logger
+from common.signing import SigningKey
 from common.tls import CHANNEL_OPTIONS, Role, channel_credentials, load_identity
 from coordinator.adapters.metrics import CoordinatorMetrics
 from coordinator.adapters.pki.issuing import FolderIssuer
@@ -24,6 +25,7 @@ from coordinator.adapters.rpc.rounds_service import RoundServicer, RoundUseCases
 from coordinator.adapters.rpc.server import Servicers, start_enrolment_server, start_server
 from coordinator.adapters.rpc.traffic_meter import TrafficMeter
 from coordinator.app.enrol_site import Enrolment
+from coordinator.app.make_release import ReleaseMaker
 from coordinator.app.members import Members
 from tests.fakes.coordinator_world import World
 from tests.running import Consortium
@@ -77,6 +79,7 @@ async def serving(
     *,
     stream_progress_seconds: float = STREAM_PROGRESS_SECONDS,
     clock: Clock | None = None,
+    release_key: SigningKey | None = None,
 ) -> AsyncIterator[Served]:
     """Serve ``world`` on free ports of loopback; certificates go by ``clock``, the machine's own unless said."""
     clock = clock or SystemClock()
@@ -107,6 +110,8 @@ async def serving(
         store=world.store,
         clock=world.clock,
         membership=membership,
+        audit=world.store,
+        releases=ReleaseMaker(world.driver, world.store, world.clock, release_key),
     )
     servicers = Servicers(
         rounds=RoundServicer(rounds),

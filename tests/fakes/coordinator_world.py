@@ -18,6 +18,7 @@ from structlog.typing import FilteringBoundLogger
 from common.adapter import AdapterSpec
 from common.errors import FedMedError, Reason
 from common.ids import AssignmentId, Digest, SiteName
+from common.signing import UpdateSignature
 from common.terms import Terms
 from common.tls import Caller, Role
 from coordinator.adapters.storage.blob_folder import BlobFolder
@@ -27,6 +28,7 @@ from coordinator.adapters.storage.engine import Database, SqliteDatabase
 from coordinator.adapters.storage.member_store import SqlMemberStore
 from coordinator.adapters.storage.run_store import SqlRunStore
 from coordinator.app.answers import Answers
+from coordinator.app.check_signature import SigningKeys
 from coordinator.app.counted_time import CountedTime
 from coordinator.app.create_run import create
 from coordinator.app.perform_commands import CommandPerformer
@@ -50,6 +52,13 @@ HOLD_SECONDS = 30.0
 LINGER_SECONDS = 60.0
 # After so long a test that waits is taken to hang; far above anything that a busy machine needs.
 HANG_SECONDS = 120.0
+
+
+class NobodysKeys:
+    """No signing key is known to be anybody's."""
+
+    def objection(self, caller: Caller, signature: UpdateSignature) -> str | None:
+        return "expected one that somebody knows"
 
 
 class FakeClock:
@@ -234,6 +243,7 @@ async def coordinator(
     longest_gap_seconds: float = math.inf,
     database: Database | None = None,
     bucket: Bucket | None = None,
+    keys: SigningKeys | None = None,
 ) -> AsyncIterator[World]:
     """Start a coordinator over the state in ``root``, whatever an earlier life left there; stopping stores nothing.
 
@@ -265,7 +275,7 @@ async def coordinator(
             presence=presence,
             observer=observer,
             driver=driver,
-            intake=UpdateIntake(driver, blobs, clock),
+            intake=UpdateIntake(driver, blobs, clock, keys or NobodysKeys()),
             answers=Answers(driver, clock),
             poll=Poll(driver, presence, store, clock, HOLD_SECONDS),
             performer=performer,

@@ -10,7 +10,7 @@ from common.errors import Reason, TransferBrokenError
 from common.ids import AssignmentId, Digest
 from coordinator.app.ports import BlobStore, PartialUpload
 from coordinator.app.update_intake import UpdateIntake
-from tests.fakes.coordinator_world import World
+from tests.fakes.coordinator_world import NobodysKeys, World
 
 
 class Gate:
@@ -78,7 +78,7 @@ class _GatedPartial:
 
 def gated_intake(world: World, gate: Gate) -> UpdateIntake:
     """The world's intake of updates, behind ``gate``."""
-    return UpdateIntake(world.driver, GatedBlobs(world.kept, gate), world.clock)
+    return UpdateIntake(world.driver, GatedBlobs(world.kept, gate), world.clock, NobodysKeys())
 
 
 def written(path: Path, content: bytes) -> Path:

@@ -16,6 +16,7 @@ from common.errors import (
     Reason,
 )
 from common.ids import AssignmentId, Digest
+from common.signing import SigningKey
 from site_agent.adapters.approval_folder import ApprovalFolder
 from site_agent.adapters.begun_rounds import BegunFile
 from site_agent.adapters.journal import FileJournal
@@ -172,6 +173,7 @@ async def scene(
     policy: SitePolicy = EVERY_KIND,
     now: Callable[[], datetime] = lambda: NOON,
     moved: float = 1.0,
+    signing_key: SigningKey | None = None,
     layout: Mapping[str, object] = MappingProxyType({}),
 ) -> AsyncIterator[Scene]:
     """A scene on ``folder``; ``layout`` changes what the trainer's file looks like, ``moved`` how far it is."""
@@ -203,6 +205,7 @@ async def scene(
         ),
         now=now,
         patience=Patience(jitter=lambda: 0.0, look_seconds=0.001),
+        signing_key=signing_key,
     )
     running = asyncio.create_task(AgentLoop(parts, pause_seconds=0.0).run())
     try:

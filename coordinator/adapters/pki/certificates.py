@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from common.errors import InputInvalidError, Reason
 from common.ids import Role
+from common.signing_certificates import DOCUMENT_SIGNING
 from common.tls import Caller
 
 # Clocks of hospitals differ; a certificate is good from a little before it was made.
@@ -113,6 +114,26 @@ def identity_certificate(
     )
 
 
+def signing_certificate(
+    root_key: ec.EllipticCurvePrivateKey,
+    root: x509.Certificate,
+    public_key: ed25519.Ed25519PublicKey,
+    caller: Caller,
+    valid: Validity,
+) -> x509.Certificate:
+    """A certificate that says whose signing key it is. It is for documents alone: no connection can be made with it."""
+    names = [x509.UniformResourceIdentifier(caller.uri)]
+    return (
+        _builder(_name(caller.name, caller.consortium), root.subject, public_key, valid)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([DOCUMENT_SIGNING]), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(root_key.public_key()), critical=False)
+        .sign(root_key, SHA256())
+    )
+
+
 def _check(ca: x509.Certificate, subject: Subject, valid: Validity) -> None:
     is_server = subject.caller.role is Role.COORDINATOR
     if is_server != bool(subject.hosts):
@@ -128,7 +149,10 @@ def _check_expiry(ca: x509.Certificate, valid: Validity) -> None:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, valid: Validity
+    subject: x509.Name,
+    issuer: x509.Name,
+    public_key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey,
+    valid: Validity,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()

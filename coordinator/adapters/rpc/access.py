@@ -38,6 +38,8 @@ ROLES_BY_RPC: dict[str, frozenset[Role]] = {
     "/fedmedlora.v1.AdminService/RevokeCertificate": _OPERATOR,
     "/fedmedlora.v1.IdentityService/RenewCertificate": _MEMBERS,
     "/fedmedlora.v1.IdentityService/Withdraw": _AGENTS,
+    "/fedmedlora.v1.AdminService/GetRelease": _OPERATOR,
+    "/fedmedlora.v1.AdminService/ListAudit": _OPERATOR,
     "/grpc.health.v1.Health/Check": _ALL,
     "/grpc.health.v1.Health/Watch": _ALL,
 }

@@ -14,12 +14,13 @@ from common.ids import SiteName
 from common.tls import caller_from_context
 from common.wire import spec_to_proto, terms_from_proto, terms_to_proto
 from coordinator.adapters.rpc import reports
-from coordinator.adapters.rpc.translate import lifetime_of, time_left, timestamp
+from coordinator.adapters.rpc.translate import lifetime_of, release_wish, time_left, timestamp
 from coordinator.app.answers import Answers
 from coordinator.app.create_run import create
 from coordinator.app.enrol_site import Enrolment
+from coordinator.app.make_release import ReleaseMaker
 from coordinator.app.members import Members
-from coordinator.app.ports import CertificateIssuer, RunStore, Traffic
+from coordinator.app.ports import Audit, CertificateIssuer, RunStore, Traffic
 from coordinator.app.presence import Presence
 from coordinator.app.round_driver import RoundDriver
 from coordinator.app.standings import Standings
@@ -30,6 +31,9 @@ from fedmedlora.v1 import admin_pb2, admin_pb2_grpc, registry_pb2, registry_pb2_
 Context = grpc.aio.ServicerContext[Any, Any]
 # A watcher is told of progress at least this often, and of a step at once.
 WATCH_SECONDS = 2.0
+RELEASE_PART_BYTES = 2**18
+# A line takes some 500 bytes, and a message at most 1 MiB.
+AUDIT_LINES = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,8 @@ class AdminUseCases:
     store: RunStore
     clock: Clock
     membership: MembershipUseCases
+    audit: Audit
+    releases: ReleaseMaker
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
@@ -119,6 +125,21 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         extension = ev.ExtensionRequested(at=now, not_before=now + time_left(request))
         run = await self._post_to_open(context, request.run, extension)
         return admin_pb2.ExtendDeadlineResponse(deadlines=reports.open_deadlines(run))
+
+    async def GetRelease(
+        self, request: admin_pb2.GetReleaseRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.GetReleaseResponse]:
+        """See the proto."""
+        files = await self._use.releases.make(caller_from_context(context), release_wish(request))
+        for path, content in files.items():
+            for start in range(0, len(content), RELEASE_PART_BYTES):
+                part = content[start : start + RELEASE_PART_BYTES]
+                yield admin_pb2.GetReleaseResponse(path=path, content=part)
+
+    async def ListAudit(self, request: admin_pb2.ListAuditRequest, context: Context) -> admin_pb2.ListAuditResponse:
+        """See the proto."""
+        lines = await self._use.audit.audit_lines(request.after_sequence, AUDIT_LINES)
+        return admin_pb2.ListAuditResponse(lines=lines)
 
     async def ListSites(self, request: admin_pb2.ListSitesRequest, context: Context) -> admin_pb2.ListSitesResponse:
         """See the proto."""

@@ -11,13 +11,23 @@ from typing import Any
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from common.errors import Reason, TransferBrokenError
 from common.identity_folder import adopt_certificate, prepare_key, read_certified
+from common.ids import Digest
 from common.rpc_errors import from_rpc_error
 from common.signing_requests import make_request
 from common.terms import Terms
 from common.tls import CHANNEL_OPTIONS, channel_credentials, load_identity
 from common.wire import terms_to_proto
-from fedmedlora.v1 import admin_pb2, admin_pb2_grpc, enrolment_pb2, enrolment_pb2_grpc
+from coordinator.app.make_release import ReleaseWish
+from fedmedlora.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    enrolment_pb2,
+    enrolment_pb2_grpc,
+    rounds_pb2,
+    rounds_pb2_grpc,
+)
 
 CALL_SECONDS = 20.0
 
@@ -28,6 +38,7 @@ class OperatorClient:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._admin = admin_pb2_grpc.AdminServiceStub(channel)
         self._identity = enrolment_pb2_grpc.IdentityServiceStub(channel)
+        self._rounds = rounds_pb2_grpc.RoundServiceStub(channel)
         self._health: Any = health_pb2_grpc.HealthStub(channel)  # its stubs know no methods
 
     async def create_run(self, terms: Terms) -> admin_pb2.CreateRunResponse:
@@ -99,6 +110,45 @@ class OperatorClient:
     async def revoke_certificate(self, serial: str) -> None:
         """Let one certificate be good no more."""
         await self._admin.RevokeCertificate(admin_pb2.RevokeCertificateRequest(serial=serial), timeout=CALL_SECONDS)
+
+    async def get_release(self, wish: ReleaseWish, max_bytes: int) -> dict[str, bytes]:
+        """A release's manifest, signature and small files, by path; together at most ``max_bytes``.
+
+        Raises:
+            TransferBrokenError: CHUNK_TOO_LARGE, they are more.
+        """
+        request = admin_pb2.GetReleaseRequest(
+            run=wish.run,
+            version=wish.version,
+            leaves_out_updates=not wish.with_updates,
+            certificates=[each.encode("ascii") for each in wish.certificates],
+        )
+        parts: dict[str, list[bytes]] = {}
+        async for response in self._admin.GetRelease(request):
+            parts.setdefault(response.path, []).append(response.content)
+            max_bytes -= len(response.content)
+            if max_bytes < 0:
+                raise TransferBrokenError(Reason.CHUNK_TOO_LARGE, "release: expected smaller files beside the adapters")
+        return {path: b"".join(contents) for path, contents in parts.items()}
+
+    async def download(self, digest: Digest) -> AsyncIterator[bytes]:
+        """The bytes of an adapter, or of a kept update."""
+        request = rounds_pb2.DownloadAdapterRequest(digest=digest)
+        async for part in self._rounds.DownloadAdapter(request):
+            if part.WhichOneof("part") == "chunk":
+                yield part.chunk.content
+
+    async def audit_lines(self) -> AsyncIterator[bytes]:
+        """Every line of the audit log, in order."""
+        after = 0
+        while True:
+            request = admin_pb2.ListAuditRequest(after_sequence=after)
+            lines = (await self._admin.ListAudit(request, timeout=CALL_SECONDS)).lines
+            if not lines:
+                return
+            for line in lines:
+                yield line
+            after += len(lines)
 
     async def is_serving(self) -> bool:
         """Whether the coordinator says that it serves."""

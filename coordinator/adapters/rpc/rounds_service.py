@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from common.chunks import chunk_ranges
 from common.clock import SystemClock
 from common.errors import InputInvalidError, NotFoundError, Reason, TransferBrokenError
 from common.ids import AssignmentId, Digest, RunId, SiteName, check_digest
-from common.tls import Caller, caller_from_context
+from common.tls import Caller, Role, caller_from_context
 from coordinator.adapters.rpc import translate
 from coordinator.adapters.rpc.traffic_meter import TrafficMeter
 from coordinator.adapters.rpc.turns import Turns
@@ -28,6 +28,8 @@ from coordinator.app.ports import BlobStore
 from coordinator.app.round_driver import RoundDriver
 from coordinator.app.update_intake import ReceivedChunk, UpdateIntake
 from coordinator.domain.assignments import Assignment
+from coordinator.domain.cohort import kept_updates
+from coordinator.domain.values import Run
 from fedmedlora.v1 import rounds_pb2, rounds_pb2_grpc, types_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -86,7 +88,7 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         assignment = self._assignment_of_file(caller, digest)
         key = None if assignment is None else _key(assignment, caller)
         try:
-            async with aclosing(self._file_parts(digest, request.offset, assignment, key)) as parts:
+            async with aclosing(self._file_parts(request, assignment, caller)) as parts:
                 async for response in parts:
                     yield response
                     del response  # not held while the next one waits for its turn
@@ -176,10 +178,12 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         return None if message is grpc.aio.EOF else message
 
     async def _file_parts(
-        self, digest: Digest, offset: int, assignment: Assignment | None, key: TrafficKey | None
+        self, request: rounds_pb2.DownloadAdapterRequest, assignment: Assignment | None, caller: Caller
     ) -> AsyncGenerator[rounds_pb2.DownloadAdapterResponse | bytes, None]:
+        digest, offset = translate.download_digest_from(request), request.offset
+        key = None if assignment is None else _key(assignment, caller)
         try:
-            async with self._file(digest, assignment) as path:
+            async with self._file(digest, assignment, caller) as path:
                 with _opened(path) as handle:
                     size_bytes = os.fstat(handle).st_size
                     if offset > size_bytes:
@@ -207,11 +211,13 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         assignment = find_assignment(self._use.driver.runs, caller, assignment_id)
         return None if assignment is None else _key(assignment, caller)
 
-    def _file(self, digest: Digest, assignment: Assignment | None) -> AbstractAsyncContextManager[Path]:
-        """Where the file lies: with the updates, for whoever has the assignment that says so, or with the adapters."""
+    def _file(self, digest: Digest, assignment: Assignment | None, caller: Caller) -> AbstractAsyncContextManager[Path]:
+        """Where it lies: with the updates, for who has the assignment that says so or releases it, or with adapters."""
         kept_under = {} if assignment is None else dict(assignment.kept_under)
         if digest in kept_under:
             return self._use.blobs.update(kept_under[digest], digest)
+        if caller.role is Role.OPERATOR and (kept := _kept_update(self._use.driver.runs, digest)) is not None:
+            return self._use.blobs.update(kept, digest)
         return self._use.blobs.adapter(digest)
 
     def _assignment_of_file(self, caller: Caller, digest: Digest) -> Assignment | None:
@@ -221,6 +227,15 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
             if any(file is not None and file.digest == digest for file in (assignment.adapter, side)):
                 return assignment
         return None
+
+
+def _kept_update(runs: Sequence[Run], digest: Digest) -> AssignmentId | None:
+    """The assignment that a kept update of that digest answered."""
+    for run in runs:
+        for entry in (entry for past in run.rounds for entry in kept_updates(run, past)):
+            if entry.update is not None and entry.update.file.digest == digest:
+                return entry.assignment_id
+    return None
 
 
 def _size_bytes(message: rounds_pb2.UploadUpdateRequest | ChunkMessage) -> int:

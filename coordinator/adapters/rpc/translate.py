@@ -11,9 +11,11 @@ from common.chunk_messages import ChunkMessage
 from common.errors import InputInvalidError, Reason
 from common.ids import AssignmentId, Digest, check_digest
 from common.rpc_errors import reason_from_proto, reason_to_proto
-from common.terms import Task
+from common.signing import MAX_CERTIFICATE_BYTES, UpdateSignature
+from common.terms import MAX_SITES, Task
 from common.wire import seconds_from_proto, spec_from_proto, spec_to_proto, terms_to_proto
 from coordinator.app.answers import SiteProgress
+from coordinator.app.make_release import ReleaseWish
 from coordinator.app.poll import Cancelled
 from coordinator.app.update_intake import ReceivedChunk, UploadClaim
 from coordinator.domain.admission import ClaimedUpdate
@@ -73,6 +75,25 @@ def lifetime_of(request: admin_pb2.CreateJoinTokenRequest) -> timedelta:
     if not request.HasField("lifetime"):
         raise InputInvalidError(Reason.FIELD_MISSING, "lifetime: expected a duration, got none")
     return timedelta(seconds=seconds_from_proto(request.lifetime, "lifetime"))
+
+
+def release_wish(request: admin_pb2.GetReleaseRequest) -> ReleaseWish:
+    """What release is asked for.
+
+    Raises:
+        InputInvalidError: FIELD_INVALID.
+    """
+    certificates = request.certificates
+    is_valid = all(each.isascii() and len(each) <= MAX_CERTIFICATE_BYTES for each in certificates)
+    if len(certificates) > MAX_SITES or not is_valid:
+        expected = f"expected at most {MAX_SITES} certificates in PEM, each of at most {MAX_CERTIFICATE_BYTES} bytes"
+        raise InputInvalidError(Reason.FIELD_INVALID, f"certificates: {expected}")
+    return ReleaseWish(
+        run=request.run,
+        version=request.version,
+        with_updates=not request.leaves_out_updates,
+        certificates=[each.decode("ascii") for each in certificates],
+    )
 
 
 def assignment_id_from(value: str) -> AssignmentId:
@@ -158,7 +179,7 @@ def claim_from(request: rounds_pb2.UploadUpdateRequest) -> UploadClaim:
     )
     match header.WhichOneof("content"):
         case "trained":
-            return _with_update(claim, header.trained)
+            return _with_update(claim, header)
         case "first":
             return UploadClaim(
                 assignment_id=claim.assignment_id,
@@ -169,11 +190,13 @@ def claim_from(request: rounds_pb2.UploadUpdateRequest) -> UploadClaim:
     raise InputInvalidError(Reason.FIELD_MISSING, "header.content: expected trained or first, got neither")
 
 
-def _with_update(claim: UploadClaim, trained: rounds_pb2.TrainedUpdate) -> UploadClaim:
+def _with_update(claim: UploadClaim, header: rounds_pb2.UploadHeader) -> UploadClaim:
+    trained = header.trained
     return UploadClaim(
         assignment_id=claim.assignment_id,
         digest=claim.digest,
         size_bytes=claim.size_bytes,
+        signature=_signature_from(header),
         update=ClaimedUpdate(
             size_bytes=claim.size_bytes,
             base_digest=check_digest(trained.base_digest, "trained.base_digest"),
@@ -195,6 +218,20 @@ def _task_from(value: types_pb2.Task.ValueType, what: str) -> Task:
     if value not in _TASKS:
         raise InputInvalidError(Reason.FIELD_INVALID, f"{what}: expected a known task, got number {int(value)}")
     return _TASKS[value]
+
+
+def _signature_from(header: rounds_pb2.UploadHeader) -> UpdateSignature | None:
+    if not header.HasField("signature"):
+        return None
+    given = header.signature
+    if len(given.certificate) > MAX_CERTIFICATE_BYTES or not given.certificate.isascii():
+        expected = f"expected at most {MAX_CERTIFICATE_BYTES} bytes of PEM"
+        raise InputInvalidError(Reason.FIELD_INVALID, f"signature.certificate: {expected}")
+    return UpdateSignature(
+        signature=given.signature.hex(),
+        public_key=given.public_key.hex(),
+        certificate_pem=given.certificate.decode("ascii"),
+    )
 
 
 def chunk_from(request: rounds_pb2.UploadUpdateRequest | ChunkMessage) -> ReceivedChunk:

@@ -52,6 +52,29 @@ STRATEGIES: dict[str, Callable[[Terms], Strategy]] = {
 }
 
 
+# Those that treat every number by itself: the same on every machine, bit for bit. The others go through BLAS or LAPACK.
+_ELEMENTWISE = frozenset(
+    each.name
+    for each in (
+        CoordinateMedian,
+        FedAdagrad,
+        FedAdam,
+        FedAvgM,
+        FedMedLora,
+        FedMedLoraPlus,
+        FedYogi,
+        FfaLora,
+        RoLora,
+        TrimmedMean,
+    )
+)
+
+
+def is_elementwise(terms: Terms) -> bool:
+    """Whether the strategy of ``terms`` gives the same bits on every machine."""
+    return terms.aggregation.strategy in _ELEMENTWISE
+
+
 def strategy_of(terms: Terms) -> Strategy:
     """The strategy that ``terms`` name, with their parameters.
 

@@ -76,6 +76,16 @@ class AdminServiceStub:
                 request_serializer=fedmedlora_dot_v1_dot_admin__pb2.ExtendDeadlineRequest.SerializeToString,
                 response_deserializer=fedmedlora_dot_v1_dot_admin__pb2.ExtendDeadlineResponse.FromString,
                 _registered_method=True)
+        self.GetRelease = channel.unary_stream(
+                '/fedmedlora.v1.AdminService/GetRelease',
+                request_serializer=fedmedlora_dot_v1_dot_admin__pb2.GetReleaseRequest.SerializeToString,
+                response_deserializer=fedmedlora_dot_v1_dot_admin__pb2.GetReleaseResponse.FromString,
+                _registered_method=True)
+        self.ListAudit = channel.unary_unary(
+                '/fedmedlora.v1.AdminService/ListAudit',
+                request_serializer=fedmedlora_dot_v1_dot_admin__pb2.ListAuditRequest.SerializeToString,
+                response_deserializer=fedmedlora_dot_v1_dot_admin__pb2.ListAuditResponse.FromString,
+                _registered_method=True)
         self.ListSites = channel.unary_unary(
                 '/fedmedlora.v1.AdminService/ListSites',
                 request_serializer=fedmedlora_dot_v1_dot_admin__pb2.ListSitesRequest.SerializeToString,
@@ -174,6 +184,24 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRelease(self, request, context):
+        """Gives the manifest of a promoted version, signed, and the small files of its release, each in one or more parts; the
+        other files that the manifest lists come by RoundService.DownloadAdapter. It is noted in the audit log.
+        Callers: operator. Idempotent, but for the entry in the audit log. Refuses with RUN_UNKNOWN, ADAPTER_UNKNOWN,
+        FIELD_INVALID, RELEASE_KEY_MISSING, STREAM_TOO_SLOW.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAudit(self, request, context):
+        """Lists entries of the audit log in their order.
+        Callers: operator. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSites(self, request, context):
         """Lists every site the coordinator knows, whether it is present, and how it stands.
         Callers: operator. Idempotent.
@@ -258,6 +286,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ExtendDeadline,
                     request_deserializer=fedmedlora_dot_v1_dot_admin__pb2.ExtendDeadlineRequest.FromString,
                     response_serializer=fedmedlora_dot_v1_dot_admin__pb2.ExtendDeadlineResponse.SerializeToString,
+            ),
+            'GetRelease': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetRelease,
+                    request_deserializer=fedmedlora_dot_v1_dot_admin__pb2.GetReleaseRequest.FromString,
+                    response_serializer=fedmedlora_dot_v1_dot_admin__pb2.GetReleaseResponse.SerializeToString,
+            ),
+            'ListAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAudit,
+                    request_deserializer=fedmedlora_dot_v1_dot_admin__pb2.ListAuditRequest.FromString,
+                    response_serializer=fedmedlora_dot_v1_dot_admin__pb2.ListAuditResponse.SerializeToString,
             ),
             'ListSites': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSites,
@@ -503,6 +541,60 @@ class AdminService:
             '/fedmedlora.v1.AdminService/ExtendDeadline',
             fedmedlora_dot_v1_dot_admin__pb2.ExtendDeadlineRequest.SerializeToString,
             fedmedlora_dot_v1_dot_admin__pb2.ExtendDeadlineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRelease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fedmedlora.v1.AdminService/GetRelease',
+            fedmedlora_dot_v1_dot_admin__pb2.GetReleaseRequest.SerializeToString,
+            fedmedlora_dot_v1_dot_admin__pb2.GetReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedmedlora.v1.AdminService/ListAudit',
+            fedmedlora_dot_v1_dot_admin__pb2.ListAuditRequest.SerializeToString,
+            fedmedlora_dot_v1_dot_admin__pb2.ListAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -69,6 +69,16 @@ class AdminServiceStub:
     """Moves the open deadlines of a run that would come within the next `time_left`; the others stay.
     Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED, FIELD_MISSING, FIELD_INVALID.
     """
+    GetRelease: _grpc.UnaryStreamMultiCallable[_admin_pb2.GetReleaseRequest, _admin_pb2.GetReleaseResponse]
+    """Gives the manifest of a promoted version, signed, and the small files of its release, each in one or more parts; the
+    other files that the manifest lists come by RoundService.DownloadAdapter. It is noted in the audit log.
+    Callers: operator. Idempotent, but for the entry in the audit log. Refuses with RUN_UNKNOWN, ADAPTER_UNKNOWN,
+    FIELD_INVALID, RELEASE_KEY_MISSING, STREAM_TOO_SLOW.
+    """
+    ListAudit: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListAuditRequest, _admin_pb2.ListAuditResponse]
+    """Lists entries of the audit log in their order.
+    Callers: operator. Idempotent.
+    """
     ListSites: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListSitesRequest, _admin_pb2.ListSitesResponse]
     """Lists every site the coordinator knows, whether it is present, and how it stands.
     Callers: operator. Idempotent.
@@ -132,6 +142,16 @@ class AdminServiceAsyncStub(AdminServiceStub):
     ExtendDeadline: _aio.UnaryUnaryMultiCallable[_admin_pb2.ExtendDeadlineRequest, _admin_pb2.ExtendDeadlineResponse]  # type: ignore[assignment]
     """Moves the open deadlines of a run that would come within the next `time_left`; the others stay.
     Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED, FIELD_MISSING, FIELD_INVALID.
+    """
+    GetRelease: _aio.UnaryStreamMultiCallable[_admin_pb2.GetReleaseRequest, _admin_pb2.GetReleaseResponse]  # type: ignore[assignment]
+    """Gives the manifest of a promoted version, signed, and the small files of its release, each in one or more parts; the
+    other files that the manifest lists come by RoundService.DownloadAdapter. It is noted in the audit log.
+    Callers: operator. Idempotent, but for the entry in the audit log. Refuses with RUN_UNKNOWN, ADAPTER_UNKNOWN,
+    FIELD_INVALID, RELEASE_KEY_MISSING, STREAM_TOO_SLOW.
+    """
+    ListAudit: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListAuditRequest, _admin_pb2.ListAuditResponse]  # type: ignore[assignment]
+    """Lists entries of the audit log in their order.
+    Callers: operator. Idempotent.
     """
     ListSites: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListSitesRequest, _admin_pb2.ListSitesResponse]  # type: ignore[assignment]
     """Lists every site the coordinator knows, whether it is present, and how it stands.
@@ -241,6 +261,28 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_pb2.ExtendDeadlineResponse, _abc.Awaitable[_admin_pb2.ExtendDeadlineResponse]]:
         """Moves the open deadlines of a run that would come within the next `time_left`; the others stay.
         Callers: operator. Idempotent. Refuses with RUN_UNKNOWN, RUN_ENDED, FIELD_MISSING, FIELD_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRelease(
+        self,
+        request: _admin_pb2.GetReleaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.GetReleaseResponse], _abc.AsyncIterator[_admin_pb2.GetReleaseResponse]]:
+        """Gives the manifest of a promoted version, signed, and the small files of its release, each in one or more parts; the
+        other files that the manifest lists come by RoundService.DownloadAdapter. It is noted in the audit log.
+        Callers: operator. Idempotent, but for the entry in the audit log. Refuses with RUN_UNKNOWN, ADAPTER_UNKNOWN,
+        FIELD_INVALID, RELEASE_KEY_MISSING, STREAM_TOO_SLOW.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAudit(
+        self,
+        request: _admin_pb2.ListAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListAuditResponse, _abc.Awaitable[_admin_pb2.ListAuditResponse]]:
+        """Lists entries of the audit log in their order.
+        Callers: operator. Idempotent.
         """
 
     @_abc_1.abstractmethod

@@ -112,6 +112,12 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """A metric is NaN or infinity."""
     REASON_METRIC_MISSING: _Reason.ValueType  # 62
     """The metric that the gate compares is missing."""
+    REASON_SIGNATURE_MISSING: _Reason.ValueType  # 63
+    """The terms ask for signed updates, and this one is not signed."""
+    REASON_SIGNATURE_INVALID: _Reason.ValueType  # 64
+    """The signature is not one of this update by that key."""
+    REASON_SIGNING_KEY_UNKNOWN: _Reason.ValueType  # 65
+    """Nobody has said that the signing key is the caller's: the root certified none such, and none was enrolled."""
     REASON_BASE_MODEL_MISMATCH: _Reason.ValueType  # 70
     """The site's base model is not the one of the terms."""
     REASON_BASE_MODEL_UNREADABLE: _Reason.ValueType  # 71
@@ -146,6 +152,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The site's ledger cannot be written, so nothing leaves the site. It stays there: no peer is told."""
     REASON_LEDGER_BROKEN: _Reason.ValueType  # 86
     """The site's ledger was changed from outside, so nothing leaves the site. It stays there: no peer is told."""
+    REASON_RELEASE_KEY_MISSING: _Reason.ValueType  # 88
+    """The coordinator has no key to sign releases with."""
     REASON_OFFSET_DIFFERS: _Reason.ValueType  # 90
     """The chunk does not continue where the receiver stands; ask for the offset."""
     REASON_DIGEST_DIFFERS: _Reason.ValueType  # 91
@@ -274,6 +282,12 @@ REASON_METRIC_NOT_FINITE: Reason.ValueType  # 61
 """A metric is NaN or infinity."""
 REASON_METRIC_MISSING: Reason.ValueType  # 62
 """The metric that the gate compares is missing."""
+REASON_SIGNATURE_MISSING: Reason.ValueType  # 63
+"""The terms ask for signed updates, and this one is not signed."""
+REASON_SIGNATURE_INVALID: Reason.ValueType  # 64
+"""The signature is not one of this update by that key."""
+REASON_SIGNING_KEY_UNKNOWN: Reason.ValueType  # 65
+"""Nobody has said that the signing key is the caller's: the root certified none such, and none was enrolled."""
 REASON_BASE_MODEL_MISMATCH: Reason.ValueType  # 70
 """The site's base model is not the one of the terms."""
 REASON_BASE_MODEL_UNREADABLE: Reason.ValueType  # 71
@@ -308,6 +322,8 @@ REASON_LEDGER_UNWRITABLE: Reason.ValueType  # 85
 """The site's ledger cannot be written, so nothing leaves the site. It stays there: no peer is told."""
 REASON_LEDGER_BROKEN: Reason.ValueType  # 86
 """The site's ledger was changed from outside, so nothing leaves the site. It stays there: no peer is told."""
+REASON_RELEASE_KEY_MISSING: Reason.ValueType  # 88
+"""The coordinator has no key to sign releases with."""
 REASON_OFFSET_DIFFERS: Reason.ValueType  # 90
 """The chunk does not continue where the receiver stands; ask for the offset."""
 REASON_DIGEST_DIFFERS: Reason.ValueType  # 91

@@ -589,6 +589,7 @@ class UploadHeader(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     TRAINED_FIELD_NUMBER: _builtins.int
     FIRST_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     assignment_id: _builtins.str
     """Required."""
     digest: _builtins.str
@@ -603,6 +604,10 @@ class UploadHeader(_message.Message):
     def first(self) -> Global___FirstAdapter:
         """The answer to an INITIALISE assignment."""
 
+    @_builtins.property
+    def signature(self) -> Global___UpdateSignature:
+        """Required with `trained` when the terms say `requires_signatures`, else optional; not looked at with `first`."""
+
     def __init__(
         self,
         *,
@@ -611,16 +616,47 @@ class UploadHeader(_message.Message):
         size_bytes: _builtins.int = ...,
         trained: Global___TrainedUpdate | None = ...,
         first: Global___FirstAdapter | None = ...,
+        signature: Global___UpdateSignature | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "first", b"first", "trained", b"trained"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "first", b"first", "signature", b"signature", "trained", b"trained"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_id", b"assignment_id", "content", b"content", "digest", b"digest", "first", b"first", "size_bytes", b"size_bytes", "trained", b"trained"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_id", b"assignment_id", "content", b"content", "digest", b"digest", "first", b"first", "signature", b"signature", "size_bytes", b"size_bytes", "trained", b"trained"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["trained", "first"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
 
 Global___UploadHeader: _TypeAlias = UploadHeader  # noqa: Y015
+
+@_typing.final
+class UpdateSignature(_message.Message):
+    """The site's signature over run, terms, round, base, update and counts (`common/signing.py` has the bytes)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    signature: _builtins.bytes
+    """Required. Ed25519, 64 bytes."""
+    public_key: _builtins.bytes
+    """Required. The key's public half, 32 bytes."""
+    certificate: _builtins.bytes
+    """Optional. The certificate (PEM, at most 8,192 bytes) in which the consortium's root says whose key it is."""
+    def __init__(
+        self,
+        *,
+        signature: _builtins.bytes = ...,
+        public_key: _builtins.bytes = ...,
+        certificate: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "public_key", b"public_key", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateSignature: _TypeAlias = UpdateSignature  # noqa: Y015
 
 @_typing.final
 class TrainedUpdate(_message.Message):

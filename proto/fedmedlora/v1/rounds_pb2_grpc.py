@@ -107,7 +107,7 @@ class RoundServiceServicer:
 
     def DownloadAdapter(self, request, context):
         """Streams an adapter file: a header first, then chunks from the offset asked for. An update of a site is streamed to
-        an evaluator alone, while it has the SCORE assignment for it.
+        an evaluator alone, while it has the SCORE assignment for it; one that the terms say is kept, to an operator.
         Callers: site, evaluator, operator. Idempotent. Refuses with ADAPTER_UNKNOWN, DIGEST_INVALID, FIELD_INVALID,
         DISK_FULL, STORE_AWAY or DIGEST_DIFFERS when the coordinator cannot read the file now, whole, and with
         STREAM_TOO_SLOW when the caller reads nothing for the coordinator's stream_progress_deadline.
@@ -130,8 +130,8 @@ class RoundServiceServicer:
         Callers: site, evaluator. Idempotent by (assignment, digest): sent again, it gets the same answer.
         Refuses with HEADER_EXPECTED, CHUNK_EXPECTED, CHUNK_TOO_LARGE, FIELD_MISSING, FIELD_INVALID, DIGEST_INVALID,
         ASSIGNMENT_UNKNOWN, ASSIGNMENT_NOT_YOURS, ROUND_CLOSED, RUN_ENDED, ALREADY_ANSWERED, OFFSET_DIFFERS,
-        DIGEST_DIFFERS, STREAM_ENDED_EARLY, STREAM_TOO_SLOW, DISK_FULL, STORE_AWAY, SPEC_INVALID and every reason that
-        begins with UPDATE_. A second upload of one assignment at the same time is refused with TOO_MANY_STREAMS.
+        DIGEST_DIFFERS, STREAM_ENDED_EARLY, STREAM_TOO_SLOW, DISK_FULL, STORE_AWAY, SPEC_INVALID, SIGNATURE_MISSING,
+        SIGNATURE_INVALID, SIGNING_KEY_UNKNOWN and every reason that begins with UPDATE_. A second upload of one assignment at the same time is refused with TOO_MANY_STREAMS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1098,19 +1098,23 @@ class AdmissionTerms(_message.Message):
 
     MAX_NUM_EXAMPLES_FIELD_NUMBER: _builtins.int
     MAX_NUM_LABEL_TOKENS_FIELD_NUMBER: _builtins.int
+    REQUIRES_SIGNATURES_FIELD_NUMBER: _builtins.int
     max_num_examples: _builtins.int
     """Required. 1 to 2^53."""
     max_num_label_tokens: _builtins.int
     """Required. 1 to 2^53."""
+    requires_signatures: _builtins.bool
+    """Optional. Whether an update without its site's signature is refused."""
     def __init__(
         self,
         *,
         max_num_examples: _builtins.int = ...,
         max_num_label_tokens: _builtins.int = ...,
+        requires_signatures: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_num_examples", b"max_num_examples", "max_num_label_tokens", b"max_num_label_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_num_examples", b"max_num_examples", "max_num_label_tokens", b"max_num_label_tokens", "requires_signatures", b"requires_signatures"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1128,10 +1132,13 @@ class RoundTerms(_message.Message):
     TRAIN_DEADLINE_FIELD_NUMBER: _builtins.int
     GRACE_FIELD_NUMBER: _builtins.int
     EVALUATE_DEADLINE_FIELD_NUMBER: _builtins.int
+    KEEPS_UPDATES_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     """Required. 1 to 10,000 rounds."""
     quorum: _builtins.int
     """Required. Fewest accepted updates, 1 to 10,000."""
+    keeps_updates: _builtins.bool
+    """Optional. Whether the updates of a round that ended with a candidate stay, so that it can be computed again."""
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. Names of the sites, at most 5,000; empty means every enrolled site."""
@@ -1157,10 +1164,11 @@ class RoundTerms(_message.Message):
         train_deadline: _duration_pb2.Duration | None = ...,
         grace: _duration_pb2.Duration | None = ...,
         evaluate_deadline: _duration_pb2.Duration | None = ...,
+        keeps_updates: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["evaluate_deadline", b"evaluate_deadline", "grace", b"grace", "train_deadline", b"train_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "evaluate_deadline", b"evaluate_deadline", "grace", b"grace", "quorum", b"quorum", "sites", b"sites", "train_deadline", b"train_deadline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "evaluate_deadline", b"evaluate_deadline", "grace", b"grace", "keeps_updates", b"keeps_updates", "quorum", b"quorum", "sites", b"sites", "train_deadline", b"train_deadline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,57 @@
+"""Whether an update's signature is its site's own. Checked by the header alone, before a byte of the update is read."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from common.errors import Reason, UpdateRefusedError
+from common.ids import Digest
+from common.signing import UpdateSignature, UpdateStatement, is_signed
+from common.tls import Caller
+from coordinator.domain.admission import ClaimedUpdate
+from coordinator.domain.values import Run
+
+
+class SigningKeys(Protocol):
+    """Whose signing keys are whose."""
+
+    def objection(self, caller: Caller, signature: UpdateSignature) -> str | None:
+        """Why the key is not known to be the caller's, expected against got; None when it is."""
+
+
+def statement_of(run: Run, round_number: int, digest: Digest, claim: ClaimedUpdate) -> UpdateStatement:
+    """What a site that gives this update must have signed."""
+    return UpdateStatement(
+        run_id=run.run_id,
+        terms_digest=run.terms.digest,
+        round_number=round_number,
+        base_digest=claim.base_digest,
+        update_digest=digest,
+        num_examples=claim.num_examples,
+        num_label_tokens=claim.num_label_tokens,
+        tasks=tuple((each.task, each.num_examples, each.num_label_tokens) for each in claim.tasks),
+    )
+
+
+def check_signature(
+    caller: Caller, run: Run, statement: UpdateStatement, signature: UpdateSignature | None, keys: SigningKeys
+) -> None:
+    """Check that the update is signed as the terms ask; a signature that is not asked for must hold all the same.
+
+    Raises:
+        UpdateRefusedError: SIGNATURE_MISSING, SIGNATURE_INVALID or SIGNING_KEY_UNKNOWN.
+    """
+    if signature is None:
+        if run.terms.admission.requires_signatures:
+            raise UpdateRefusedError(
+                Reason.SIGNATURE_MISSING, "signature: expected one, for the terms say requires_signatures, got none"
+            )
+        return
+    if not is_signed(statement.message, signature.public_key, signature.signature):
+        raise UpdateRefusedError(
+            Reason.SIGNATURE_INVALID,
+            f"signature: expected one by {signature.public_key[:64]} over run {statement.run_id}, terms "
+            f"{statement.terms_digest}, round {statement.round_number}, base, update and counts; got another",
+        )
+    if objection := keys.objection(caller, signature):
+        raise UpdateRefusedError(Reason.SIGNING_KEY_UNKNOWN, f"signing key: {objection}")

@@ -1,0 +1,275 @@
+"""Checks a release from its folder and the consortium's root certificate alone: no network, no key, no trust in it.
+
+It believes a file for its digest, the manifest for the release key's signature, a site's contribution for the site's
+own signature, and what can be computed again for nothing but the computation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from common.errors import FedMedError, InputInvalidError
+from common.hash_chain import parse_head
+from common.ids import digest_of
+from common.peft_folder import CONFIG_FILE, WEIGHTS_FILE, peft_config
+from common.signing import UpdateStatement, is_signed
+from common.signing_certificates import CertifiedKey, consortium_of, read_certified_key
+from common.tls import Caller, Role
+from common.weights_io import WeightsReader, check_update, file_digest
+from coordinator.app.recompute import Recomputed, recompute
+from coordinator.app.release_manifest import (
+    FORMAT,
+    MANIFEST_FILE,
+    SIGNATURE_FILE,
+    Manifest,
+    ManifestSignature,
+    decode_manifest,
+    decode_signature,
+)
+from coordinator.domain.values import RosterEntry, Round
+from coordinator.domain.verify import Finding, Problem, base_of, lineage_findings
+
+# Far above a manifest of 5,000 sites in hundreds of rounds; what is larger is not read.
+MAX_MANIFEST_BYTES = 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What came of it.
+
+    Attributes:
+        signed_updates: How many updates their own sites' confirmed keys have signed.
+        recomputed: The rounds whose aggregate was computed again from the updates, and was the same.
+    """
+
+    findings: tuple[Finding, ...]
+    manifest: Manifest | None = None
+    signed_updates: int = 0
+    recomputed: tuple[int, ...] = ()
+
+    @property
+    def is_false(self) -> bool:
+        """Whether something contradicts the release."""
+        return any(not finding.problem.is_doubt for finding in self.findings)
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether nothing contradicts it, and something is not proven."""
+        return bool(self.findings) and not self.is_false
+
+
+def verify_release(folder: Path, root: x509.Certificate, scratch: Path) -> Verification:
+    """Check the release in ``folder``; aggregates are computed again in ``scratch``, an empty folder.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    paths = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+    manifest, findings = _read_signed(paths, root)
+    if manifest is None:
+        return Verification(findings=tuple(findings))
+    findings += _file_findings(paths, manifest)
+    if findings:  # what is not what it says is not read
+        return Verification(findings=tuple(findings), manifest=manifest)
+    findings += _record_findings(manifest, root)
+    keys = _Keys.of(manifest, root)
+    has_form = not any(finding.problem in _FORMLESS for finding in findings)
+    about_updates = [
+        finding
+        for past in (manifest.run.rounds if has_form else ())
+        for entry in past.accepted
+        for finding in _update_findings(manifest, past, entry, keys)
+    ]
+    if not findings:
+        findings += _content_findings(paths, manifest)
+    findings += [*keys.findings, *about_updates]
+    recomputed = Recomputed()
+    if not any(not finding.problem.is_doubt for finding in findings):
+        recomputed = recompute(manifest, folder, scratch)
+        findings += recomputed.findings
+    return Verification(
+        findings=tuple(findings),
+        manifest=manifest,
+        signed_updates=sum(len(past.accepted) for past in manifest.run.rounds) - len(about_updates),
+        recomputed=recomputed.rounds,
+    )
+
+
+# Without terms and a form of the adapter nothing can be said of what sites trained from.
+_FORMLESS = (Problem.TERMS_DIFFER, Problem.SPECIFICATION_DIFFERS)
+
+
+def _read_signed(paths: dict[str, Path], root: x509.Certificate) -> tuple[Manifest | None, list[Finding]]:
+    """The manifest, if the release key's signature holds for it; else what is wrong, and with which of the files."""
+    missing = [name for name in (MANIFEST_FILE, SIGNATURE_FILE) if not _is_plain(paths.get(name))]
+    if missing:
+        return None, [_finding(Problem.FILE_MISSING, name, "expected a file, got none") for name in missing]
+    if paths[MANIFEST_FILE].stat().st_size > MAX_MANIFEST_BYTES:
+        too_large = f"expected at most {MAX_MANIFEST_BYTES} bytes"
+        return None, [_finding(Problem.MANIFEST_UNREADABLE, MANIFEST_FILE, too_large)]
+    content = paths[MANIFEST_FILE].read_bytes()
+    try:
+        signature = decode_signature(paths[SIGNATURE_FILE].read_bytes())
+        _check_signature(signature, root)
+    except (ValueError, InputInvalidError, RecursionError) as error:
+        return None, [_finding(Problem.RELEASE_SIGNATURE_INVALID, SIGNATURE_FILE, str(error))]
+    if (got := digest_of(content)) != signature.manifest_digest:
+        detail = f"expected {signature.manifest_digest}, which the release key signed, got {got}"
+        return None, [_finding(Problem.FILE_CHANGED, MANIFEST_FILE, detail)]
+    try:
+        return decode_manifest(content), []
+    except (ValueError, RecursionError) as error:
+        return None, [_finding(Problem.MANIFEST_UNREADABLE, MANIFEST_FILE, str(error))]
+
+
+def _check_signature(signature: ManifestSignature, root: x509.Certificate) -> None:
+    certified = read_certified_key(signature.certificate, root)
+    if certified.caller.role is not Role.COORDINATOR:
+        raise ValueError(f"expected the key of a coordinator, got that of {certified.caller.uri}")
+    if certified.public_key != signature.public_key:
+        raise ValueError(f"expected the key {certified.public_key}, which the root certified")
+    if not is_signed(signature.message, signature.public_key, signature.signature):
+        raise ValueError("expected a signature by that key, got another")
+
+
+def _file_findings(paths: dict[str, Path], manifest: Manifest) -> Iterator[Finding]:
+    listed = {file.path: file for file in manifest.files}
+    for path in sorted(paths.keys() - listed.keys() - {MANIFEST_FILE, SIGNATURE_FILE}):
+        yield _finding(Problem.FILE_UNEXPECTED, path, "expected no file that the manifest does not list")
+    if WEIGHTS_FILE not in listed or CONFIG_FILE not in listed or len(listed) != len(manifest.files):
+        expected = f"expected {WEIGHTS_FILE} and {CONFIG_FILE} in the list of files, and each file once"
+        yield _finding(Problem.MANIFEST_UNREADABLE, MANIFEST_FILE, expected)
+    for path, file in listed.items():
+        if not _is_plain(paths.get(path)):
+            yield _finding(Problem.FILE_MISSING, path, "expected a file, got none")
+            continue
+        size, digest = paths[path].stat().st_size, file_digest(paths[path])
+        if (size, digest) != (file.size_bytes, file.digest):
+            detail = f"expected {file.size_bytes} bytes with {file.digest}, got {size} with {digest}"
+            yield _finding(Problem.FILE_CHANGED, path, detail)
+
+
+def _record_findings(manifest: Manifest, root: x509.Certificate) -> Iterator[Finding]:
+    terms = manifest.run.terms
+    problems = [
+        (manifest.format == FORMAT, Problem.MANIFEST_UNREADABLE, f"expected format {FORMAT}, got {manifest.format}"),
+        (
+            manifest.consortium == consortium_of(root),
+            Problem.MANIFEST_UNREADABLE,
+            f"expected consortium {consortium_of(root)}, got {manifest.consortium[:80]}",
+        ),
+        (
+            (manifest.terms.encode(), manifest.terms_digest) == (terms.canonical, terms.digest),
+            Problem.TERMS_DIFFER,
+            f"expected the terms of the run, with {terms.digest}",
+        ),
+    ]
+    try:
+        parse_head(manifest.audit_head)
+    except ValueError as error:
+        problems.append((False, Problem.MANIFEST_UNREADABLE, f"audit_{error}"))
+    for holds, problem, detail in problems:
+        if not holds:
+            yield _finding(problem, MANIFEST_FILE, detail)
+    yield from lineage_findings(manifest.run, manifest.version, MANIFEST_FILE)
+
+
+def _content_findings(paths: dict[str, Path], manifest: Manifest) -> Iterator[Finding]:
+    """Whether the adapter is the last candidate and has the form of the terms, and its configuration with it."""
+    run, listed = manifest.run, {file.path: file for file in manifest.files}
+    candidate = run.rounds[-1].candidate
+    if candidate is None:
+        return
+    spec = run.spec_of(candidate)
+    if listed[WEIGHTS_FILE].digest != candidate.digest:
+        expected = f"expected the candidate of the last round, {candidate.digest}"
+        yield _finding(Problem.LINEAGE_BROKEN, WEIGHTS_FILE, expected)
+    try:
+        with WeightsReader(paths[WEIGHTS_FILE]) as reader:
+            check_update(reader, spec.tensors, spec.dtype)
+    except FedMedError as error:
+        yield _finding(Problem.SPECIFICATION_DIFFERS, WEIGHTS_FILE, error.message)
+    try:
+        is_expected = json.loads(paths[CONFIG_FILE].read_bytes()) == peft_config(spec, run.terms)
+    except (ValueError, RecursionError):
+        is_expected = False
+    if not is_expected:
+        yield _finding(
+            Problem.SPECIFICATION_DIFFERS, CONFIG_FILE, "expected what the terms and the adapter's form give"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Keys:
+    """Whose key the root says it is, of every certificate in the release."""
+
+    certified: dict[str, CertifiedKey]
+    findings: tuple[Finding, ...]
+
+    @staticmethod
+    def of(manifest: Manifest, root: x509.Certificate) -> _Keys:
+        signed = [entry.update for past in manifest.run.rounds for entry in past.accepted if entry.update is not None]
+        pems = {update.signed.certificate_pem for update in signed if update.signed is not None} - {""}
+        certified, findings = {}, []
+        for pem in sorted(pems | set(manifest.certificates)):
+            try:
+                certified[pem] = read_certified_key(pem, root)
+            except InputInvalidError as error:
+                findings.append(_finding(Problem.SIGNING_CERTIFICATE_INVALID, MANIFEST_FILE, error.message))
+        return _Keys(certified=certified, findings=tuple(findings))
+
+    def holders_of(self, public_key: str, past: Round) -> set[Caller]:
+        """Whose key the root says it is, in certificates that were good when the round was opened."""
+        return {
+            each.caller
+            for each in self.certified.values()
+            if each.public_key == public_key and past.opened_at <= each.expires_at
+        }
+
+
+def _update_findings(manifest: Manifest, past: Round, entry: RosterEntry, keys: _Keys) -> Iterator[Finding]:
+    run, base = manifest.run, base_of(manifest.run, past, entry)
+    if entry.update is None or base is None:  # which the record's own check has found
+        return
+    about, signed = f"round {past.number}, {entry.site}", entry.update.signed
+    if signed is None:
+        unsigned = f"expected the signature of {entry.site} over its update, got none"
+        # Where the terms ask for signatures there is no such thing as an unsigned update in a round.
+        is_demanded = run.terms.admission.requires_signatures
+        problem = Problem.UPDATE_SIGNATURE_INVALID if is_demanded else Problem.UPDATE_UNSIGNED
+        yield Finding(problem=problem, file=MANIFEST_FILE, about=about, detail=unsigned)
+        return
+    statement = UpdateStatement(
+        run_id=run.run_id,
+        terms_digest=run.terms.digest,
+        round_number=past.number,
+        base_digest=base.digest,
+        update_digest=entry.update.file.digest,
+        num_examples=entry.update.num_examples,
+        num_label_tokens=entry.update.num_label_tokens,
+        tasks=tuple((each.task, each.num_examples, each.num_label_tokens) for each in entry.update.tasks),
+    )
+    if not is_signed(statement.message, signed.public_key, signed.signature):
+        detail = f"expected a signature by {signed.public_key[:64]} over run, terms, round, base, update and counts"
+        yield Finding(problem=Problem.UPDATE_SIGNATURE_INVALID, file=MANIFEST_FILE, about=about, detail=detail)
+        return
+    holder = Caller(name=entry.site, role=Role.SITE, consortium=manifest.consortium)
+    holders = keys.holders_of(signed.public_key, past)
+    if holder not in holders:
+        problem = Problem.UPDATE_SIGNATURE_INVALID if holders else Problem.SIGNING_KEY_UNCONFIRMED
+        got = f"one that it is {', '.join(sorted(each.uri for each in holders))}'s" if holders else "none"
+        detail = f"expected the root's certificate that {signed.public_key} is {holder.uri}'s, got {got}"
+        yield Finding(problem=problem, file=MANIFEST_FILE, about=about, detail=detail)
+
+
+def _is_plain(path: Path | None) -> bool:
+    return path is not None and path.is_file() and not path.is_symlink()
+
+
+def _finding(problem: Problem, file: str, detail: str) -> Finding:
+    return Finding(problem=problem, file=file, detail=detail)

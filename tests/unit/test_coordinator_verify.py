@@ -1,0 +1,400 @@
+"""A third party checks a release: yes for an honest one, and every kind of tampering is found and named."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.adapter import WireDtype
+from common.strategy_terms import FedMedLoraPlusTerms
+from common.terms import AggregationTerms, GateMetric, GateTerms, OnRejection, Terms
+from coordinator.app.release_manifest import MANIFEST_FILE, SIGNATURE_FILE
+from coordinator.app.verify_release import Verification, verify_release
+from coordinator.domain.verify import Problem
+from tests.fakes.coordinator_values import ANNA, BERTA
+from tests.fakes.coordinator_world import coordinator
+from tests.fakes.releases import forge, manifest_of, play, release_terms, write_release
+from tests.fakes.signing import Signers
+
+# A byte of a file may be changed in 255 ways; one way for each of so many bytes of a large file.
+SAMPLED = 8
+SMALL_BYTES = 700
+
+
+@pytest.fixture(scope="module")
+def signers(tmp_path_factory: pytest.TempPathFactory) -> Signers:
+    return Signers(tmp_path_factory.mktemp("signers"))
+
+
+@pytest.fixture(scope="module")
+def _honest(tmp_path_factory: pytest.TempPathFactory, signers: Signers) -> Path:
+    return asyncio.run(released(tmp_path_factory.mktemp("honest"), signers, release_terms()))
+
+
+@pytest.fixture
+def honest(_honest: Path, tmp_path: Path) -> Path:
+    """A release of two rounds with all updates, of a federation of three sites that signed them."""
+    return Path(shutil.copytree(_honest, tmp_path / "release"))
+
+
+async def released(root: Path, signers: Signers, terms: Terms, f1_tenths: tuple[int, ...] = (), **wish: object) -> Path:
+    async with coordinator(root / "state", keys=signers.known) as world:
+        await play(world, terms, signers, f1_tenths)
+        return await write_release(world, signers, root / "release", **wish)
+
+
+def checked(folder: Path, signers: Signers) -> Verification:
+    scratch = folder.with_name(f"{folder.name}-scratch")
+    scratch.mkdir(exist_ok=True)
+    found = verify_release(folder, signers.root, scratch)
+    if any(scratch.iterdir()):
+        shutil.rmtree(scratch)
+    return found
+
+
+def named(found: Verification) -> set[tuple[Problem, str]]:
+    return {(each.problem, each.file) for each in found.findings}
+
+
+def test_an_honest_release_is_what_it_says(honest: Path, signers: Signers) -> None:
+    found = checked(honest, signers)
+    assert found.findings == ()
+    assert (found.signed_updates, found.recomputed) == (6, (1, 2))
+
+
+# Bytes
+
+
+def test_any_byte_that_is_changed_in_any_file_is_found_and_the_file_is_named(honest: Path, signers: Signers) -> None:
+    dice = random.Random(1)
+    folders: set[str] = set()
+    for path in sorted(path for path in honest.rglob("*") if path.is_file()):
+        content, name = path.read_bytes(), str(path.relative_to(honest))
+        # Of the small files below one folder, which are of one kind, the first one stands for all.
+        top = path.relative_to(honest).parts[0]
+        is_small = len(content) <= SMALL_BYTES and top not in folders
+        folders.add(top)
+        every = range(len(content))
+        for place in every if is_small else dice.sample(every, SAMPLED):
+            changed = bytearray(content)
+            changed[place] ^= 1 << dice.randrange(8)
+            path.write_bytes(changed)
+            found = checked(honest, signers)
+            assert found.is_false, f"byte {place} of {name}"
+            assert {each.file for each in found.findings} == {name}, f"byte {place} of {name}"
+        path.write_bytes(content)
+    assert checked(honest, signers).findings == ()
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+def test_every_byte_of_the_signature_file_counts(honest: Path, signers: Signers) -> None:
+    path, dice = honest / SIGNATURE_FILE, random.Random(2)
+    content = path.read_bytes()
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << dice.randrange(8)
+        path.write_bytes(changed)
+        assert named(checked(honest, signers)) == {(Problem.RELEASE_SIGNATURE_INVALID, SIGNATURE_FILE)}, place
+
+
+def test_a_file_that_is_cut_short_or_longer_is_found(honest: Path, signers: Signers) -> None:
+    for path in sorted(path for path in honest.rglob("*") if path.is_file()):
+        content, name = path.read_bytes(), str(path.relative_to(honest))
+        for changed in (content[:-1], content + b"\n", b""):
+            path.write_bytes(changed)
+            assert {each.file for each in checked(honest, signers).findings} == {name}
+        path.write_bytes(content)
+
+
+def test_a_missing_file_is_found(honest: Path, signers: Signers) -> None:
+    for path in sorted(path for path in honest.rglob("*") if path.is_file()):
+        content, name = path.read_bytes(), str(path.relative_to(honest))
+        path.unlink()
+        assert named(checked(honest, signers)) == {(Problem.FILE_MISSING, name)}
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["adapter.bin", "updates/round-0001/dora.safetensors", ".hidden"])
+def test_a_file_that_nobody_listed_is_found(honest: Path, signers: Signers, name: str) -> None:
+    (honest / name).write_bytes(b"")
+    assert named(checked(honest, signers)) == {(Problem.FILE_UNEXPECTED, name)}
+
+
+def test_a_link_is_no_file(honest: Path, signers: Signers, tmp_path: Path) -> None:
+    (honest / "README.md").rename(tmp_path / "elsewhere")
+    (honest / "README.md").symlink_to(tmp_path / "elsewhere")
+    assert named(checked(honest, signers)) == {(Problem.FILE_MISSING, "README.md")}
+
+
+def test_files_that_were_exchanged_are_both_found(honest: Path, signers: Signers) -> None:
+    one, other = (honest / f"updates/round-0001/{site}.safetensors" for site in (ANNA, BERTA))
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    assert named(checked(honest, signers)) == {
+        (Problem.FILE_CHANGED, f"updates/round-0001/{site}.safetensors") for site in (ANNA, BERTA)
+    }
+
+
+def test_a_release_of_another_consortium_is_none_of_this_one(honest: Path, tmp_path: Path) -> None:
+    other = Signers(tmp_path)
+    assert named(checked(honest, other)) == {(Problem.RELEASE_SIGNATURE_INVALID, SIGNATURE_FILE)}
+
+
+def test_a_signature_by_a_sites_key_is_none_of_a_release(honest: Path, signers: Signers) -> None:
+    from coordinator.app.release_manifest import encode_signature
+
+    content = (honest / MANIFEST_FILE).read_bytes()
+    (honest / SIGNATURE_FILE).write_bytes(encode_signature(content, signers.key_of(ANNA)))
+    (found,) = checked(honest, signers).findings
+    assert "key of a coordinator" in found.detail
+
+
+# What a hostile coordinator says, with its own release key
+
+
+def entry(document: dict[str, Any], site: int = 0, round_number: int = 1) -> dict[str, Any]:
+    found: dict[str, Any] = document["run"]["rounds"][round_number - 1]["roster"][site]
+    return found
+
+
+def set_terms(document: dict[str, Any], **changes: object) -> None:
+    document["run"]["terms"]["training"].update(changes)
+
+
+LIES: dict[str, tuple[Callable[[dict[str, Any]], object], Problem]] = {
+    "other counts": (
+        lambda d: entry(d)["update"].update(num_examples=11),
+        Problem.UPDATE_SIGNATURE_INVALID,
+    ),
+    "another update": (
+        lambda d: entry(d)["update"]["file"].update(digest=entry(d, 1)["update"]["file"]["digest"]),
+        Problem.UPDATE_SIGNATURE_INVALID,
+    ),
+    "an update of another round": (
+        lambda d: entry(d, 0, 2).update(update=entry(d, 0, 1)["update"]),
+        Problem.UPDATE_SIGNATURE_INVALID,
+    ),
+    "the update of another site": (
+        lambda d: entry(d).update(update=entry(d, 1)["update"]),
+        Problem.UPDATE_SIGNATURE_INVALID,
+    ),
+    "a signature left out": (lambda d: entry(d)["update"].update(signed=None), Problem.UPDATE_UNSIGNED),
+    "a certificate left out": (
+        lambda d: [entry(d, 0, number)["update"]["signed"].update(certificate_pem="") for number in (1, 2)],
+        Problem.SIGNING_KEY_UNCONFIRMED,
+    ),
+    "a certificate that is none": (
+        lambda d: d.update(certificates=["none"]),
+        Problem.SIGNING_CERTIFICATE_INVALID,
+    ),
+    "other weights": (lambda d: entry(d).update(weight=0.5), Problem.WEIGHTS_DIFFER),
+    "a site left out": (lambda d: d["run"]["rounds"][0]["roster"].pop(0), Problem.ROSTER_IMPOSSIBLE),
+    "a site twice": (
+        lambda d: d["run"]["rounds"][0]["roster"].insert(0, entry(d)),
+        Problem.ROSTER_IMPOSSIBLE,
+    ),
+    "an accepted update without one": (lambda d: entry(d).update(update=None), Problem.ROSTER_IMPOSSIBLE),
+    "absurd counts": (lambda d: entry(d)["update"].update(num_examples=-1), Problem.ROSTER_IMPOSSIBLE),
+    "an open answer": (lambda d: entry(d).update(outcome="joined"), Problem.ROSTER_IMPOSSIBLE),
+    "another assignment": (lambda d: entry(d).update(assignment_id="0" * 32), Problem.ROSTER_IMPOSSIBLE),
+    "a round left out": (lambda d: d["run"]["rounds"].pop(0), Problem.LINEAGE_BROKEN),
+    "no round": (lambda d: d["run"].update(rounds=[]), Problem.LINEAGE_BROKEN),
+    "another version": (lambda d: d.update(version=1), Problem.LINEAGE_BROKEN),
+    "another start": (
+        lambda d: d["run"]["rounds"][1].update(global_adapter=d["run"]["first_adapter"]),
+        Problem.LINEAGE_BROKEN,
+    ),
+    "a round that failed": (lambda d: d["run"]["rounds"][0].update(phase="failed"), Problem.LINEAGE_BROKEN),
+    "no candidate": (lambda d: d["run"]["rounds"][1].update(candidate=None), Problem.LINEAGE_BROKEN),
+    "a rejection": (lambda d: d["run"]["rounds"][1].update(phase="rejected"), Problem.GATE_DIFFERS),
+    "scores where there is no gate": (
+        lambda d: d["run"]["rounds"][1].update(scores={"mean_loss": 1, "num_examples": 1, "num_label_tokens": 1}),
+        Problem.GATE_DIFFERS,
+    ),
+    "losses left out": (lambda d: d["run"]["rounds"][0].update(is_weighed_by_size=True), Problem.WEIGHTS_DIFFER),
+    "other terms": (lambda d: set_terms(d, learning_rate=1e-3), Problem.TERMS_DIFFER),
+    "impossible terms": (lambda d: set_terms(d, learning_rate=9.0), Problem.TERMS_DIFFER),
+    "a strategy that nobody has": (
+        lambda d: d["run"]["terms"]["aggregation"].update(strategy="magic"),
+        Problem.TERMS_DIFFER,
+    ),
+    "another digest of the terms": (lambda d: d.update(terms_digest="sha256:" + "0" * 64), Problem.TERMS_DIFFER),
+    "another run": (lambda d: d["run"].update(run_id="0" * 32), Problem.TERMS_DIFFER),
+    "another form": (lambda d: d["run"]["spec"].update(lora_alpha=9), Problem.SPECIFICATION_DIFFERS),
+    "no form": (lambda d: d["run"].update(spec=None), Problem.SPECIFICATION_DIFFERS),
+    "another consortium": (lambda d: d.update(consortium="elsewhere"), Problem.MANIFEST_UNREADABLE),
+    "another format": (lambda d: d.update(format=2), Problem.MANIFEST_UNREADABLE),
+    "no head of the audit log": (lambda d: d.update(audit_head="none"), Problem.MANIFEST_UNREADABLE),
+    "no list of files": (lambda d: d.update(files=[]), Problem.MANIFEST_UNREADABLE),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_hostile_coordinators_lie_is_found_and_named(honest: Path, signers: Signers, lie: str) -> None:
+    change, problem = LIES[lie]
+    forge(honest, signers, change)
+    found = checked(honest, signers)
+    assert problem in {each.problem for each in found.findings}, found.findings
+    assert all(each.file and each.detail for each in found.findings)
+    assert found.is_false or problem.is_doubt
+
+
+@pytest.mark.parametrize("lie", ["a signature left out", "a certificate left out"])
+def test_what_is_not_proven_is_told_from_what_is_false(honest: Path, signers: Signers, lie: str) -> None:
+    forge(honest, signers, LIES[lie][0])
+    found = checked(honest, signers)
+    assert (found.is_false, found.is_doubtful) == (False, True)
+    assert found.recomputed == (1, 2)
+
+
+def relisted(document: dict[str, Any], folder: Path, name: str, content: bytes) -> None:
+    """Put other content in place of a file, in the list, too."""
+    from common.ids import digest_of
+
+    (folder / name).write_bytes(content)
+    for file in document["files"]:
+        if file["path"] == name:
+            file.update(digest=digest_of(content), size_bytes=len(content))
+
+
+def test_another_adapter_in_place_of_the_aggregate_is_found_and_named(honest: Path, signers: Signers) -> None:
+    """The coordinator says that the updates gave an adapter that they did not give."""
+    name = "adapter_model.safetensors"
+    changed = bytearray((honest / name).read_bytes())
+    changed[-2] ^= 1
+
+    def change(document: dict[str, Any]) -> None:
+        relisted(document, honest, name, bytes(changed))
+        listed = next(file for file in document["files"] if file["path"] == name)
+        document["run"]["rounds"][1]["candidate"]["digest"] = listed["digest"]
+
+    forge(honest, signers, change)
+    assert named(checked(honest, signers)) == {(Problem.AGGREGATE_DIFFERS, name)}
+
+
+def test_another_adapter_than_the_last_candidate_is_found(honest: Path, signers: Signers) -> None:
+    update = (honest / f"updates/round-0001/{ANNA}.safetensors").read_bytes()
+    forge(honest, signers, lambda document: relisted(document, honest, "adapter_model.safetensors", update))
+    assert named(checked(honest, signers)) == {(Problem.LINEAGE_BROKEN, "adapter_model.safetensors")}
+
+
+def test_another_scale_of_the_adapter_is_found(honest: Path, signers: Signers) -> None:
+    name = "adapter_config.json"
+    content = (honest / name).read_bytes().replace(b'"lora_alpha": 8', b'"lora_alpha": 80')
+    forge(honest, signers, lambda document: relisted(document, honest, name, content))
+    assert named(checked(honest, signers)) == {(Problem.SPECIFICATION_DIFFERS, name)}
+
+
+async def test_the_key_of_a_site_whose_certificate_comes_later_is_confirmed(tmp_path: Path, signers: Signers) -> None:
+    async with coordinator(tmp_path / "state", keys=signers.known) as world:
+        await play(world, release_terms(count=1), signers)
+        certificates = [signers.key_of(site).certificate_pem for site in (ANNA, BERTA)]
+        folder = await write_release(world, signers, tmp_path / "release", certificates=certificates)
+
+    def without_theirs(document: dict[str, Any]) -> None:
+        for site in (0, 1, 2):
+            entry(document, site)["update"]["signed"]["certificate_pem"] = ""
+
+    forge(folder, signers, without_theirs)
+    found = checked(folder, signers)
+    assert [(each.problem, each.about) for each in found.findings] == [
+        (Problem.SIGNING_KEY_UNCONFIRMED, "round 1, clara")
+    ]
+
+
+# Other runs
+
+
+STRATEGIES = [
+    AggregationTerms(server_momentum=0.5),
+    AggregationTerms(strategy="fed_medlora_plus", fed_medlora_plus=FedMedLoraPlusTerms()),
+    AggregationTerms(strategy="ffa_lora"),
+    AggregationTerms(strategy="rolora"),
+    AggregationTerms(strategy="coordinate_median"),
+    AggregationTerms(strategy="flexlora"),
+    AggregationTerms(strategy="flexlora", wire_dtype=WireDtype.F32),
+    AggregationTerms(strategy="geometric_median"),
+]
+
+
+@pytest.mark.parametrize(
+    "aggregation", STRATEGIES, ids=lambda each: f"{each.strategy}-{each.server_momentum:g}-{each.wire_dtype}"
+)
+async def test_a_run_of_each_kind_of_strategy_can_be_computed_again(
+    tmp_path: Path, signers: Signers, aggregation: AggregationTerms
+) -> None:
+    folder = await released(tmp_path, signers, release_terms(aggregation, count=3))
+    found = checked(folder, signers)
+    assert (found.findings, found.recomputed) == ((), (1, 2, 3))
+
+
+@pytest.mark.parametrize("on_rejection", OnRejection)
+async def test_the_lineage_of_a_version_holds_the_rounds_that_the_gate_rejected(
+    tmp_path: Path, signers: Signers, on_rejection: OnRejection
+) -> None:
+    gate = GateTerms(metric=GateMetric.STRICT_F1, on_rejection=on_rejection)
+    folder = await released(tmp_path, signers, release_terms(count=3, gate=gate), f1_tenths=(5, 2, 8))
+    found = checked(folder, signers)
+    assert (found.findings, found.recomputed) == ((), (1, 2, 3))
+    assert [str(past.phase) for past in manifest_of(folder).run.rounds] == ["committed", "rejected", "committed"]
+
+    def promote(document: dict[str, Any]) -> None:
+        document["run"]["rounds"][1]["phase"] = "committed"
+
+    forge(folder, signers, promote)
+    assert Problem.GATE_DIFFERS in {each.problem for each in checked(folder, signers).findings}
+
+
+async def test_the_losses_behind_the_weights_are_checked(tmp_path: Path, signers: Signers) -> None:
+    plus = AggregationTerms(strategy="fed_medlora_plus", fed_medlora_plus=FedMedLoraPlusTerms())
+    folder = await released(tmp_path, signers, release_terms(plus, count=1))
+
+    def better(document: dict[str, Any]) -> None:
+        entry(document)["scores"]["mean_loss"] = 0.25
+
+    forge(folder, signers, better)
+    assert Problem.WEIGHTS_DIFFER in {each.problem for each in checked(folder, signers).findings}
+
+
+async def test_without_updates_the_rest_is_still_checked_and_what_was_not_is_told(
+    tmp_path: Path, signers: Signers
+) -> None:
+    folder = await released(tmp_path, signers, release_terms(), with_updates=False)
+    found = checked(folder, signers)
+    assert (found.findings, found.signed_updates, found.recomputed) == ((), 6, ())
+
+
+async def test_an_earlier_version_is_released_without_what_came_later(tmp_path: Path, signers: Signers) -> None:
+    folder = await released(tmp_path, signers, release_terms(), version=1)
+    assert checked(folder, signers).findings == ()
+    assert len(manifest_of(folder).run.rounds) == 1
+
+
+async def test_a_federation_that_does_not_sign_is_not_confirmed(tmp_path: Path, signers: Signers) -> None:
+    async with coordinator(tmp_path / "state", keys=signers.known) as world:
+        await play(world, release_terms(count=1), None)
+        folder = await write_release(world, signers, tmp_path / "release")
+    found = checked(folder, signers)
+    assert {each.problem for each in found.findings} == {Problem.UPDATE_UNSIGNED}
+    assert (found.is_doubtful, found.signed_updates) == (True, 0)
+
+
+async def test_where_the_terms_ask_for_signatures_an_unsigned_update_is_false(tmp_path: Path, signers: Signers) -> None:
+    terms = release_terms(count=1)
+    terms = replace(terms, admission=replace(terms.admission, requires_signatures=True))
+    folder = await released(tmp_path, signers, terms)
+    assert checked(folder, signers).findings == ()
+
+    def without_it(document: dict[str, Any]) -> None:
+        entry(document)["update"]["signed"] = None
+
+    forge(folder, signers, without_it)
+    assert {each.problem for each in checked(folder, signers).findings} == {Problem.UPDATE_SIGNATURE_INVALID}
