@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
+from common.adapter import FactorSet
 from common.chunk_messages import ChunkMessage, decode_chunk, encode_chunk
 from common.errors import FedMedError, Reason
 from common.ids import AssignmentId
@@ -14,13 +16,21 @@ from common.rpc_errors import reason_to_proto
 from common.wire import spec_from_proto, spec_to_proto, terms_from_proto, terms_to_proto
 from coordinator.adapters.rpc import translate as at_coordinator
 from coordinator.app.poll import Cancelled
-from coordinator.domain.assignments import Assignment, for_evaluator, for_site
+from coordinator.domain.assignments import Assignment, AssignmentKind, for_evaluator, for_site
+from coordinator.domain.values import F1Score
 from fedmedlora.v1 import admin_pb2, errors_pb2, rounds_pb2, types_pb2
 from site_agent.adapters import translate as at_agent
-from site_agent.app.answers import EvaluationScores, FirstAdapter, ReportedProgress, TrainedUpdate, UploadHeader
+from site_agent.app.answers import (
+    EvaluationScores,
+    FirstAdapter,
+    ReportedProgress,
+    TaskScores,
+    TrainedUpdate,
+    UploadHeader,
+)
 from site_agent.app.ports import Unreadable
 from site_agent.domain import assignment as agents
-from site_agent.orders import F1Counts, TrainerStage
+from site_agent.orders import F1Counts, TaskCounts, TrainerStage
 from tests.fakes import coordinator_values as values
 from tests.fuzz.target import Target
 
@@ -46,6 +56,10 @@ def upload_header(content: bytes) -> None:
             num_examples=claim.update.num_examples,
             num_label_tokens=claim.update.num_label_tokens,
             mean_loss=0.0,
+            tasks=tuple(
+                TaskCounts(task=each.task, num_examples=each.num_examples, num_label_tokens=each.num_label_tokens)
+                for each in claim.update.tasks
+            ),
         )
     header = UploadHeader(
         assignment_id=claim.assignment_id, digest=claim.digest, size_bytes=claim.size_bytes, content=said
@@ -91,20 +105,41 @@ def progress(content: bytes) -> None:
 def scores(content: bytes) -> None:
     message = parsed(rounds_pb2.ReportEvaluationRequest, content)
     heard = at_coordinator.scores_from(message.scores)
-    counts = [
-        None if each is None else F1Counts(true_positives=each.true_positives, predicted=each.predicted, gold=each.gold)
-        for each in (heard.strict, heard.lenient)
-    ]
     said = EvaluationScores(
         mean_loss=heard.mean_loss,
         num_examples=heard.num_examples,
         num_label_tokens=heard.num_label_tokens,
-        strict=counts[0],
-        lenient=counts[1],
+        strict=counts(heard.strict),
+        lenient=counts(heard.lenient),
         seconds=0.0,
+        tasks=tuple(
+            TaskScores(
+                task=each.task,
+                mean_loss=each.mean_loss,
+                num_examples=each.num_examples,
+                num_label_tokens=each.num_label_tokens,
+                strict=counts(each.strict),
+                lenient=counts(each.lenient),
+            )
+            for each in heard.tasks
+        ),
+        data_digest=heard.data_digest,
     )
     again = at_coordinator.scores_from(at_agent.evaluation_request(AN_ID, said).scores)
-    assert str((again.mean_loss, again.strict, again.lenient)) == str((heard.mean_loss, heard.strict, heard.lenient))
+    assert str(replace(again, duration_seconds=heard.duration_seconds)) == str(heard)
+
+
+def counts(score: F1Score | None) -> F1Counts | None:
+    """As an agent counts them."""
+    if score is None:
+        return None
+    return F1Counts(true_positives=score.true_positives, predicted=score.predicted, gold=score.gold)
+
+
+def hold(content: bytes) -> None:
+    message = parsed(rounds_pb2.AwaitAssignmentRequest, content)
+    reason = at_coordinator.hold_from(message.held_for)
+    assert reason is None or reason_to_proto(reason) == message.held_for
 
 
 def download(content: bytes) -> None:
@@ -130,8 +165,13 @@ def what_the_coordinator_says(content: bytes) -> None:
     """An assignment in a run of these terms is read by the agent as it was meant."""
     value = terms_from_proto(parsed(types_pb2.Terms, content))
     training, scoring = values.training_run(), values.evaluating_run()
+    train = for_site(training, values.ANNA)
+    assert train is not None and train.plan is not None and train.adapter is not None
+    side = (train.adapter, values.make_spec(modules=1))
     meant: list[Assignment | Cancelled | None] = [
-        for_site(training, values.ANNA),
+        train,
+        replace(train, side=side, plan=replace(train.plan, own=FactorSet.B_ONLY)),
+        replace(train, kind=AssignmentKind.SCORE),
         for_evaluator(values.new_run(value), values.EVALUATOR),
         for_evaluator(scoring, values.EVALUATOR),
         Cancelled(assignment_id=AN_ID, reason=Reason.ROUND_CLOSED),
@@ -162,6 +202,7 @@ READERS: tuple[Callable[[bytes], None], ...] = (
     terms,
     what_the_coordinator_says,
     what_the_agent_hears,
+    hold,
 )
 
 
@@ -175,15 +216,17 @@ def run(content: bytes) -> None:
         return
 
 
+_HELD, _NONE = errors_pb2.REASON_APPROVAL_AWAITED, errors_pb2.REASON_UNSPECIFIED
 _REASONS = (errors_pb2.REASON_BASE_MODEL_MISMATCH, errors_pb2.REASON_CERTIFICATE_INVALID)
 
 
 def seeds() -> list[bytes]:
     """One honest message of each kind, and some that are not."""
-    digest, counts = "sha256:" + "0" * 64, rounds_pb2.F1Counts(true_positives=1, predicted=2, gold=3)
+    digest, found = "sha256:" + "0" * 64, rounds_pb2.F1Counts(true_positives=1, predicted=2, gold=3)
     message, some_terms = values.make_spec(modules=1), values.make_terms()
     header = rounds_pb2.UploadHeader(assignment_id=AN_ID, digest=digest, size_bytes=9)
     trained = rounds_pb2.TrainedUpdate(base_digest=digest, num_examples=1, num_label_tokens=2)
+    trained.tasks.add(task=types_pb2.TASK_RELATIONS, num_examples=1, num_label_tokens=2)
     first = rounds_pb2.FirstAdapter(spec=spec_to_proto(message))
     headers = [
         rounds_pb2.UploadHeader(**_fields(header), trained=trained),
@@ -192,8 +235,12 @@ def seeds() -> list[bytes]:
     ]
     extension = admin_pb2.ExtendDeadlineRequest(run="r")
     extension.time_left.FromSeconds(60)
-    report = rounds_pb2.EvaluationScores(mean_loss=1, num_examples=1, num_label_tokens=2, strict=counts, lenient=counts)
+    report = rounds_pb2.EvaluationScores(mean_loss=1, num_examples=1, num_label_tokens=2, strict=found, lenient=found)
     report.duration.FromSeconds(1)
+    report.tasks.add(task=types_pb2.TASK_ENTITIES, mean_loss=1, num_examples=1, num_label_tokens=2, strict=found)
+    report.data_digest = digest
+    unknown = rounds_pb2.EvaluationScores(mean_loss=1, num_examples=1, num_label_tokens=2)
+    unknown.tasks.add(mean_loss=1, num_examples=1, num_label_tokens=2)
     messages: list[tuple[Callable[[bytes], None], list[Message]]] = [
         (upload_header, [rounds_pb2.UploadUpdateRequest(header=each) for each in headers]),
         (decline, [rounds_pb2.DeclineAssignmentRequest(assignment_id=AN_ID, reason=reason) for reason in _REASONS]),
@@ -205,7 +252,8 @@ def seeds() -> list[bytes]:
                 )
             ],
         ),
-        (scores, [rounds_pb2.ReportEvaluationRequest(assignment_id=AN_ID, scores=report)]),
+        (scores, [rounds_pb2.ReportEvaluationRequest(assignment_id=AN_ID, scores=each) for each in (report, unknown)]),
+        (hold, [rounds_pb2.AwaitAssignmentRequest(held_for=reason) for reason in (*_REASONS, _HELD, _NONE)]),
         (download, [rounds_pb2.DownloadAdapterRequest(digest=digest, offset=1)]),
         (more_time, [extension, admin_pb2.ExtendDeadlineRequest(run="r")]),
         (spec, [spec_to_proto(message)]),
@@ -222,12 +270,16 @@ def _answers() -> list[Message]:
     """What a coordinator may answer to a poll."""
     training, evaluating = values.training_run(), values.evaluating_run()
     evaluate = for_evaluator(evaluating, values.EVALUATOR)
+    train = for_site(training, values.ANNA)
+    assert train is not None and train.plan is not None and train.adapter is not None
+    side = (train.adapter, values.make_spec(modules=1))
     answers: list[Assignment | Cancelled | None] = [
-        for_site(training, values.ANNA),
+        train,
         evaluate,
         for_evaluator(values.new_run(), values.EVALUATOR),
         Cancelled(assignment_id=AN_ID, reason=Reason.ROUND_CLOSED),
         None,
+        replace(train, side=side, plan=replace(train.plan, own=FactorSet.B_ONLY)),
     ]
     messages: list[Any] = [at_coordinator.poll_answer(answer) for answer in answers]
     score = rounds_pb2.AwaitAssignmentResponse()
