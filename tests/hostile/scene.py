@@ -176,11 +176,12 @@ def unhurt(scene: Scene) -> Iterator[None]:
     """After the block: nothing leaked, no fault of the coordinator's own, and an honest site gets through a round."""
     descriptors, memory, faults = scene.descriptors, scene.memory_bytes, scene.faults()
     yield
+    ended = scene.coordinator.process.poll()
+    assert ended is None, f"the coordinator ended with {ended}"
     wait_until(lambda: scene.descriptors <= descriptors + SPARE_DESCRIPTORS, CALL_SECONDS)
     grown = scene.memory_bytes - memory
     assert grown < SPARE_BYTES, f"expected at most {SPARE_BYTES} bytes more, got {grown}"
     assert scene.faults() == faults
-    assert scene.coordinator.process.poll() is None
     with honest_round(scene) as assignments:
         content = scene.update(seed=1)
         assert scene.upload(HONEST, assignments[HONEST], content) == digest_of(content)

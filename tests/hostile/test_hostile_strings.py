@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,24 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from common.ids import digest_of
 from common.tls import Role
 from common.wire import spec_to_proto, terms_to_proto
 from coordinator.adapters.rpc.access import ROLES_BY_RPC
-from fedmedlora.v1 import admin_pb2, registry_pb2, rounds_pb2
+from fedmedlora.v1 import admin_pb2, enrolment_pb2, registry_pb2, rounds_pb2
 from tests.fakes.coordinator_values import make_spec, make_terms
 
 PATH = "../../../../tmp/fedmed-was-here"
 STRINGS = (PATH, "/etc/passwd", "a\x00b", "%s%n{0}${HOME}$(id)", "\x1b[2J\x1b]0;owned\x07", "é" * 200_000)
 # Words of a run's terms that are only ever shown, or compared with a site's own: printable ones are taken.
-SHOWN = {"terms.base_model.name", "terms.lora.target_modules", "terms.task.entity_types"}
-PROTOS = (rounds_pb2, admin_pb2, registry_pb2)
+SHOWN = {"terms.base_model.name", "terms.lora.target_modules", "terms.task.entity_types", "terms.task.relation_types"}
+PROTOS = (rounds_pb2, admin_pb2, registry_pb2, enrolment_pb2)
 METHODS = {
     f"/{service.full_name}/{method.name}": method
     for proto in PROTOS
     for service in proto.DESCRIPTOR.services_by_name.values()
     for method in service.methods
+    if f"/{service.full_name}/{method.name}" in ROLES_BY_RPC  # Enrol has a port, and tests, of its own
 }
 
 
@@ -49,7 +52,10 @@ def filled(method: MethodDescriptor) -> list[Message]:
     """Requests of ``method`` in which every string is set: one for each kind of content that a ``oneof`` offers."""
     kind = GetMessageClass(method.input_type)
     if method.name == "CreateRun":
-        return [admin_pb2.CreateRunRequest(terms=terms_to_proto(make_terms()))]
+        terms = make_terms()
+        related = replace(terms.task, relation_types=("hasAttr",))
+        tested = replace(terms.gate, test_digest=digest_of(b"test set"))
+        return [admin_pb2.CreateRunRequest(terms=terms_to_proto(replace(terms, task=related, gate=tested)))]
     if method.name == "UploadUpdate":
         trained = rounds_pb2.TrainedUpdate(base_digest="b", num_examples=1, num_label_tokens=1)
         first = rounds_pb2.FirstAdapter(spec=spec_to_proto(make_spec(modules=1)))
@@ -57,6 +63,9 @@ def filled(method: MethodDescriptor) -> list[Message]:
         for header in headers:
             header.assignment_id, header.digest, header.size_bytes = "0" * 32, "sha256:" + "0" * 64, 8
         return [rounds_pb2.UploadUpdateRequest(header=header) for header in headers]
+    if method.name == "ReportEvaluation":
+        scores = rounds_pb2.EvaluationScores(mean_loss=1, num_examples=1, num_label_tokens=1, data_digest="d")
+        return [rounds_pb2.ReportEvaluationRequest(assignment_id="0" * 32, scores=scores)]
     request = kind()
     for field in method.input_type.fields:
         if field.type == FieldDescriptor.TYPE_STRING:
