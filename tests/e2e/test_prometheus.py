@@ -26,6 +26,7 @@ from common.tls import Role
 from coordinator.adapters.rpc.operator_client import connect
 from fedmedlora.v1 import admin_pb2
 from tests.fakes.site import trainer_command
+from tests.fakes.site_policies import write_policy
 from tests.fakes.site_values import make_terms
 from tests.running import Consortium, RunningCoordinator, free_port, make_consortium, running_coordinator, wait_until
 
@@ -58,6 +59,13 @@ class Scraped:
         return {each["metric"].get("job", ""): float(each["value"][1]) for each in result}
 
 
+TERMS = replace(
+    make_terms("watched"),
+    rounds=RoundTerms(count=ROUNDS, quorum=2, sites=("anna", "berta"), grace=5.0),
+    gate=GateTerms(metric=GateMetric.STRICT_F1),
+)
+
+
 def fetch(url: str) -> str:
     with urllib.request.urlopen(url, timeout=10) as answer:
         return str(answer.read().decode())
@@ -82,6 +90,7 @@ def agent_config(folder: Path, consortium: Consortium, name: str, port: int, met
         f'coordinator.address = "localhost:{port}"\nidentity.folder = "{consortium.identity(name, MEMBERS[name])}"\n'
         f'site.state_folder = "{name}"\nbase_model.location = "./model"\ndata.{notes} = ["notes.jsonl"]\n'
         f'metrics.listen = "127.0.0.1:{metrics_port}"\ntrainer.command = {json.dumps(trainer_command())}\n'
+        f'policy.file = "{write_policy(folder / "policy.toml", TERMS)}"\n'
     )
     return config
 
@@ -95,13 +104,8 @@ def prometheus_config(folder: Path, ports: Mapping[str, int]) -> Path:
 
 async def carry_out_a_run(coordinator: RunningCoordinator) -> int:
     """Its state at the end."""
-    terms = replace(
-        make_terms("watched"),
-        rounds=RoundTerms(count=ROUNDS, quorum=2, sites=("anna", "berta"), grace=5.0),
-        gate=GateTerms(metric=GateMetric.STRICT_F1),
-    )
     async with connect(coordinator.address, coordinator.consortium.identity("ops", Role.OPERATOR)) as client:
-        run_id = (await client.create_run(terms)).run_id
+        run_id = (await client.create_run(TERMS)).run_id
         async with asyncio.timeout(RUN_SECONDS):
             return [report.summary.state async for report in client.watch_run(RunId(run_id))][-1]
 

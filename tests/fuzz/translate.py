@@ -62,7 +62,11 @@ def upload_header(content: bytes) -> None:
             ),
         )
     header = UploadHeader(
-        assignment_id=claim.assignment_id, digest=claim.digest, size_bytes=claim.size_bytes, content=said
+        assignment_id=claim.assignment_id,
+        digest=claim.digest,
+        size_bytes=claim.size_bytes,
+        content=said,
+        signature=claim.signature,
     )
     again = at_coordinator.claim_from(at_agent.upload_header(header))
     assert again == claim
@@ -150,6 +154,15 @@ def more_time(content: bytes) -> None:
     assert at_coordinator.time_left(parsed(admin_pb2.ExtendDeadlineRequest, content)).total_seconds() >= 0
 
 
+def release(content: bytes) -> None:
+    wish = at_coordinator.release_wish(parsed(admin_pb2.GetReleaseRequest, content))
+    assert all(each.isascii() for each in wish.certificates)
+
+
+def token(content: bytes) -> None:
+    assert at_coordinator.lifetime_of(parsed(admin_pb2.CreateJoinTokenRequest, content)).total_seconds() >= 0
+
+
 def spec(content: bytes) -> None:
     value = spec_from_proto(parsed(types_pb2.AdapterSpec, content))
     assert spec_from_proto(spec_to_proto(value)) == value
@@ -203,6 +216,8 @@ READERS: tuple[Callable[[bytes], None], ...] = (
     what_the_coordinator_says,
     what_the_agent_hears,
     hold,
+    release,
+    token,
 )
 
 
@@ -228,13 +243,16 @@ def seeds() -> list[bytes]:
     trained = rounds_pb2.TrainedUpdate(base_digest=digest, num_examples=1, num_label_tokens=2)
     trained.tasks.add(task=types_pb2.TASK_RELATIONS, num_examples=1, num_label_tokens=2)
     first = rounds_pb2.FirstAdapter(spec=spec_to_proto(message))
+    signature = rounds_pb2.UpdateSignature(signature=bytes(64), public_key=bytes(32), certificate=b"PEM")
     headers = [
+        rounds_pb2.UploadHeader(**_fields(header), trained=trained, signature=signature),
         rounds_pb2.UploadHeader(**_fields(header), trained=trained),
         rounds_pb2.UploadHeader(**_fields(header), first=first),
         header,
     ]
     extension = admin_pb2.ExtendDeadlineRequest(run="r")
     extension.time_left.FromSeconds(60)
+    invitation = admin_pb2.CreateJoinTokenRequest(name="a")
     report = rounds_pb2.EvaluationScores(mean_loss=1, num_examples=1, num_label_tokens=2, strict=found, lenient=found)
     report.duration.FromSeconds(1)
     report.tasks.add(task=types_pb2.TASK_ENTITIES, mean_loss=1, num_examples=1, num_label_tokens=2, strict=found)
@@ -256,6 +274,8 @@ def seeds() -> list[bytes]:
         (hold, [rounds_pb2.AwaitAssignmentRequest(held_for=reason) for reason in (*_REASONS, _HELD, _NONE)]),
         (download, [rounds_pb2.DownloadAdapterRequest(digest=digest, offset=1)]),
         (more_time, [extension, admin_pb2.ExtendDeadlineRequest(run="r")]),
+        (release, [admin_pb2.GetReleaseRequest(run="r", certificates=each) for each in ([b"PEM"], [b"\xff"])]),
+        (token, [admin_pb2.CreateJoinTokenRequest(name="a", lifetime=extension.time_left), invitation]),
         (spec, [spec_to_proto(message)]),
         (terms, [terms_to_proto(some_terms), types_pb2.Terms()]),
         (what_the_coordinator_says, [terms_to_proto(some_terms)]),
