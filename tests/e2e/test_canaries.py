@@ -20,7 +20,7 @@ from rich.console import Console
 
 from demo.federation import loopback, run_prepared
 from demo.options import DemoOptions
-from demo.prepare import prepare
+from demo.prepare import POLICY, prepare
 from demo.processes import process_group
 from tests.fakes import crashing_trainer
 from tests.tiny_model import make_tiny_model
@@ -92,6 +92,10 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     addresses = loopback(options.sites + 1)
     prepared = prepare(options, addresses)
     prepared = replace(prepared, terms=replace(prepared.terms, rounds=replace(prepared.terms.rounds, quorum=1)))
+    for config in prepared.agent_configs.values():
+        policy = config.parent / POLICY
+        assert "[terms.rounds]\n" in policy.read_text()
+        policy.write_text(policy.read_text().replace("[terms.rounds]\n", "[terms.rounds]\nquorum = [1, 3]\n"))
     configs = [prepared.agent_configs[name] for name in prepared.terms.rounds.sites]
     for number, config in enumerate(configs):
         plant(config.parent / "train.jsonl", is_malformed=number == MALFORMED)
