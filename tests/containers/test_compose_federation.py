@@ -100,10 +100,11 @@ def test_no_two_services_share_a_volume(federation: Engine) -> None:
 
 def test_each_agent_finds_its_own_key_and_its_own_notes_and_no_others(federation: Engine) -> None:
     found = {name: federation.inside(name, "find", "/srv", "/mnt", "/media", "-type", "f").split() for name in AGENTS}
-    keys = {name: federation.inside(name, "sha256sum", "/srv/site/identity/key.pem") for name in AGENTS}
+    own = [f"/srv/site/identity/{file}" for file in ("key.pem", "signing_key.pem")]
+    keys = {name: federation.inside(name, "sha256sum", *own).split()[::2] for name in AGENTS}
     notes = {name: federation.inside(name, "sha256sum", "/srv/site/train.jsonl") for name in SITES}
-    assert all(sum(path.endswith("key.pem") for path in paths) == 1 for paths in found.values())
-    assert len(set(keys.values())) == len(AGENTS)
+    assert all(sorted(path for path in paths if path.endswith("key.pem")) == own for paths in found.values())
+    assert len({digest for digests in keys.values() for digest in digests}) == len(own) * len(AGENTS)
     assert len(set(notes.values())) == len(SITES)
 
 
