@@ -123,6 +123,24 @@ def test_what_may_be_text_instead_of_a_type_is_told_by_its_length_alone(name: st
     assert missing(TypeMap(), document)[0].endswith(f"missing: (a name of {len(name)} characters)")
 
 
+@pytest.mark.parametrize("value", ["John Smith", "low", "x" * 41, "red\nblue"])
+def test_the_value_of_an_attribute_is_told_by_its_length_alone(value: str) -> None:
+    document = replace(DOCUMENT, entities=(replace(DOCUMENT.entities[0], attributes=(("Note", value),)),), relations=())
+
+    assert missing(replace(TYPES, attributes={}), document) == [
+        "type map: expected every type of the source in [attributes], missing: "
+        f'"Note" with a value of {len(value)} characters'
+    ]
+
+
+@pytest.mark.parametrize("name", ["fever", "a sentence of the note it is"])
+def test_an_attribute_whose_name_may_be_text_is_told_by_its_length_alone(name: str) -> None:
+    document = replace(DOCUMENT, entities=(replace(DOCUMENT.entities[0], attributes=((name, "yes"),)),), relations=())
+
+    (told,) = missing(replace(TYPES, attributes={}), document)
+    assert told.endswith(f"missing: (a name of {len(name)} characters) with a value of 3 characters")
+
+
 def test_only_so_many_types_are_listed() -> None:
     entities = tuple(SourceEntity(id=f"T{n}", type=f"kind{n:04}", start=0, end=2) for n in range(500))
     (told,) = missing(TypeMap(), replace(DOCUMENT, entities=entities, relations=()))

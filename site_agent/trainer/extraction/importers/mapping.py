@@ -25,12 +25,13 @@ class Unmapped:
 
     seen: dict[str, set[str]] = field(default_factory=dict)
 
-    def add(self, table: str, name: str, words: str = "") -> None:
-        """Note one; a name that is what the text says at its entity is shown by its length alone."""
-        shown = _LABEL.fullmatch(name) is not None and name.casefold() != words.casefold()
+    def add(self, table: str, name: str, words: str = "", value: str = "") -> None:
+        """Note one; a name that is what the text says at its entity is shown by its length alone, and so is a value."""
+        is_label = _LABEL.fullmatch(name) is not None and name.casefold() != words.casefold()
+        shown = f'"{name}"' if is_label else f"(a name of {len(name)} characters)"
         names = self.seen.setdefault(table, set())
         if len(names) <= MAX_TYPES_SHOWN:
-            names.add(f'"{name}"' if shown else f"(a name of {len(name)} characters)")
+            names.add(f"{shown} with a value of {len(value)} characters" if value else shown)
 
     def problems(self) -> Iterator[str]:
         """One sentence for each table."""
@@ -47,9 +48,10 @@ def mapped(document: SourceDocument, types: TypeMap, tally: Counter[str], unmapp
     modifiers: list[tuple[SourceEntity, str]] = []
     for entity in document.entities:
         kind = types.entity(entity.type)
+        words = document.text[entity.start : entity.end]
         if kind is None:
-            unmapped.add("entities", entity.type, document.text[entity.start : entity.end])
-        asked = [_attribute(each, types, unmapped) for each in entity.attributes]
+            unmapped.add("entities", entity.type, words)
+        asked = [_attribute(each, types, unmapped, words) for each in entity.attributes]
         if kind is None or kind == DROP or DROP_ENTITY in asked:
             tally["entities dropped for an attribute" if DROP_ENTITY in asked else "entities of dropped types"] += 1
             continue
@@ -68,11 +70,12 @@ def mapped(document: SourceDocument, types: TypeMap, tally: Counter[str], unmapp
     return _with_modifiers(document, modifiers)
 
 
-def _attribute(attribute: tuple[str, str], types: TypeMap, unmapped: Unmapped) -> str | None:
+def _attribute(attribute: tuple[str, str], types: TypeMap, unmapped: Unmapped, words: str) -> str | None:
+    """What it becomes. Its value is never shown: annotators write what they like there, words of the note, too."""
     name, value = attribute
     kind = types.attribute(name, value)
     if kind is None:
-        unmapped.add("attributes", f"{name}={value}" if value else name)
+        unmapped.add("attributes", name, words, value)
     return kind
 
 
