@@ -37,14 +37,14 @@ def main() -> int:
     return 0
 
 
-def refuse_leaks(first: Sequence[Located], second: Sequence[Located]) -> None:
-    """Refuse two sets that share a patient, a document or a text.
+def refuse_leaks(first: Sequence[Located], second: Sequence[Located], others: Sequence[Located] = ()) -> None:
+    """Refuse two sets that share a patient, a document or a text; ``others`` are the further sets of the split.
 
     Raises:
         InputInvalidError: NOTES_INVALID, with where each passage of ``second`` stands that does, and with which one.
     """
     problems = Problems()
-    for leak in find_leaks((each.passage for each in first), (each.passage for each in second)):
+    for leak in find_leaks(*([each.passage for each in one] for one in (first, second, others))):
         here, there = second[leak.second].where, first[leak.first].where
         problems.add(f"{here}: expected nothing in common with the other set, got {leak.shared} of {there}")
     problems.refuse_any()

@@ -52,8 +52,8 @@ def _split(options: argparse.Namespace) -> None:
     located = tuple(chain.from_iterable(read_located_sets(options.files)))
     places = split_passages([each.passage for each in located], GroupBy(options.by), fractions, options.seed)
     sets = {name: [located[place] for place in places[name]] for name in fractions}
-    for one, other in combinations(sets.values(), 2):
-        refuse_leaks(one, other)
+    for one, other in combinations(sets, 2):
+        refuse_leaks(sets[one], sets[other], [each for name in sets.keys() - {one, other} for each in sets[name]])
     _write(options.out, sets)
     for name, inside in sets.items():
         documents = len({each.passage.document for each in inside})

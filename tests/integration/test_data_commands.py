@@ -170,6 +170,14 @@ def test_a_split_writes_every_line_as_it_was_into_one_of_three_files(tmp_path: P
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
+def test_near_copies_of_one_template_do_not_make_a_split_refuse_its_own_sets(tmp_path: Path) -> None:
+    template = " ".join(f"word{number}" for number in range(16))
+    notes = write(tmp_path / "notes.jsonl", *((f"p{n} {template}", f"{n}") for n in range(55)))
+    ended = data("split", notes, "--by", "patient", "--out", tmp_path / "sets")
+
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_a_set_of_no_share_is_not_written(tmp_path: Path) -> None:
     notes = write(tmp_path / "all.jsonl", *((f"p{n}", f"{n}") for n in range(10)))
     data("split", notes, "--by", "patient", "--dev", "0", "--train", "0.5", "--test", "0.5", "--out", tmp_path / "sets")

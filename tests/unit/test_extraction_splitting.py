@@ -92,7 +92,15 @@ def test_a_phrase_of_the_house_is_no_sign_of_a_copy() -> None:
     house = [passage(f"{n}", text=f"{phrase} {n}") for n in range(60)]
 
     assert list(find_leaks(house, [passage("x", text=f"{phrase} x")])) == []
-    assert len(list(find_leaks(house[:50], [passage("x", text=f"{phrase} x")]))) == 1
+    assert len(list(find_leaks(house[:49], [passage("x", text=f"{phrase} x")]))) == 1
+
+
+def test_how_common_a_phrase_is_counts_over_all_sets_of_a_split() -> None:
+    phrase = " ".join(WORDS[:12])
+    train, dev, test = ([passage(f"{s}{n}", text=f"{phrase} {s}{n}") for n in range(20)] for s in ("a", "b", "c"))
+
+    assert len(list(find_leaks(dev, test))) == 20
+    assert list(find_leaks(dev, test, train)) == []
 
 
 def test_passages_of_one_text_are_paired_with_the_first_of_them() -> None:
@@ -118,6 +126,18 @@ def test_sets_share_nothing_and_hold_everything_once(drawn: list[tuple[int, int]
     assert sorted(places) == list(range(len(passages)))
     for name, other in (("train", "dev"), ("train", "test"), ("dev", "test")):
         assert list(find_leaks(*([passages[place] for place in sets[each]] for each in (name, other)))) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("copies", [40, 50, 51, 55, 62])
+def test_near_copies_of_one_template_are_no_leak_of_the_split_that_was_made(copies: int, seed: int) -> None:
+    template = " ".join(f"{word}template" for word in WORDS)
+    passages = many(60) + [passage(f"c{n}", text=f"{template} c{n}", patient=f"c{n}") for n in range(copies)]
+    sets = split_passages(passages, GroupBy.PATIENT, FRACTIONS, seed)
+
+    inside = {name: [passages[place] for place in places] for name, places in sets.items()}
+    for name, other, third in (("train", "dev", "test"), ("train", "test", "dev"), ("dev", "test", "train")):
+        assert list(find_leaks(inside[name], inside[other], inside[third])) == []
 
 
 def test_sets_have_about_the_sizes_asked_for() -> None:

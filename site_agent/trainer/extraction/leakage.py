@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
+from itertools import chain
 
 from site_agent.trainer.extraction.passages import Passage
 
@@ -21,7 +22,7 @@ FEWEST_WORDS = 8
 SHINGLE_WORDS = 5
 # So much of the shorter of two texts stands in the other one.
 NEARLY = 0.8
-# What stands in more passages than so many is a phrase of the house, and no sign of a copy.
+# What stands in more passages than so many, of all sets together, is a phrase of the house, and no sign of a copy.
 MOST_COMMON = 50
 _WORD = re.compile(r"\w+")
 
@@ -54,11 +55,15 @@ class _Print:
     shingles: frozenset[bytes]
 
 
-def find_leaks(first: Iterable[Passage], second: Iterable[Passage]) -> Iterator[Leak]:
-    """Each passage of ``second`` that shares something with ``first``, and the first passage that it shares it with."""
-    index = _Index(list(map(_print, first)))
-    for place, passage in enumerate(second):
-        found = index.match(_print(passage))
+def find_leaks(first: Iterable[Passage], second: Iterable[Passage], others: Iterable[Passage] = ()) -> Iterator[Leak]:
+    """Each passage of ``second`` that shares something with ``first``, and the first passage that it shares it with.
+
+    ``others`` are the further sets of a split: they count for how common a run of words is, as when it was made.
+    """
+    prints, seconds = list(map(_print, first)), list(map(_print, second))
+    index = _Index(prints, _common(chain(prints, seconds, map(_print, others))))
+    for place, one in enumerate(seconds):
+        found = index.match(one)
         if found is not None:
             yield Leak(shared=found[0], first=found[1], second=place)
 
@@ -66,7 +71,7 @@ def find_leaks(first: Iterable[Passage], second: Iterable[Passage]) -> Iterator[
 def same_texts(passages: Sequence[Passage]) -> Iterator[tuple[int, int]]:
     """Pairs of places of passages that hold one text or nearly: those that have to stay together."""
     prints = list(map(_print, passages))
-    index = _Index(prints)
+    index = _Index(prints, _common(prints))
     for place, each in enumerate(prints):
         for other in index.texts_like(each):
             if other < place:
@@ -74,9 +79,9 @@ def same_texts(passages: Sequence[Passage]) -> Iterator[tuple[int, int]]:
 
 
 class _Index:
-    """Where patients, documents, texts and runs of words occur first, or everywhere."""
+    """Where patients, documents, texts and runs of words occur first, or everywhere; common runs are left out."""
 
-    def __init__(self, prints: Sequence[_Print]) -> None:
+    def __init__(self, prints: Sequence[_Print], common: frozenset[bytes]) -> None:
         self._prints = prints
         self._patients: dict[str, int] = {}
         self._documents: dict[str, int] = {}
@@ -88,7 +93,7 @@ class _Index:
                 self._patients.setdefault(each.patient, place)
             if each.text is not None:
                 self._texts.setdefault(each.text, place)
-            for shingle in each.shingles:
+            for shingle in each.shingles - common:
                 self._shingles.setdefault(shingle, []).append(place)
 
     def match(self, one: _Print) -> tuple[Shared, int] | None:
@@ -109,14 +114,18 @@ class _Index:
         yield from self._nearly(one)
 
     def _nearly(self, one: _Print) -> Iterator[int]:
-        common: Counter[int] = Counter()
+        shared: Counter[int] = Counter()
         for shingle in one.shingles:
-            places = self._shingles.get(shingle, ())
-            if len(places) <= MOST_COMMON:
-                common.update(places)
-        for place, count in sorted(common.items()):
+            shared.update(self._shingles.get(shingle, ()))
+        for place, count in sorted(shared.items()):
             if count >= NEARLY * min(len(one.shingles), len(self._prints[place].shingles)):
                 yield place
+
+
+def _common(prints: Iterable[_Print]) -> frozenset[bytes]:
+    """Runs of words that say nothing of where a passage is from."""
+    passages = Counter(chain.from_iterable(each.shingles for each in prints))
+    return frozenset(shingle for shingle, count in passages.items() if count > MOST_COMMON)
 
 
 def _print(passage: Passage) -> _Print:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from site_agent.trainer.extraction.leakage import Shared, find_leaks
@@ -70,12 +70,17 @@ def overlaps(sets: Mapping[str, Sequence[Passage]]) -> tuple[Overlap, ...]:
             name=name,
             other=other,
             entities_seen=_seen(words[name], words[other]),
-            leaks=Counter(leak.shared for leak in find_leaks(sets[other], sets[name])),
+            leaks=Counter(leak.shared for leak in find_leaks(sets[other], sets[name], _beside(sets, name, other))),
         )
         for name in sets
         for other in sets
         if name != other
     )
+
+
+def _beside(sets: Mapping[str, Sequence[Passage]], *names: str) -> Iterator[Passage]:
+    """The passages of the further sets."""
+    return (passage for name in sets if name not in names for passage in sets[name])
 
 
 def small_cells(described: Sequence[SetStatistics]) -> int:
