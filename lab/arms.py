@@ -112,7 +112,7 @@ class Bench:
             course = (await self._choice(arm, seed)).course
             first = (course.last, course.spec)
         most = max(new_site.examples)
-        terms = _alone(self._terms(arm, seed, [NEW_SITE]), examples)
+        terms = alone(self._terms(arm, seed, [NEW_SITE]), examples)
         terms = replace(
             terms,
             training=replace(terms.training, local_epochs=new_site.local_epochs),
@@ -143,7 +143,7 @@ class Bench:
         return (self.experiment.seeds_of(arm).index(seed), self.experiment.arms.index(arm))
 
     async def _play_alone(self, arm: Arm, site: Site, seed: int) -> Played:
-        terms = _alone(self._terms(arm, seed, [site.name]))
+        terms = alone(self._terms(arm, seed, [site.name]))
         course = await carry_out(
             Plan(
                 name=f"{arm.name}, seed {seed}",
@@ -188,7 +188,7 @@ class Bench:
         if arm.kind == "centralised":
             per_round = terms.training.examples_per_round
             held = [file.sentences for files in notes.values() for file in files]
-            terms = _alone(self._terms(arm, seed, [CENTRE]), sum(min(per_round or each, each) for each in held))
+            terms = alone(self._terms(arm, seed, [CENTRE]), sum(min(per_round or each, each) for each in held))
             notes = {CENTRE: tuple(file for files in notes.values() for file in files)}
         plan = Plan(
             name=f"{arm.name}, seed {seed}",
@@ -278,7 +278,7 @@ class Bench:
         return terms_of(self.experiment, arm, seed, sites, self.base_model)
 
 
-def _alone(terms: Terms, examples_per_round: int | None = None) -> Terms:
+def alone(terms: Terms, examples_per_round: int | None = None) -> Terms:
     """For a run with one site: nothing is weighed, carried on or refused there."""
     training = terms.training
     if examples_per_round is not None:

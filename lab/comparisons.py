@@ -75,13 +75,13 @@ def differences(experiment: Experiment, findings: Findings) -> list[Difference]:
 
 
 def _against(findings: Findings, left: str, right: str, *, is_alone: bool) -> Iterator[Difference]:
-    inside = _paired(findings.of(left, Setting.IN_DOMAIN), findings.of(right, Setting.IN_DOMAIN))
-    outside = _paired(findings.of(left, Setting.EXTERNAL), findings.of(right, Setting.EXTERNAL))
-    columns = [(IN_DOMAIN, *inside), (EXTERNAL, *outside)]
+    inside, outside = findings.of(right, Setting.IN_DOMAIN), findings.of(right, Setting.EXTERNAL)
+    columns = [(IN_DOMAIN, Setting.IN_DOMAIN, inside), (EXTERNAL, Setting.EXTERNAL, outside)]
     if is_alone:
-        columns[:1] = [(OWN_NOTES, inside[0], own(inside[1])), (OTHER_NOTES, inside[0], others(inside[1]))]
-    for column, ours, theirs in columns:
-        if ours and theirs:
+        columns[:1] = [(OWN_NOTES, Setting.IN_DOMAIN, own(inside)), (OTHER_NOTES, Setting.IN_DOMAIN, others(inside))]
+    for column, setting, rows in columns:
+        ours, theirs = _paired(findings.of(left, setting), rows)
+        if ours:
             for rule in Rule:
                 apart = difference(list(parts(ours, rule)), list(parts(theirs, rule)))
                 seeds = len({row.seed for row in ours})
@@ -89,11 +89,17 @@ def _against(findings: Findings, left: str, right: str, *, is_alone: bool) -> It
 
 
 def _paired(ours: Sequence[Scored], theirs: Sequence[Scored]) -> tuple[list[Scored], list[Scored]]:
-    """The rows of the seeds that both have; what nobody was trained for is the same for every seed."""
+    """Row by row, so that both sides are of one mix of test sets: each of theirs, and ours of its seed and test set.
+
+    What nobody was trained for is the same for every seed: there each row of ours has that of its test set beside it.
+    """
     if {row.trained_on for row in theirs} == {NOBODY}:
-        return list(ours), list(theirs)
-    seeds = {row.seed for row in ours} & {row.seed for row in theirs}
-    return [row for row in ours if row.seed in seeds], [row for row in theirs if row.seed in seeds]
+        by_test_set = {row.test_set: row for row in theirs}
+        pairs = [(row, by_test_set[row.test_set]) for row in ours if row.test_set in by_test_set]
+    else:
+        by_both = {(row.seed, row.test_set): row for row in ours}
+        pairs = [(by_both[key], row) for row in theirs if (key := (row.seed, row.test_set)) in by_both]
+    return [one for one, _ in pairs], [other for _, other in pairs]
 
 
 def new_site_curves(findings: Findings) -> dict[str, list[tuple[int, Estimate]]]:

@@ -6,11 +6,12 @@ here too. Seconds come from the cells that were done in the same folder, or from
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.ids import digest_of
+from common.terms import Task
 from coordinator.domain.values import AdapterFile
 from lab.cells import Adapter, Cell, Done
 from lab.slots import Priority
@@ -23,6 +24,8 @@ from site_agent.orders import (
     EvaluateResult,
     F1Counts,
     InitialiseOrder,
+    TaskCounts,
+    TaskScores,
     TrainOrder,
     TrainResult,
 )
@@ -54,15 +57,16 @@ class EstimatingWorkshop:
 
     async def perform(self, cell: Cell, priority: Priority) -> Done:
         """What came of a cell, or something in its shape."""
-        if isinstance(cell.order, InitialiseOrder):
+        order = cell.order
+        if isinstance(order, InitialiseOrder):
             return await self.working.perform(cell, priority)
         done = self.store.result_of(cell)
         if done is not None:
             self.done.add(cell.key)
             return done
-        seconds = _START_SECONDS + cell.examples * self.rates[_kind(cell.order)]
+        seconds = _START_SECONDS + cell.examples * self.rates[_kind(order)]
         self.pending.setdefault(cell.key, Pending(says=cell.says, seconds=seconds))
-        return self._nominal(cell)
+        return self._nominal(cell, order)
 
     async def combine(self, asked: Combination, priority: Priority) -> Combined:
         """The candidate, or a name for it."""
@@ -73,32 +77,51 @@ class EstimatingWorkshop:
         candidate = _named(asked.key, self.store.combined(asked) / WEIGHTS_FILE)
         return Combined(candidate=candidate, weights=weights)
 
-    def _nominal(self, cell: Cell) -> Done:
-        match cell.order:
+    def _nominal(self, cell: Cell, order: TrainOrder | EvaluateOrder) -> Done:
+        match order:
             case TrainOrder():
                 made = _named(cell.key, self.store.cell(cell))
+                counts = _nominal_counts(order, cell.examples)
                 result = TrainResult(
-                    num_examples=max(1, cell.examples),
-                    num_label_tokens=max(1, cell.examples),
+                    num_examples=sum(each.num_examples for each in counts),
+                    num_label_tokens=sum(each.num_label_tokens for each in counts),
                     mean_loss=1.0,
                     steps=1,
                     seconds=1.0,
                     tokens_per_second=1.0,
                     padding_share=0.0,
                     peak_memory_bytes=1,
+                    tasks=counts,
                 )
                 return Done(result=result, made=made)
-            case _:
+            case EvaluateOrder():
+                tasks = _nominal_scores(order.task.tasks)
                 return Done(
                     result=EvaluateResult(
                         mean_loss=1.0,
-                        num_label_tokens=1,
-                        num_examples=1,
+                        num_label_tokens=len(tasks),
+                        num_examples=len(tasks),
                         num_passages=1,
                         strict=_NOTHING,
                         lenient=_NOTHING,
+                        tasks=tasks,
                     )
                 )
+
+
+def _nominal_counts(order: TrainOrder, examples: int) -> tuple[TaskCounts, ...]:
+    """As many for each task that the site trains of the run's: in numbers that admission lets in."""
+    count = max(1, examples)
+    tasks = [task for task in order.task.tasks if task in order.tasks]
+    return tuple(TaskCounts(task=task, num_examples=count, num_label_tokens=count) for task in tasks)
+
+
+def _nominal_scores(tasks: Sequence[Task]) -> tuple[TaskScores, ...]:
+    """Of each task: a gate may compare any of them."""
+    return tuple(
+        TaskScores(task=task, mean_loss=1.0, num_label_tokens=1, num_examples=1, strict=_NOTHING, lenient=_NOTHING)
+        for task in tasks
+    )
 
 
 def measured_rates(store: Store) -> dict[str, float]:

@@ -9,14 +9,17 @@ from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
+from common.errors import InputInvalidError, Reason
 from common.files import make_folder, write_whole
+from common.task_terms import TaskTerms
 from coordinator.domain.aggregation import check_needs, strategy_of
-from lab.arms import CENTRE, Bench
+from lab.arms import CENTRE, Bench, alone
 from lab.estimate import EstimatingWorkshop
 from lab.experiment import Experiment, terms_of
 from lab.figures import draw_all
 from lab.findings import Findings
 from lab.numbers import write_numbers
+from lab.rounds import check_can_be_carried_out
 from lab.tables import latex, report
 
 
@@ -43,12 +46,15 @@ def check(bench: Bench) -> Iterator[str]:
         InputInvalidError: what is wrong.
     """
     experiment = bench.experiment
+    types: dict[str, frozenset[str]] = {}
     for arm in experiment.arms:
         for seed in experiment.seeds_of(arm):
             sites = [site.name for site in experiment.sites_of(arm)] if arm.kind == "federated" else [CENTRE]
             terms = terms_of(experiment, arm, seed, sites, bench.base_model)
             if arm.kind == "federated":
                 check_needs(strategy_of(terms), terms)
+            _check_types(f"arm {arm.name}", terms.task, types)
+            check_can_be_carried_out(terms if arm.kind == "federated" else alone(terms), f"arm {arm.name}")
     for site in experiment.sites:
         for seed in experiment.seeds:
             held = bench.corpora.train(site, seed)
@@ -56,6 +62,15 @@ def check(bench: Bench) -> Iterator[str]:
     yield f"validation set: {sum(file.sentences for file in bench.validation)} sentences"
     for name, file in bench.tests.items():
         yield f"test set {name}: {file.sentences} sentences"
+
+
+def _check_types(name: str, task: TaskTerms, known: dict[str, frozenset[str]]) -> None:
+    """Check that an arm asks for the types of those before: with other ones, no document has the same gold in both."""
+    for what, asked in (("entity_types", task.entity_types), ("relation_types", task.relation_types or ())):
+        if asked and known.setdefault(what, frozenset(asked)) != frozenset(asked):
+            expected, got = ", ".join(sorted(known[what])), ", ".join(sorted(asked))
+            message = f"{name}: task.{what}: expected those of the arms before, {expected}, got {got}"
+            raise InputInvalidError(Reason.TERMS_INVALID, message)
 
 
 def told(estimated: EstimatingWorkshop, at_once: int) -> Iterator[str]:

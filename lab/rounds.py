@@ -114,6 +114,7 @@ async def carry_out(plan: Plan, workshop: Workshop, machine: Machine) -> Course:
     """
     check_terms(plan.terms)
     check_needs(strategy_of(plan.terms), plan.terms)
+    check_can_be_carried_out(plan.terms, plan.name)
     course = Course(run=create_run(RunId(derived_id("run", plan.terms.digest)), plan.terms, _START))
     carrier = _Carrier(plan, workshop, machine, course)
     while course.run.state.is_open:
@@ -121,6 +122,31 @@ async def carry_out(plan: Plan, workshop: Workshop, machine: Machine) -> Course:
     if course.run.state is not RunState.COMPLETED:
         raise FedMedError(course.run.reason or Reason.INTERNAL, f"{plan.name}: the run ended as {course.run.state}")
     return course
+
+
+def check_can_be_carried_out(terms: Terms, name: str) -> None:
+    """Check that the lab does everything that the run ``name`` asks for.
+
+    Sites keep nothing of their own between rounds here, and adapters are not cut to a site's rank or part.
+
+    Raises:
+        InputInvalidError: SETTINGS_UNSUPPORTED.
+    """
+    strategy = strategy_of(terms)
+    site = SiteName(terms.rounds.sites[0])
+    plans = [strategy.plan(number, site) for number in range(1, terms.rounds.count + 1)]
+    if any(plan.own is not None or plan.keeps_rest for plan in plans):
+        raise InputInvalidError(
+            Reason.SETTINGS_UNSUPPORTED,
+            f"{name}: expected a strategy whose sites keep nothing between rounds and train no part beside the global "
+            f"adapter, which the lab does not carry out yet, got {strategy.name}",
+        )
+    if terms.lora.least_lora_rank:
+        raise InputInvalidError(
+            Reason.SETTINGS_UNSUPPORTED,
+            f"{name}: expected lora.least_lora_rank 0 with {strategy.name}, for all sites train at one rank in the "
+            f"lab, got {terms.lora.least_lora_rank}",
+        )
 
 
 @dataclass(frozen=True, slots=True)

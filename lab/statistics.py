@@ -21,7 +21,7 @@ class Part:
     """One F1 of a score.
 
     Attributes:
-        test_set: Parts of the same test set have the same documents in the same order.
+        test_set: Parts of the same test set have the same documents in the same order, so the same gold.
         counts: ``(documents, 3)``: true positives, predicted, gold.
     """
 
@@ -77,15 +77,16 @@ def _estimate(value: float, resampled: NDArray[np.float64]) -> Estimate:
 
 def _draws(scores: Sequence[Score], seed: int, resamples: int) -> Mapping[str, NDArray[np.int64]]:
     """How often each document is drawn, ``(resamples, documents)``, for each test set."""
-    sizes: dict[str, int] = {}
+    gold: dict[str, NDArray[np.int64]] = {}
     for part in (part for score in scores for part in score):
-        documents = len(part.counts)
-        if sizes.setdefault(part.test_set, documents) != documents or not documents:
+        known, documents = gold.setdefault(part.test_set, part.counts[:, 2]), len(part.counts)
+        if len(known) != documents or not documents:
             raise ValueError(f"{part.test_set}: expected the same documents in every part, got {documents}")
+        if other := np.count_nonzero(known != part.counts[:, 2]):
+            raise ValueError(f"{part.test_set}: expected the same gold in every part, got another in {other} documents")
     random = np.random.default_rng(seed)
-    return {
-        name: random.multinomial(size, np.full(size, 1 / size), size=resamples) for name, size in sorted(sizes.items())
-    }
+    sizes = {name: len(gold[name]) for name in sorted(gold)}
+    return {name: random.multinomial(size, np.full(size, 1 / size), size=resamples) for name, size in sizes.items()}
 
 
 def _resampled(score: Score, draws: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float64]:

@@ -35,11 +35,13 @@ def whole_experiment() -> Experiment:
     )
 
 
-def drawn_documents(chance: random.Random, quality: float, documents: int = 30) -> tuple[F1Counts, ...]:
-    """Counts of documents whose entities are found with that probability."""
-    rows = []
+def drawn_documents(
+    chance: random.Random, quality: float, documents: int = 30, test_set: str = ""
+) -> tuple[F1Counts, ...]:
+    """Counts of documents whose entities are found with that probability; how many there are, the test set says."""
+    rows, golds = [], random.Random(test_set)
     for _ in range(documents):
-        gold = chance.randint(0, 6)
+        gold = golds.randint(0, 6)
         matched = sum(chance.random() < quality for _ in range(gold))
         rows.append(F1Counts(true_positives=matched, predicted=matched + chance.randint(0, 2), gold=gold))
     return tuple(rows)
@@ -58,7 +60,7 @@ def whole_findings() -> Findings:
 
 
 def _scored(chance: random.Random, quality: float, **fields: object) -> Scored:
-    documents = drawn_documents(chance, quality)
+    documents = drawn_documents(chance, quality, test_set=str(fields["test_set"]))
     return Scored(**{"setting": Setting.IN_DOMAIN, "strict": documents, "lenient": documents, **fields})  # type: ignore[arg-type]
 
 

@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 
+from common.errors import InputInvalidError
 from common.terms import Task
 from lab.arms import Bench
 from lab.cli import run
 from lab.comparisons import main_table
 from lab.estimate import EstimatingWorkshop, measured_rates
-from lab.experiment import Experiment
+from lab.experiment import Experiment, load_experiment
 from lab.findings import Findings, Rule, Setting
 from lab.options import parse_options
 from lab.playing import failures, play_all
+from lab.reports import check
 from lab.slots import Slots
 from lab.tables import report
 from site_agent.orders import RESULT_FILE, UPDATE_FILE
@@ -33,6 +35,7 @@ ARMS: list[dict[str, Any]] = [
     {"name": "best", "kind": "best_of", "of": ["plus", "half"]},
     {"name": "adam", "kind": "federated", "terms": {"aggregation": {"strategy": "fedadam"}}},
 ]
+RELATIONS = Path(__file__).parents[2] / "benchmarks" / "experiments" / "relations.toml"
 NEW_SITE = {"corpus": "abroad", "examples": [2, 4], "continues": ["together"]}
 
 
@@ -210,6 +213,23 @@ def test_an_estimate_counts_what_is_left_and_does_nothing(tmp_path: Path) -> Non
     assert all(one.seconds > 0 for one in before.pending.values())
 
 
+def test_relations_at_sites_with_one_or_both_tasks_are_estimated_like_the_shipped_experiment(tmp_path: Path) -> None:
+    shipped = load_experiment(RELATIONS)
+    sites = [
+        {"name": site.name, "corpus": corpus, "sentences": 8, "tasks": site.tasks}
+        for site, corpus in zip(shipped.sites, ("north", "south", "south"), strict=True)
+    ]
+    terms = {**shipped.terms, "lora": TERMS["lora"]}
+    gated = {"name": "gated", "kind": "federated", "terms": {"gate": {"metric": "combined_f1"}}}
+    arms = [*(arm.model_dump() for arm in shipped.arms), gated]
+
+    left = estimated(Lab(tmp_path), experiment(sites=sites, terms=terms, arms=arms))
+
+    assert {site for site in ("maccrobat", "chia", "bc5cdr") for one in left.pending.values() if site in one.says} == {
+        site.name for site in shipped.sites
+    }
+
+
 def estimated(lab: Lab, chosen: Experiment) -> EstimatingWorkshop:
     working = lab.workshop(TrainerHere())
     workshop = EstimatingWorkshop(store=lab.store, working=working, rates=measured_rates(lab.store))
@@ -227,6 +247,37 @@ def test_a_validation_set_that_is_also_a_test_set_is_refused(tmp_path: Path) -> 
 
     (missing,) = failures(outcome)
     assert "validation set: expected no passage of a test set" in missing.why
+
+
+@pytest.mark.parametrize(
+    ("terms", "named"),
+    [
+        ({"aggregation": {"strategy": "fedsa_lora"}}, "fedsa_lora"),
+        ({"aggregation": {"strategy": "fedex_lora"}}, "fedex_lora"),
+        ({"aggregation": {"strategy": "flora"}}, "flora"),
+        ({"aggregation": {"strategy": "hetlora"}, "lora": {"least_lora_rank": 1}}, "hetlora"),
+    ],
+)
+def test_what_the_lab_does_not_carry_out_is_refused_before_anything_is_trained(
+    tmp_path: Path, terms: dict[str, Any], named: str
+) -> None:
+    lab, trainer = Lab(tmp_path), TrainerHere()
+    chosen = experiment(arms=[{"name": "other", "kind": "federated", "terms": terms}])
+
+    with pytest.raises(InputInvalidError, match=f"^arm other: expected .* {named}"):
+        list(check(lab.bench(chosen, lab.workshop(trainer))))
+    (missing,) = failures(played(lab, trainer, chosen))
+
+    assert missing.why.startswith("other, seed 1: expected")
+    assert trainer.performed == []
+
+
+def test_arms_that_look_for_other_types_are_refused_for_their_gold_is_another(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    arms = [ARMS[3], {"name": "drugs", "kind": "federated", "terms": {"task": {"entity_types": ["drug"]}}}]
+
+    with pytest.raises(InputInvalidError, match=r"arm drugs: task.entity_types: .* drug, problem, got drug$"):
+        list(check(lab.bench(experiment(arms=arms), lab.workshop(TrainerHere()))))
 
 
 @pytest.mark.slow

@@ -100,6 +100,14 @@ def test_parts_of_one_test_set_with_other_documents_are_refused() -> None:
         difference([drawn("a", 0.5, 1, 20)], [drawn("a", 0.5, 1, 21)])
 
 
+def test_parts_of_one_test_set_whose_documents_hold_other_gold_are_refused() -> None:
+    left = drawn("a", 0.5, 1)
+    shifted = Part(test_set="a", counts=np.roll(left.counts, 1, axis=0))  # the same documents in another order
+
+    with pytest.raises(ValueError, match=r"a: expected the same gold in every part, got another in \d+ documents"):
+        difference([left], [shifted])
+
+
 def test_a_test_set_without_documents_is_refused() -> None:
     with pytest.raises(ValueError, match="empty: expected"):
         estimate([Part(test_set="empty", counts=np.zeros((0, 3), dtype=np.int64))])

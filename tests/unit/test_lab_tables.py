@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import random
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,11 @@ import pytest
 
 from lab.comparisons import EXTERNAL, IN_DOMAIN, OTHER_NOTES, OWN_NOTES, differences, main_table, new_site_curves
 from lab.figures import draw_all
-from lab.findings import Findings, Rule, Setting, others, own, parts
+from lab.findings import EVERYBODY, Findings, Rule, Scored, Setting, others, own, parts
 from lab.numbers import COLUMNS, write_numbers
 from lab.statistics import f1_of, value_of
 from lab.tables import latex, report
-from tests.fakes.lab_findings import ABROAD, ARMS, SITES, whole_experiment, whole_findings
+from tests.fakes.lab_findings import ABROAD, ARMS, SITES, drawn_documents, whole_experiment, whole_findings
 
 EXPERIMENT, FINDINGS = whole_experiment(), whole_findings()
 NOTHING = Findings(scored=[], trained=[], missing=[])
@@ -62,6 +63,32 @@ def test_a_difference_is_over_the_seeds_that_both_arms_have() -> None:
     assert found["Fed-MedLoRA", "Zero-shot", EXTERNAL].seeds == 2  # which is the same for every seed
     assert found["Fed-MedLoRA", "Single site", OTHER_NOTES].estimate.is_apart_from_zero
     assert ("Fed-MedLoRA", "Fed-MedLoRA", EXTERNAL) not in found
+
+
+def test_a_difference_is_of_one_mix_of_test_sets_where_two_sites_share_a_corpus() -> None:
+    """North and south hold one corpus, west another: a model that is as good as each of theirs differs by nothing."""
+    chance = random.Random(4)
+    documents = {corpus: drawn_documents(chance, quality) for corpus, quality in (("shared", 0.9), ("west", 0.2))}
+    rows = [("Single site", trained, test) for trained in ("shared", "shared", "west") for test in documents]
+    rows += [("Fed-MedLoRA", EVERYBODY, test) for test in documents]
+    scored = [
+        Scored(
+            arm=arm,
+            seed=1,
+            trained_on=trained,
+            setting=Setting.IN_DOMAIN,
+            test_set=test,
+            strict=documents[test],
+            lenient=documents[test],
+        )
+        for arm, trained, test in rows
+    ]
+
+    found = [one for one in differences(EXPERIMENT, replace(NOTHING, scored=scored)) if one.right == "Single site"]
+
+    assert {one.column for one in found} == {OWN_NOTES, OTHER_NOTES}
+    for one in found:
+        assert (one.estimate.value, one.estimate.low, one.estimate.high) == pytest.approx((0, 0, 0))
 
 
 def test_the_curve_of_a_new_site_begins_with_what_the_federation_scores_there() -> None:
