@@ -22,7 +22,6 @@ from coordinator.domain.enrolment import (
     JoinToken,
     Member,
     RateLimit,
-    Standing,
     pace,
     refusal_of_token,
 )
@@ -108,7 +107,7 @@ class Enrolment:
         if not timedelta() < lifetime <= MAX_TOKEN_LIFETIME:
             raise _invalid(f"lifetime: expected above 0 and at most {MAX_TOKEN_LIFETIME.days} days, got {lifetime}")
         known = self._standings.member(site)
-        if known is not None and known.standing is Standing.BANNED:
+        if known is not None and known.standing.is_banned:
             raise NotAllowedError(Reason.SITE_BANNED, f"{site} is banned; lift the ban first")
         if known is not None and known.role != role:
             raise _invalid(f"role: expected {known.role}, which {site} has, got {role}")
@@ -128,12 +127,15 @@ class Enrolment:
         """
         self._attempts.count(source)
         request = _read(application)
+        return await self._standings.alone(self._enrol(source, secret, request, application.signing_public_key.hex()))
+
+    async def _enrol(self, source: str, secret: str, request: SigningRequest, signing_key: str) -> Certified:
         name, now = request.caller.name, self._clock.now()
         token_hash = digest_of(secret.encode())
         token = await self._store.token(token_hash)
         known = self._standings.member(name)
         reason = refusal_of_token(token, now, name, request.caller.role, request.key_digest)
-        if reason is None and known is not None and known.standing is Standing.BANNED:
+        if reason is None and known is not None and known.standing.is_banned:
             reason = Reason.SITE_BANNED
         if reason is not None:
             await self._refuse(source, name, reason)
@@ -142,7 +144,7 @@ class Enrolment:
             name=name,
             role=request.caller.role,
             enrolled_at=now,
-            signing_public_key=application.signing_public_key.hex(),
+            signing_public_key=signing_key,
         )
         admitted = self._event(AuditAction.SITE_ENROLLED, source, name)
         if not await self._store.enrol(token_hash, member, signed.issued, admitted):
@@ -157,14 +159,20 @@ class Enrolment:
 
         Raises:
             InputInvalidError: FIELD_INVALID, SIGNING_REQUEST_INVALID.
-            NotAllowedError: SIGNING_KEY_DIFFERS.
+            NotAllowedError: SIGNING_KEY_DIFFERS; SITE_BANNED, SITE_WITHDRAWN while it was called.
             NotNowError: NOT_ISSUING.
         """
-        request, now = _read(application), self._clock.now()
+        request = _read(application)
         if request.caller != caller:
             message = f"signing request: expected the caller's own name {caller.uri}, got {request.caller.uri}"
             raise InputInvalidError(Reason.SIGNING_REQUEST_INVALID, message)
-        member = self._member_with_key(caller, application.signing_public_key.hex())
+        return await self._standings.alone(self._renew(caller, request, application.signing_public_key.hex()))
+
+    async def _renew(self, caller: Caller, request: SigningRequest, signing_key: str) -> Certified:
+        now = self._clock.now()
+        if (refusal := self._standings.refusal(caller, "")) is not None:
+            raise refusal
+        member = self._member_with_key(caller, signing_key)
         signed = self._issuer.sign(request, now)
         if member is not None:
             await self._store.save_member(member)

@@ -45,10 +45,13 @@ class Members:
         Raises:
             InputInvalidError: NAME_INVALID.
         """
-        site = SiteName(check_name(name, "name"))
+        await self._standings.alone(self._ban(operator, SiteName(check_name(name, "name"))))
+
+    async def _ban(self, operator: Caller, site: SiteName) -> None:
         member = self._standings.member(site) or Member(name=site, role=Role.SITE)
-        await self._set(replace(member, standing=Standing.BANNED), self._event(AuditAction.SITE_BANNED, operator, site))
-        await self._leave(site, Standing.BANNED, operator)
+        banned = replace(member, standing=member.standing.banned())
+        await self._set(banned, self._event(AuditAction.SITE_BANNED, operator, site))
+        await self._leave(site, banned.standing, operator)
 
     async def unban(self, operator: Caller, name: str) -> None:
         """Let ``name`` in again; one that had withdrawn stays so.
@@ -57,13 +60,15 @@ class Members:
             InputInvalidError: NAME_INVALID.
             NotFoundError: SITE_UNKNOWN.
         """
-        site = SiteName(check_name(name, "name"))
+        await self._standings.alone(self._unban(operator, SiteName(check_name(name, "name"))))
+
+    async def _unban(self, operator: Caller, site: SiteName) -> None:
         member = self._standings.member(site)
         if member is None:
             raise NotFoundError(Reason.SITE_UNKNOWN, f"name: no ban is known of {site}")
-        if member.standing is Standing.BANNED:
+        if member.standing.is_banned:
             unbanned = self._event(AuditAction.SITE_UNBANNED, operator, site)
-            await self._set(replace(member, standing=Standing.MEMBER), unbanned)
+            await self._set(replace(member, standing=member.standing.unbanned()), unbanned)
 
     async def revoke(self, operator: Caller, serial: str) -> None:
         """Let the certificate of that serial be good no more, whoever issued it.
@@ -74,6 +79,9 @@ class Members:
         if not re.fullmatch(r"[0-9a-f]{1,40}", serial):  # RFC 5280, section 4.1.2.2: at most 20 octets
             message = f"serial: expected 1 to 40 lower-case hex digits, got {serial[:60]!r}"
             raise InputInvalidError(Reason.FIELD_INVALID, message)
+        await self._standings.alone(self._revoke(operator, serial))
+
+    async def _revoke(self, operator: Caller, serial: str) -> None:
         now = self._clock.now()
         known = self._standings.certificate(serial)
         unknown = IssuedCertificate(serial=serial, name="", key_digest="", expires_at=now + LONGEST_LIFE)
@@ -84,10 +92,14 @@ class Members:
 
     async def withdraw(self, caller: Caller) -> datetime:
         """End the caller's membership, drop it from open rounds, delete its updates; returns when."""
+        return await self._standings.alone(self._withdraw(caller))
+
+    async def _withdraw(self, caller: Caller) -> datetime:
         member = self._standings.member(caller.name) or Member(name=caller.name, role=caller.role)
         event = self._event(AuditAction.SITE_WITHDRAWN, caller, caller.name)
-        await self._set(replace(member, standing=Standing.WITHDRAWN), event)
-        await self._leave(caller.name, Standing.WITHDRAWN, caller)
+        withdrawn = replace(member, standing=member.standing.withdrawn())
+        await self._set(withdrawn, event)
+        await self._leave(caller.name, withdrawn.standing, caller)
         return event.at
 
     async def finish(self) -> None:
@@ -107,7 +119,7 @@ class Members:
             return
         for run in self._driver.runs:
             await self._driver.post(run.run_id, ev.SiteLeft(at=self._clock.now(), site=site, reason=reason), caller)
-        if standing is Standing.WITHDRAWN:
+        if standing.has_withdrawn:
             await self._delete_updates(site)
 
     async def _delete_updates(self, site: SiteName) -> None:

@@ -113,10 +113,10 @@ class MemberStore(Protocol):
         """Note a certificate, before it is handed out; those that have expired are forgotten."""
 
     async def save_member(self, member: Member, event: AuditEvent | None = None) -> None:
-        """Store how a name stands."""
+        """Store how a name stands; one that is out comes back by none of its spent tokens."""
 
     async def revoke(self, certificate: IssuedCertificate, event: AuditEvent) -> None:
-        """Note that a certificate is good no more, whether it was issued here or not."""
+        """Note that a certificate is good no more, whether issued here or not, nor its name's spent tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import datetime
+from typing import Any, TypeVar
 
 from common.errors import FedMedError, NotAllowedError, Reason, UnauthenticatedError
 from common.ids import SiteName
 from common.tls import Caller
 from coordinator.app.ports import Membership
 from coordinator.domain.enrolment import ENROLLABLE_ROLES, IssuedCertificate, Member, refusal_of_standing
+
+T = TypeVar("T")
 
 
 class Standings:
@@ -21,6 +25,8 @@ class Standings:
         self._members = {member.name: member for member in known.members}
         self._certificates = {each.serial: each for each in known.certificates}
         self._listeners: list[Callable[[], None]] = []
+        self._changing = asyncio.Lock()
+        self._changes: set[asyncio.Task[Any]] = set()  # the loop itself holds its tasks weakly
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -59,6 +65,20 @@ class Standings:
     def listen(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after each change that may be held against somebody."""
         self._listeners.append(listener)
+
+    async def alone(self, change: Coroutine[Any, Any, T]) -> T:
+        """What ``change`` gives, which reads here, stores, and notes here: one at a time, so that none undoes another.
+
+        Shielded: a caller that hangs up half-way must not part what is stored from what is held here.
+        """
+        task = asyncio.ensure_future(self._in_turn(change))
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    async def _in_turn(self, change: Coroutine[Any, Any, T]) -> T:
+        async with self._changing:
+            return await change
 
     def note_member(self, member: Member) -> None:
         """This is stored of a member."""

@@ -24,6 +24,29 @@ class Standing(StrEnum):
     MEMBER = "member"
     BANNED = "banned"
     WITHDRAWN = "withdrawn"
+    BANNED_WITHDRAWN = "banned_withdrawn"
+
+    @property
+    def is_banned(self) -> bool:
+        """Whether an operator keeps the name out."""
+        return self in (Standing.BANNED, Standing.BANNED_WITHDRAWN)
+
+    @property
+    def has_withdrawn(self) -> bool:
+        """Whether the name ended its membership itself, banned since or not."""
+        return self in (Standing.WITHDRAWN, Standing.BANNED_WITHDRAWN)
+
+    def banned(self) -> Standing:
+        """What it becomes by a ban."""
+        return Standing.BANNED_WITHDRAWN if self.has_withdrawn else Standing.BANNED
+
+    def unbanned(self) -> Standing:
+        """What it was but for a ban."""
+        return Standing.WITHDRAWN if self.has_withdrawn else Standing.MEMBER
+
+    def withdrawn(self) -> Standing:
+        """What it becomes by a withdrawal: a ban outlasts it."""
+        return Standing.BANNED_WITHDRAWN if self.is_banned else Standing.WITHDRAWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +70,8 @@ class JoinToken:
     """The right to become ``name``, once.
 
     Attributes:
-        spent_by: Digest of the public key that was certified for it; None while it is not spent.
+        spent_by: Digest of the public key that was certified for it; None while it is not spent; empty once that key
+            may not come again with it either.
     """
 
     token_hash: Digest
@@ -77,7 +101,8 @@ class IssuedCertificate:
 def refusal_of_token(token: JoinToken | None, now: datetime, name: SiteName, role: Role, key: Digest) -> Reason | None:
     """Why ``name`` may not enrol with a key of digest ``key`` by this token; None when it may.
 
-    The key that spent a token may come again with it: its answer may have been lost.
+    The key that spent a token may come again with it, its answer may have been lost: until its name is banned,
+    withdraws, enrols by another token or has a certificate revoked.
     """
     if token is None:
         return Reason.TOKEN_UNKNOWN
@@ -93,7 +118,7 @@ def refusal_of_token(token: JoinToken | None, now: datetime, name: SiteName, rol
 def refusal_of_standing(standing: Standing | None) -> Reason | None:
     """Why a name of that standing may call nothing; None when it may, or nothing is held against it."""
     match standing:
-        case Standing.BANNED:
+        case Standing.BANNED | Standing.BANNED_WITHDRAWN:
             return Reason.SITE_BANNED
         case Standing.WITHDRAWN:
             return Reason.SITE_WITHDRAWN

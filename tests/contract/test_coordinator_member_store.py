@@ -140,6 +140,26 @@ async def test_tokens_that_expired_long_ago_are_forgotten_and_others_are_not(liv
         assert await store.token(late.token_hash) == late
 
 
+@pytest.mark.parametrize("by", ["ban", "revocation", "another token"])
+async def test_a_spent_token_is_closed_and_one_that_is_not_spent_is_kept(lives: Lives, by: str) -> None:
+    unspent = replace(TOKEN, token_hash=digest_of(b"unspent"))
+    second = replace(TOKEN, token_hash=digest_of(b"second"))
+    async with lives.life() as store:
+        for token in (TOKEN, unspent, second):
+            await store.add_token(token, event())
+        await store.enrol(TOKEN.token_hash, NORTH, CERTIFICATE, event())
+        match by:
+            case "ban":
+                await store.save_member(replace(NORTH, standing=Standing.BANNED), event())
+            case "revocation":
+                await store.revoke(replace(CERTIFICATE, revoked_at=START), event())
+            case _:
+                await store.enrol(second.token_hash, NORTH, NEXT, event())
+        again = replace(CERTIFICATE, serial="4c")
+        assert not await store.enrol(TOKEN.token_hash, NORTH, again, event())
+        assert await store.enrol(unspent.token_hash, NORTH, again, event())
+
+
 async def test_each_change_tells_the_audit_log_and_what_changed_nothing_does_not(lives: Lives) -> None:
     async with lives.life() as store:
         await store.add_token(TOKEN, event())

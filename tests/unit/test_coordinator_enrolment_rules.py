@@ -54,7 +54,14 @@ def test_a_standing_is_held_against_who_is_banned_or_has_withdrawn_alone() -> No
         Standing.MEMBER: None,
         Standing.BANNED: Reason.SITE_BANNED,
         Standing.WITHDRAWN: Reason.SITE_WITHDRAWN,
+        Standing.BANNED_WITHDRAWN: Reason.SITE_BANNED,
     }
+
+
+def test_a_ban_and_a_withdrawal_keep_each_other_whatever_comes_first() -> None:
+    assert Standing.WITHDRAWN.banned() is Standing.BANNED.withdrawn() is Standing.BANNED_WITHDRAWN
+    assert Standing.BANNED_WITHDRAWN.unbanned() is Standing.WITHDRAWN
+    assert Standing.MEMBER.banned().unbanned() is Standing.MEMBER
 
 
 LIMITS = st.builds(RateLimit, interval_seconds=st.integers(1, 60), burst=st.integers(1, 20))

@@ -42,7 +42,10 @@ class FolderIssuer:
         if request.caller.consortium != self.consortium:
             message = f"signing request: expected consortium {self.consortium}, got {request.caller.consortium}"
             raise InputInvalidError(Reason.SIGNING_REQUEST_INVALID, message)
-        lifetime = min(self.lifetime, ca.certificate.not_valid_after_utc - now)
+        if now >= (until := ca.certificate.not_valid_after_utc):
+            message = f"the issuing CA: expected one that is good at {now.isoformat()}, got one that expired at {until}"
+            raise NotNowError(Reason.NOT_ISSUING, message)
+        lifetime = min(self.lifetime, until - now)
         subject = Subject(caller=request.caller, hosts=hosts)
         certificate = identity_certificate(ca.key, ca.certificate, request.public_key, subject, validity(now, lifetime))
         issued = IssuedCertificate(

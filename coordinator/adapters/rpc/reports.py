@@ -60,6 +60,7 @@ _OUTCOMES = {
 _STANDINGS = {
     Standing.MEMBER: admin_pb2.STANDING_MEMBER,
     Standing.BANNED: admin_pb2.STANDING_BANNED,
+    Standing.BANNED_WITHDRAWN: admin_pb2.STANDING_BANNED,
     Standing.WITHDRAWN: admin_pb2.STANDING_WITHDRAWN,
 }
 _STAGE_VALUES = {name: value for value, name in STAGES.items()}

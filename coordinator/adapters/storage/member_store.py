@@ -13,7 +13,14 @@ from coordinator.adapters.storage import audit_log
 from coordinator.adapters.storage.tables import CERTIFICATES, JOIN_TOKENS, MEMBERS
 from coordinator.app.ports import Membership
 from coordinator.domain.audit import AuditEvent
-from coordinator.domain.enrolment import MAX_TOKEN_LIFETIME, IssuedCertificate, JoinToken, Member, Standing
+from coordinator.domain.enrolment import (
+    MAX_TOKEN_LIFETIME,
+    IssuedCertificate,
+    JoinToken,
+    Member,
+    Standing,
+    refusal_of_standing,
+)
 
 T = TypeVar("T")
 
@@ -64,11 +71,11 @@ class SqlMemberStore:
         await self._transact(event, lambda connection: _add_certificate(connection, certificate, event.at))
 
     async def save_member(self, member: Member, event: AuditEvent | None = None) -> None:
-        """Store how a name stands."""
-        await self._transact(event, lambda connection: _save_member(connection, member))
+        """Store how a name stands; one that is out comes back by none of its spent tokens."""
+        await self._transact(event, lambda connection: _stand(connection, member))
 
     async def revoke(self, certificate: IssuedCertificate, event: AuditEvent) -> None:
-        """Note that a certificate is good no more, whether it was issued here or not."""
+        """Note that a certificate is good no more, whether issued here or not, nor its name's spent tokens."""
         await self._transact(event, lambda connection: _revoke(connection, certificate))
 
     async def _transact(self, event: AuditEvent | None, work: Callable[[Connection], None]) -> None:
@@ -142,6 +149,7 @@ def _enrol(
     token = _token(connection, token_hash)
     if token is None or token.spent_by not in (None, certificate.key_digest):
         return False
+    _close_spent_tokens(connection, member.name)
     spent = update(JOIN_TOKENS).where(JOIN_TOKENS.c.token_hash == token_hash)
     connection.execute(spent.values(spent_by=certificate.key_digest))
     _save_member(connection, member)
@@ -153,6 +161,18 @@ def _enrol(
     connection.execute(others.values(revoked_at=at))
     _add_certificate(connection, certificate, at)
     return True
+
+
+def _stand(connection: Connection, member: Member) -> None:
+    _save_member(connection, member)
+    if refusal_of_standing(member.standing) is not None:
+        _close_spent_tokens(connection, member.name)
+
+
+def _close_spent_tokens(connection: Connection, name: str) -> None:
+    """Whoever spent a token of that name cannot come again with it."""
+    spent = update(JOIN_TOKENS).where(JOIN_TOKENS.c.name == name, JOIN_TOKENS.c.spent_by.is_not(None))
+    connection.execute(spent.values(spent_by=""))
 
 
 def _save_member(connection: Connection, member: Member) -> None:
@@ -183,6 +203,7 @@ def _certificate_row(certificate: IssuedCertificate) -> dict[str, object]:
 
 
 def _revoke(connection: Connection, certificate: IssuedCertificate) -> None:
+    _close_spent_tokens(connection, certificate.name)
     known = update(CERTIFICATES).where(CERTIFICATES.c.serial == certificate.serial)
     if connection.execute(known.values(revoked_at=certificate.revoked_at)).rowcount == 0:
         _insert(connection, CERTIFICATES, _certificate_row(certificate))
