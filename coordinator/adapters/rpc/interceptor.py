@@ -7,6 +7,7 @@ import inspect
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import grpc
@@ -54,6 +55,10 @@ class _OpenCall:
                 raise
             self.task.uncancel()
             raise self._refusal from None
+
+
+# The call that is being answered, also in a task that goes on for it (`Standings.alone`).
+_ANSWERED: ContextVar[_OpenCall | None] = ContextVar("answered", default=None)
 
 
 class GuardInterceptor(grpc.aio.ServerInterceptor):
@@ -192,6 +197,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         call = _OpenCall(peer)
         self._open[slot] += 1
         self._calls.add(call)
+        _ANSWERED.set(call)
         try:
             with call.ended_by_refusal():
                 yield
@@ -205,7 +211,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         """End the open calls of whoever is no longer let in; the call that brought that about is answered."""
         for call in tuple(self._calls):
             refusal = self._standings.refusal(call.peer.caller, call.peer.serial)
-            if refusal is not None and call.task is not asyncio.current_task():
+            if refusal is not None and call is not _ANSWERED.get():
                 call.end(refusal)
 
     async def _end_with(self, context: Context, rpc: str, error: FedMedError) -> None:
