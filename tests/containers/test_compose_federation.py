@@ -100,11 +100,13 @@ def test_no_two_services_share_a_volume(federation: Engine) -> None:
 
 def test_each_agent_finds_its_own_key_and_its_own_notes_and_no_others(federation: Engine) -> None:
     found = {name: federation.inside(name, "find", "/srv", "/mnt", "/media", "-type", "f").split() for name in AGENTS}
-    own = [f"/srv/site/identity/{file}" for file in ("key.pem", "signing_key.pem")]
-    keys = {name: federation.inside(name, "sha256sum", *own).split()[::2] for name in AGENTS}
+    own = {name: ["/srv/site/identity/key.pem"] for name in AGENTS}
+    for name in SITES:  # an evaluator signs nothing
+        own[name].append("/srv/site/identity/signing_key.pem")
+    keys = {name: federation.inside(name, "sha256sum", *own[name]).split()[::2] for name in AGENTS}
     notes = {name: federation.inside(name, "sha256sum", "/srv/site/train.jsonl") for name in SITES}
-    assert all(sorted(path for path in paths if path.endswith("key.pem")) == own for paths in found.values())
-    assert len({digest for digests in keys.values() for digest in digests}) == len(own) * len(AGENTS)
+    assert {name: sorted(path for path in found[name] if path.endswith("key.pem")) for name in AGENTS} == own
+    assert len({digest for digests in keys.values() for digest in digests}) == len(AGENTS) + len(SITES)
     assert len(set(notes.values())) == len(SITES)
 
 
