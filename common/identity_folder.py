@@ -21,6 +21,7 @@ from common.signing_requests import make_key, make_signing_key, private_pem, rea
 from common.tls import (
     CERTIFICATE_FILE,
     KEY_FILE,
+    MALFORMED,
     NEXT_KEY_FILE,
     TRUST_BUNDLE_FILE,
     Caller,
@@ -146,8 +147,10 @@ def _settle(folder: Path) -> None:
 
 def _first_certificate(pem: bytes) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificates(pem)[0]
-    except ValueError:
+        certificate = x509.load_pem_x509_certificates(pem)[0]
+        certificate.public_key()
+        return certificate
+    except MALFORMED:
         raise InputInvalidError(Reason.CONFIG_INVALID, "certificate: expected PEM, got something else") from None
 
 

@@ -44,6 +44,16 @@ TRUST_BUNDLE_FILE = "trust_bundle.pem"
 _CIPHER_VARIABLE = "GRPC_SSL_CIPHER_SUITES"
 _CIPHER_SUITES = "ECDHE-RSA-AES256-GCM-SHA384"
 
+# What reading a stranger's certificate may raise.
+MALFORMED = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+)
 _ECDSA_ALONE = "expected ECDSA keys; any other, RSA above all, would let peers fall back to TLS 1.2"
 
 # A peer that does not finish the handshake in so long is let go; gRPC's own two minutes let silence pile up.
@@ -178,7 +188,7 @@ def _read_certificate(pem: bytes) -> Peer:
         certificate = x509.load_pem_x509_certificate(pem)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+    except MALFORMED:
         _refuse("expected an X.509 certificate with subject alternative names")
     if len(uris) != 1:
         _refuse(f"expected one URI, got {len(uris)}")
@@ -216,7 +226,7 @@ def _checked(folder: Path, certificate_pem: bytes, trust_bundle_pem: bytes) -> x
     try:
         chain = x509.load_pem_x509_certificates(certificate_pem)
         keys = [each.public_key() for each in (*chain, *x509.load_pem_x509_certificates(trust_bundle_pem))]
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except MALFORMED:
         raise _invalid(f"{folder}: expected certificates as PEM") from None
     if not all(isinstance(key, EllipticCurvePublicKey) for key in keys):
         raise _invalid(f"{folder}: {_ECDSA_ALONE}")
@@ -232,7 +242,7 @@ def fingerprints_of(pem: bytes) -> list[str]:
     try:
         certificates = x509.load_pem_x509_certificates(pem)
         keys = [each.public_key() for each in certificates]
-    except (ValueError, UnsupportedAlgorithm):
+    except MALFORMED:
         raise _invalid("CA certificate: expected certificates as PEM") from None
     if not all(isinstance(key, EllipticCurvePublicKey) for key in keys):
         raise _invalid(f"CA certificate: {_ECDSA_ALONE}")

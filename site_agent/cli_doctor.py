@@ -72,7 +72,7 @@ def _link_checks(config: SiteConfig) -> Iterator[Check]:
         yield failed("certificate", error.message, "put the operator's identity folder there, the key with mode 600")
         yield from (link_probe.not_looked(name, "certificate") for name in ("policy", "coordinator", "clock"))
         return
-    yield judge_expiry(who.expires_at, now, who.caller.uri)
+    yield judge_expiry(who.valid_from, who.expires_at, now, who.caller.uri)
     yield _policy_check(config, who)
     named = link_probe.check_name(urlsplit(proxy).hostname or "" if proxy else host)
     yield named

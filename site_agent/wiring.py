@@ -229,17 +229,18 @@ def decide(config: SiteConfig, digest: str, *, is_approved: bool, because: str =
     """Keep what the person at the terminal says to the terms of that digest; the agent notices by itself.
 
     Raises:
-        InputInvalidError: It is no digest.
+        InputInvalidError: It is no digest, or the policy cannot be read.
         NotFoundError: RUN_UNKNOWN: nothing of that digest was offered to this site.
     """
-    folder = ApprovalFolder(config.site.state_folder)
+    # Before anything is kept: who is told that the command failed must not have decided.
+    policy, folder = load_site_policy(config).policy, ApprovalFolder(config.site.state_folder)
     offer = folder.offer(check_digest(digest, "digest"))
     if offer is None:
         message = f"terms {digest}: expected the digest of a run that `fedmed-site review` shows, got another"
         raise NotFoundError(Reason.RUN_UNKNOWN, message)
     verdict = Verdict(is_approved=is_approved, by=person(), at=SystemClock().now(), because=because)
     folder.decide(offer.terms.digest, verdict)
-    return review(offer.terms, offer.first_seen_at, verdict, load_site_policy(config).policy)
+    return review(offer.terms, offer.first_seen_at, verdict, policy)
 
 
 def _kinds(config: SiteConfig, role: Role) -> frozenset[str]:

@@ -19,7 +19,7 @@ from common.errors import InputInvalidError
 from common.files import make_folder, read_private, write_whole
 from common.ids import Digest, check_digest
 from common.terms import Terms
-from site_agent.app.ports import Verdict
+from site_agent.app.ports import UnreadableVerdict, Verdict
 
 TERMS_SUFFIX, VERDICT_SUFFIX = ".terms.json", ".verdict.json"
 # Terms that nobody decided on, oldest first to go: a coordinator that makes up new ones must not fill the disk.
@@ -54,12 +54,21 @@ class ApprovalFolder:
         for past in [each for each in self.offers() if self.verdict(each.terms.digest) is None][:-MAX_UNDECIDED]:
             self._path(past.terms.digest, TERMS_SUFFIX).unlink()
 
-    def verdict(self, terms_digest: Digest) -> Verdict | None:
-        """See the port. A file that others may write, or that cannot be read, is nobody's verdict."""
+    def verdict(self, terms_digest: Digest) -> Verdict | UnreadableVerdict | None:
+        """See the port. A file that others may write, or that cannot be read, is neither a yes nor nothing."""
+        path = self._path(terms_digest, VERDICT_SUFFIX)
         try:
-            return _VERDICT.validate_json(read_private(self._path(terms_digest, VERDICT_SUFFIX)))
-        except (FileNotFoundError, ValidationError, InputInvalidError):
+            return _VERDICT.validate_json(read_private(path))
+        except FileNotFoundError:
             return None
+        except InputInvalidError as error:
+            return UnreadableVerdict(detail=error.message)
+        except ValidationError:
+            return UnreadableVerdict(
+                detail=f"{path}: expected a verdict; say it again (fedmed-site approve or decline)"
+            )
+        except OSError as error:
+            return UnreadableVerdict(detail=f"{path}: {error.strerror or type(error).__name__}")
 
     def decide(self, terms_digest: Digest, verdict: Verdict) -> None:
         """Keep what a person said; an earlier verdict is replaced."""

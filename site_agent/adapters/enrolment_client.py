@@ -11,12 +11,14 @@ from pathlib import Path
 import grpc.aio
 from cryptography import x509
 
+from common.certificate_chains import check_chain
+from common.clock import SystemClock
 from common.errors import Reason, UnauthenticatedError
 from common.identity_folder import adopt_certificate, prepare_key, prepare_signing_key
 from common.join_file import JoinFile
 from common.rpc_errors import from_rpc_error
 from common.signing_requests import make_request
-from common.tls import Caller, caller_from_certificate, fingerprints_of
+from common.tls import Caller, caller_from_certificate
 from fedmedlora.v1 import enrolment_pb2, enrolment_pb2_grpc
 from site_agent.adapters.recorded_channel import Dial, RecordedChannel
 from site_agent.adapters.rpc_client import CALL_SECONDS
@@ -79,6 +81,6 @@ def _adopt(folder: Path, caller: Caller, chain_pem: bytes, trust_bundle_pem: byt
     if named != caller:
         message = f"certificate: expected one for {caller.uri}, got one for {named.uri}"
         raise UnauthenticatedError(Reason.CERTIFICATE_INVALID, message)
-    fingerprints_of(trust_bundle_pem)
+    check_chain(chain_pem, trust_bundle_pem, SystemClock().now())
     adopt_certificate(folder, chain_pem, trust_bundle_pem)
     return x509.load_pem_x509_certificate(chain_pem).not_valid_after_utc

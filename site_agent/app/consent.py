@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from common.errors import Reason
 from site_agent.app.parts import Parts
+from site_agent.app.ports import UnreadableVerdict
 from site_agent.app.story import log_of
 from site_agent.domain.assignment import Assignment
 from site_agent.domain.assignment_machine import Event, EventKind
@@ -60,6 +61,8 @@ def _judge_approval(assignment: Assignment, parts: Parts) -> Decision:
     """A person's no counts before a standing yes."""
     digest = assignment.terms.digest
     verdict = parts.approvals.verdict(digest)
+    if isinstance(verdict, UnreadableVerdict):  # a standing yes does not outvote what may be a no
+        return Decision(reason=Reason.APPROVAL_AWAITED, detail=verdict.detail, may_change=True)
     if verdict is not None and not verdict.is_approved:
         return Decision(reason=Reason.APPROVAL_DECLINED, detail=f"terms {digest}: declined by {verdict.by}")
     if verdict is not None or parts.policy.has_standing_approval:

@@ -11,8 +11,8 @@ from enum import StrEnum
 
 # Below it, logs and certificates are still told apart by the second; deadlines are the coordinator's own.
 MAX_SKEW = timedelta(seconds=60)
-# Time to ask the operator for a new certificate.
-EXPIRY_NOTICE = timedelta(days=14)
+# Of a certificate's life; it is renewed when a third is left, so by then that has not succeeded for a while.
+EXPIRY_NOTICE = 1 / 4
 # An order folder of an 8B model's adapter: adapter, update, checkpoint with the optimiser's moments; and the ledger.
 MIN_FREE_BYTES = 2 * 2**30
 
@@ -86,13 +86,13 @@ def judge_disk(free_bytes: int, folder: str) -> Check:
     )
 
 
-def judge_expiry(expires_at: datetime, now: datetime, name: str) -> Check:
+def judge_expiry(valid_from: datetime, expires_at: datetime, now: datetime, name: str) -> Check:
     """How long this site's own certificate is still valid."""
     left = expires_at - now
     until = expires_at.strftime("%Y-%m-%d %H:%M UTC")
     if left <= timedelta():
         return failed("certificate", f"expected one that is valid now, got one until {until}", "ask for a new one")
-    todo = "ask the operator for a new one in time" if left <= EXPIRY_NOTICE else ""
+    todo = "ask the operator for a new one in time" if left < (expires_at - valid_from) * EXPIRY_NOTICE else ""
     return Check(name="certificate", state=CheckState.OK, detail=f"{name}, valid until {until}", todo=todo)
 
 

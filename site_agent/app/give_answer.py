@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -96,11 +97,10 @@ async def _send_file(
         content=content,
         signature=_signature(assignment, content, file.digest, parts),
     )
-    call = partial(upload_once, parts.coordinator, header, path)
-    await keep_trying(call, parts.patience, partial(tell_interruption, assignment, "upload_interrupted"))
-    if isinstance(content, TrainedUpdate):
+    event = await _deliver(assignment, partial(upload_once, parts.coordinator, header, path), "upload", parts)
+    if event is ACCEPTED and isinstance(content, TrainedUpdate):
         parts.observer.update_accepted(content.num_examples)
-    return ACCEPTED
+    return event
 
 
 async def _judge_move(folder: Path, parts: Parts) -> Decision:
@@ -145,8 +145,20 @@ async def _send_scores(assignment: Assignment, scores: EvaluationScores, parts: 
     if not decision.is_allowed:
         return _withheld(decision)
     call = partial(parts.coordinator.report_evaluation, assignment.assignment_id, scores)
-    await keep_trying(call, parts.patience, partial(tell_interruption, assignment, "report_interrupted"))
-    return ACCEPTED
+    return await _deliver(assignment, call, "report", parts)
+
+
+async def _deliver(assignment: Assignment, call: Callable[[], Awaitable[None]], what: str, parts: Parts) -> Event:
+    """Make ``call`` until it succeeds; a person may take the yes back while the coordinator is away."""
+
+    async def attempt() -> Decision:
+        may = may_answer(assignment, parts)
+        if may.is_allowed:
+            await call()
+        return may
+
+    may = await keep_trying(attempt, parts.patience, partial(tell_interruption, assignment, f"{what}_interrupted"))
+    return ACCEPTED if may.is_allowed else _withheld(may)
 
 
 def _withheld(decision: Decision) -> Event:

@@ -59,7 +59,7 @@ async def look_after(identity: OwnIdentity, clock: Clock) -> None:
         await identity.renew()
     except FedMedError as error:
         log.warning("certificate_not_renewed", reason=str(error.reason), expires_at=before.expires_at.isoformat())
-    except OSError as error:  # a folder that it may not write to, or a full disk
+    except Exception as error:  # a full disk, say, or an answer that nobody foresaw; neither ends the agent
         log_fault(log, "certificate_not_renewed", error, expires_at=before.expires_at.isoformat())
     after = identity.current()
     if after.expires_at > before.expires_at:

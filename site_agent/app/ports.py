@@ -147,14 +147,21 @@ class Verdict:
     because: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableVerdict:
+    """Somebody said something, and it cannot be known what: it may be a no."""
+
+    detail: str
+
+
 class Approvals(Protocol):
     """Terms that were offered to this site, and what people said to them, on disk; both by the terms' digest."""
 
     def show(self, terms: Terms, at: datetime) -> None:
         """Let people see these terms; those that they see already stay as they are."""
 
-    def verdict(self, terms_digest: Digest) -> Verdict | None:
-        """What a person said, as of now."""
+    def verdict(self, terms_digest: Digest) -> Verdict | UnreadableVerdict | None:
+        """What a person said, as of now; None when nobody did."""
 
 
 class BegunRounds(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 
 from common.ids import Digest
 from common.terms import Terms
-from site_agent.app.ports import Verdict
+from site_agent.app.ports import UnreadableVerdict, Verdict
 from site_agent.domain.policy import SitePolicy
 from site_agent.domain.term_rules import SCORED_STRATEGIES, TermVerdict, judge_terms
 
@@ -23,8 +23,9 @@ class Review:
     """One run.
 
     Attributes:
-        state: In words: ``awaiting approval``, ``approved``, ``declined``, ``approved by policy`` or ``outside the
-            policy``, which a person's approval does not change.
+        state: In words: ``awaiting approval``, ``approved``, ``declined``, ``approved by policy``, ``verdict
+            unreadable``, which holds the run as no approval does, or ``outside the policy``, which a person's approval
+            does not change.
         leaves: What leaves the site when it takes part, a sentence each.
     """
 
@@ -37,7 +38,9 @@ class Review:
     leaves: tuple[str, ...]
 
 
-def review(terms: Terms, first_seen_at: datetime, verdict: Verdict | None, policy: SitePolicy) -> Review:
+def review(
+    terms: Terms, first_seen_at: datetime, verdict: Verdict | UnreadableVerdict | None, policy: SitePolicy
+) -> Review:
     """The run of ``terms``, under the site's ``policy`` and what a person said."""
     judged = judge_terms(terms, policy, is_trained="train" in policy.kinds)
     return Review(
@@ -45,15 +48,17 @@ def review(terms: Terms, first_seen_at: datetime, verdict: Verdict | None, polic
         terms_digest=terms.digest,
         state=_state(judged, verdict, policy),
         first_seen_at=first_seen_at,
-        verdict=verdict,
+        verdict=None if isinstance(verdict, UnreadableVerdict) else verdict,
         terms=judged,
         leaves=_leaves(terms, policy),
     )
 
 
-def _state(judged: tuple[TermVerdict, ...], verdict: Verdict | None, policy: SitePolicy) -> str:
+def _state(judged: tuple[TermVerdict, ...], verdict: Verdict | UnreadableVerdict | None, policy: SitePolicy) -> str:
     if not all(each.is_allowed for each in judged):
         return "outside the policy"
+    if isinstance(verdict, UnreadableVerdict):
+        return "verdict unreadable"
     if verdict is not None:
         return "approved" if verdict.is_approved else "declined"
     return "approved by policy" if policy.has_standing_approval else "awaiting approval"

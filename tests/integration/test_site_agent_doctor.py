@@ -215,10 +215,13 @@ def test_a_disk_with_little_room_is_told(tmp_path: Path) -> None:
     assert machine_checks.check_disk(tmp_path, lambda _folder: 1).todo != ""
 
 
-def test_a_certificate_is_told_of_before_it_expires() -> None:
-    assert judge_expiry(NOW + timedelta(days=30), NOW, "x").todo == ""
-    assert "in time" in judge_expiry(NOW + timedelta(days=3), NOW, "x").todo
-    assert judge_expiry(NOW - timedelta(days=3), NOW, "x").state is CheckState.FAILED
+@pytest.mark.parametrize("days", [7, 90])
+def test_a_certificate_is_told_of_when_less_than_a_quarter_of_its_life_is_left(days: int) -> None:
+    life = timedelta(days=days)
+    for share_left, is_told in [(1.0, False), (0.26, False), (0.24, True)]:
+        expires_at = NOW + life * share_left
+        assert ("in time" in judge_expiry(expires_at - life, expires_at, NOW, "x").todo) == is_told
+    assert judge_expiry(NOW - 2 * life, NOW - life, NOW, "x").state is CheckState.FAILED
 
 
 LLAMA_8B = ModelShape(

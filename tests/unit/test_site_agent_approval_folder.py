@@ -13,11 +13,18 @@ from common.ids import AssignmentId
 from common.terms import Terms
 from site_agent.adapters.approval_folder import MAX_UNDECIDED, ApprovalFolder
 from site_agent.adapters.begun_rounds import BegunFile
-from site_agent.app.ports import Verdict
+from site_agent.app.ports import UnreadableVerdict, Verdict
 from tests.fakes.site_scene import NOON
 from tests.fakes.site_values import make_terms
 
 YES = Verdict(is_approved=True, by="alice", at=NOON, because="the board agreed")
+
+
+def unreadable(folder: ApprovalFolder) -> str:
+    """Why the verdict cannot be read."""
+    verdict = folder.verdict(make_terms().digest)
+    assert isinstance(verdict, UnreadableVerdict)
+    return verdict.detail
 
 
 def files(folder: Path) -> list[Path]:
@@ -42,19 +49,28 @@ def test_the_files_are_for_their_owner_alone(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in files(tmp_path)} == {0o600}
 
 
-def test_a_verdict_that_others_may_write_is_nobodys(tmp_path: Path) -> None:
+def test_a_verdict_that_others_may_write_is_unreadable(tmp_path: Path) -> None:
     folder = ApprovalFolder(tmp_path)
     folder.decide(make_terms().digest, YES)
     files(tmp_path)[0].chmod(0o666)
-    assert folder.verdict(make_terms().digest) is None
+    assert "chmod 600" in unreadable(folder)
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"is_approved": "perhaps"}'])
-def test_a_verdict_that_cannot_be_read_is_none(tmp_path: Path, content: str) -> None:
+def test_a_verdict_that_is_no_verdict_is_unreadable(tmp_path: Path, content: str) -> None:
     folder = ApprovalFolder(tmp_path)
     folder.decide(make_terms().digest, YES)
     files(tmp_path)[0].write_text(content)
-    assert folder.verdict(make_terms().digest) is None
+    assert "say it again" in unreadable(folder)
+
+
+def test_a_verdict_that_the_system_does_not_give_is_unreadable(tmp_path: Path) -> None:
+    folder = ApprovalFolder(tmp_path)
+    folder.decide(make_terms().digest, YES)
+    path = files(tmp_path)[0]
+    path.unlink()
+    path.mkdir()
+    assert "directory" in unreadable(folder)
 
 
 def test_other_terms_under_the_name_of_known_ones_are_not_shown(tmp_path: Path) -> None:
@@ -94,4 +110,4 @@ def test_a_changed_verdict_takes_the_place_of_the_earlier_one(tmp_path: Path) ->
     folder.decide(make_terms().digest, YES)
     folder.decide(make_terms().digest, replace(YES, is_approved=False))
     verdict = folder.verdict(make_terms().digest)
-    assert verdict is not None and not verdict.is_approved
+    assert isinstance(verdict, Verdict) and not verdict.is_approved

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import Reason
+from common.errors import Reason, UnavailableError
 from site_agent.adapters.begun_rounds import BegunFile
 from site_agent.app.ports import Verdict
 from site_agent.domain.assignment import Assignment
@@ -181,3 +181,24 @@ def test_hours_are_the_sites_own() -> None:
     assert [night.hold(minute) for minute in (1199, 1200, 0, 389, 390)] == [False, True, True, True, False]
     day = Hours(begins_minute=480, ends_minute=1440)
     assert [day.hold(minute) for minute in (479, 480, 1439)] == [False, True, True]
+
+
+async def test_who_declines_while_the_coordinator_is_away_keeps_the_update_at_home(tmp_path: Path) -> None:
+    async with scene(tmp_path) as on:
+        on.coordinator.upload_errors = [UnavailableError(Reason.PEER_AWAY, "the link is down")]
+        on.coordinator.upload_may_end.set()
+        on.trainer.may_end.set()
+        await offered(on, assignment_of())
+        await on.coordinator.upload_began.wait()
+        on.approvals.decide(assignment_of().terms.digest, NO)
+        await on.reaches(assignment_of(), Stage.DECLINED)
+        assert on.coordinator.declined == [Reason.APPROVAL_DECLINED]
+        assert len(on.coordinator.uploads) == 1, "the one that failed"
+
+
+async def test_a_verdict_that_cannot_be_read_holds_a_run_even_where_the_policy_approves(tmp_path: Path) -> None:
+    async with scene(tmp_path, policy=EVERY_KIND) as on:
+        on.approvals.decide(assignment_of().terms.digest, NO)
+        next((tmp_path / "approvals").glob("*.verdict.json")).write_text("{")
+        await held(on, assignment_of())
+        assert on.trainer.starts == 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from common.errors import NotNowError, Reason
 from common.rotation import is_alarming, renewal_due_at, seconds_to_next_look
@@ -90,8 +91,9 @@ async def test_one_that_others_have_renewed_is_left_alone() -> None:
     assert identity.renewed_at == []
 
 
-async def test_a_folder_that_cannot_be_written_to_ends_nothing() -> None:
-    identity = FakeIdentity(FakeClock(START + DUE), error=PermissionError("identity"))
+@pytest.mark.parametrize("error", [PermissionError("identity"), UnsupportedAlgorithm("a key of some new kind")])
+async def test_a_folder_that_cannot_be_written_to_or_a_strange_answer_ends_nothing(error: Exception) -> None:
+    identity = FakeIdentity(FakeClock(START + DUE), error=error)
     await look_after(identity, identity.clock)
     assert identity.renewed_at == [START + DUE]
 

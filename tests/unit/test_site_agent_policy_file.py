@@ -11,13 +11,15 @@ from common.errors import InputInvalidError, Reason
 from common.terms import Terms
 from common.tls import Role
 from demo.policy import Egress
+from site_agent.adapters.approval_folder import ApprovalFolder
 from site_agent.adapters.identity_files import read_identity
 from site_agent.config import SiteConfig
 from site_agent.domain.policy import METRICS, Anything, Choice, Hours, Range
 from site_agent.domain.term_rules import RULES, By, judge_terms
 from site_agent.policy_file import WrittenPolicy, load_policy
-from site_agent.wiring import policy_of
+from site_agent.wiring import decide, policy_of
 from tests.fakes.site_policies import policy_for, write_policy
+from tests.fakes.site_scene import NOON
 from tests.fakes.site_values import make_terms
 from tests.running import Consortium, make_consortium
 
@@ -114,7 +116,11 @@ def consortium(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
 
 def configured(folder: Path, consortium: Consortium, address: str = "localhost:1", **policy: object) -> WrittenPolicy:
     identity = consortium.identity("anna", Role.SITE)
-    config = SiteConfig.model_validate(
+    return policy_of(site_config(folder, identity, address, **policy), read_identity(identity))
+
+
+def site_config(folder: Path, identity: Path, address: str = "localhost:1", **policy: object) -> SiteConfig:
+    return SiteConfig.model_validate(
         {
             "coordinator": {"address": address},
             "identity": {"folder": identity},
@@ -124,7 +130,15 @@ def configured(folder: Path, consortium: Consortium, address: str = "localhost:1
             "policy": policy,
         }
     )
-    return policy_of(config, read_identity(identity))
+
+
+def test_a_decision_under_a_policy_that_cannot_be_read_is_not_kept(tmp_path: Path) -> None:
+    folder, terms = ApprovalFolder(tmp_path), make_terms()
+    folder.show(terms, NOON)
+    (tmp_path / "policy.toml").write_text("no policy")
+    with pytest.raises(InputInvalidError):
+        decide(site_config(tmp_path, tmp_path, file=tmp_path / "policy.toml"), terms.digest, is_approved=True)
+    assert folder.verdict(terms.digest) is None
 
 
 def written(folder: Path, terms: Terms, **changes: str) -> Path:

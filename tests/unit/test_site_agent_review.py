@@ -9,7 +9,7 @@ from pathlib import Path
 from common.strategy_terms import FedMedLoraPlusTerms
 from common.terms import AggregationTerms
 from demo.policy import Egress
-from site_agent.app.ports import Verdict
+from site_agent.app.ports import UnreadableVerdict, Verdict
 from site_agent.app.review import as_json, as_text, review
 from tests.fakes.site_policies import awaiting_approval, policy_for
 from tests.fakes.site_scene import NOON
@@ -27,6 +27,7 @@ def test_the_state_is_what_the_agent_would_do(tmp_path: Path) -> None:
     assert review(terms, NOON, None, asked).state == "awaiting approval"
     assert review(terms, NOON, YES, asked).state == "approved"
     assert review(terms, NOON, NO, policy).state == "declined"
+    assert review(terms, NOON, UnreadableVerdict(detail="no JSON"), policy).state == "verdict unreadable"
     assert review(wider, NOON, YES, policy).state == "outside the policy"
 
 
