@@ -122,6 +122,7 @@ def test_frames_that_are_not_http_2_end_a_members_connection(guarded: Scene, fra
         secure.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00" + frame)
         while _received(secure):
             pass
+        assert _received(secure) == b"", "the connection has ended"
 
 
 @pytest.mark.parametrize("size_bytes", [2**20, 64 * 2**20])

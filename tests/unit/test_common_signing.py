@@ -145,7 +145,7 @@ def test_a_certificate_of_another_consortium_is_refused(signers: Signers) -> Non
 
 @pytest.mark.parametrize("pem", ["", "no certificate", "é", "x" * 9000])
 def test_what_is_no_certificate_is_refused(signers: Signers, pem: str) -> None:
-    objection(pem, signers)
+    assert objection(pem, signers)
 
 
 def test_only_a_root_certifies_signing_keys(signers: Signers, tmp_path: Path) -> None:

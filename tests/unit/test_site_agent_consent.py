@@ -48,6 +48,7 @@ async def test_an_approval_is_noticed_without_a_restart_and_the_poll_says_so(tmp
         on.approvals.decide(assignment_of().terms.digest, YES)
         await until(lambda: on.trainer.starts)
         await until(lambda: on.coordinator.held[-1] is None)
+        assert on.coordinator.declined == []
 
 
 async def test_a_decline_is_told_with_its_own_reason_and_nothing_of_its_words_is_sent(tmp_path: Path) -> None:
@@ -69,6 +70,7 @@ async def test_an_approval_lasts_for_all_rounds_of_its_terms_and_for_no_others(t
         terms = assignment_of().terms
         changed = replace(terms, training=replace(terms.training, learning_rate=3e-4))
         await held(on, replace(assignment_of(3), terms=changed))
+        assert on.trainer.starts == 2
 
 
 async def test_an_agent_that_starts_again_still_holds_what_nobody_has_approved(tmp_path: Path) -> None:
@@ -115,6 +117,7 @@ async def test_training_waits_for_the_sites_hours(tmp_path: Path) -> None:
     time = [NOON]
     async with scene(tmp_path, policy=night, now=lambda: time[0]) as on:
         await held(on, assignment_of(), Reason.POLICY_HOURS)
+        assert on.trainer.starts == 0
         time[0] = NOON + timedelta(hours=8)
         await until(lambda: on.trainer.starts)
 
@@ -141,6 +144,7 @@ async def test_work_that_is_no_training_has_no_hours(tmp_path: Path) -> None:
     async with scene(tmp_path, policy=never) as on:
         await offered(on, scoring)
         await until(lambda: on.trainer.starts)
+        assert on.coordinator.declined == []
 
 
 @pytest.mark.parametrize(
