@@ -19,7 +19,10 @@ from common.tls import Role
 from coordinator.adapters.pki.ca import create_ca, create_issuing_ca, issue
 from site_agent.adapters.enrolment_client import _adopt
 
-NOW = datetime.now(UTC)
+
+def now() -> datetime:
+    """The time of the test itself: a suite is longer than what a new certificate is dated back."""
+    return datetime.now(UTC)
 
 
 @pytest.fixture
@@ -37,9 +40,9 @@ def identity(ca: Path) -> tuple[bytes, bytes]:
 def test_a_chain_over_an_issuing_ca_is_taken_in_any_order_and_from_any_ca_of_the_bundle(root: Path) -> None:
     issuing, other = create_issuing_ca(root, root.parent / "issuing"), create_ca(root.parent / "other", "onco")
     chain, bundle = identity(issuing.folder)
-    check_chain(chain, other.trust_bundle_pem() + bundle, NOW)
-    check_chain(chain + other.certificate.public_bytes(Encoding.PEM), bundle, NOW)
-    check_chain(chain, issuing.certificate.public_bytes(Encoding.PEM), NOW)
+    check_chain(chain, other.trust_bundle_pem() + bundle, now())
+    check_chain(chain + other.certificate.public_bytes(Encoding.PEM), bundle, now())
+    check_chain(chain, issuing.certificate.public_bytes(Encoding.PEM), now())
 
 
 def test_a_chain_that_lacks_a_ca_or_is_of_another_is_refused(root: Path) -> None:
@@ -48,12 +51,12 @@ def test_a_chain_that_lacks_a_ca_or_is_of_another_is_refused(root: Path) -> None
     own = x509.load_pem_x509_certificate(chain).public_bytes(Encoding.PEM)
     for left, trusted in [(own, bundle), (chain, other.trust_bundle_pem())]:
         with pytest.raises(FedMedError, match="signed by a CA of the trust bundle"):
-            check_chain(left, trusted, NOW)
+            check_chain(left, trusted, now())
 
 
 def test_a_certificate_that_is_not_valid_now_is_refused(root: Path) -> None:
     chain, bundle = identity(root)
-    for at in (NOW - timedelta(days=1), NOW + timedelta(days=8)):
+    for at in (now() - timedelta(days=1), now() + timedelta(days=8)):
         with pytest.raises(FedMedError, match="valid at"):
             check_chain(chain, bundle, at)
 
@@ -64,7 +67,7 @@ def test_a_member_does_not_sign_for_others(root: Path) -> None:
     by = read_certified(root.parent / "north of root").identity.key_pem
     forged = signed_by(by, north, key.public_key())
     with pytest.raises(FedMedError, match="signed by a CA of the trust bundle"):
-        check_chain(forged + chain, bundle, NOW)
+        check_chain(forged + chain, bundle, now())
 
 
 def test_an_agent_keeps_the_identity_that_it_has_when_it_is_sent_one_that_nobody_would_trust(root: Path) -> None:
