@@ -1,4 +1,4 @@
-"""``fedmed-coordinator key ...``: signing keys, where the root's key is. Talks to no coordinator."""
+"""``fedmed-coordinator key ...``: signing keys, certified and revoked where the root's key is."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Annotated
 
 import typer
 
+from common.clock import SystemClock
+from common.errors import InputInvalidError, Reason
 from common.files import write_whole
-from common.ids import SiteName, check_name
+from common.ids import SiteName, check_digest, check_name
 from common.signing import fingerprint
 from common.tls import Caller, Role
 from coordinator.adapters.pki.ca import load_ca
-from coordinator.adapters.pki.key_certification import certify_key
+from coordinator.adapters.pki.key_certification import certify_key, is_root
+from coordinator.app.revoked_keys import RevokedKeys, read_list, sign_list
 
-keys = typer.Typer(no_args_is_help=True, help="Certify the keys with which sites sign updates.")
+keys = typer.Typer(no_args_is_help=True, help="Certify and revoke the keys with which sites sign updates.")
 
 PublicKey = Annotated[str, typer.Argument(help="the public key, 64 hex digits")]
 
@@ -38,3 +41,21 @@ def certify(
     certificate = certify_key(ca, caller, public_key)
     write_whole(out, certificate.encode("ascii"))
     typer.echo(f"{caller.uri} signs with {fingerprint(public_key)}: {out}")
+
+
+@keys.command()
+def disown(
+    fingerprints: Annotated[list[str], typer.Argument(help="of the keys, as `key fingerprint` prints them")],
+    ca: Annotated[Path, typer.Option(help="the root's folder")],
+    out: Annotated[Path, typer.Option(help="the list; keys that it holds stay on it")],
+) -> None:
+    """Add keys to the root's signed list of revoked ones: `verify --revoked` names what they have signed."""
+    root = load_ca(ca)
+    if not is_root(ca):
+        raise InputInvalidError(Reason.CONFIG_INVALID, f"{ca}: expected the root's folder, got that of a CA below it")
+    listed = {check_digest(each, "fingerprint") for each in fingerprints}
+    if out.exists():
+        listed.update(read_list(out.read_bytes(), root.certificate).keys)
+    revoked = RevokedKeys(consortium=root.consortium, made_at=SystemClock().now(), keys=tuple(sorted(listed)))
+    write_whole(out, sign_list(revoked, root.key))
+    typer.echo(f"{out}: {len(listed)} revoked keys")

@@ -22,6 +22,7 @@ from coordinator.adapters.rpc.operator_client import connect
 from coordinator.adapters.rpc.release_client import fetch_release, read_certificates
 from coordinator.app.make_release import ReleaseWish
 from coordinator.app.release_manifest import MANIFEST_FILE, decode_manifest
+from coordinator.app.revoked_keys import read_list
 from coordinator.app.verify_release import Verification, verify_release
 from coordinator.cli_runs import Address, IdentityFolder
 
@@ -65,15 +66,21 @@ def release(
 def verify(
     folder: Annotated[Path, typer.Argument(help="the release's folder")],
     ca: Annotated[Path, typer.Option(help="the consortium's root certificate (ca_certificate.pem)")],
+    revoked: Annotated[
+        Path | None, typer.Option(help="the root's list of revoked signing keys, as `key disown` writes it")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print what was found as JSON")] = False,
 ) -> None:
     """Check a release offline: exit code 0 for yes, 1 for no, 3 when nothing is false and something is not proven."""
     root = read_root(ca.read_bytes())
     if not folder.is_dir():
         raise InputInvalidError(Reason.CONFIG_INVALID, f"{folder}: expected a release's folder")
+    listed = None if revoked is None else read_list(revoked.read_bytes(), root)
     with tempfile.TemporaryDirectory(prefix="fedmed-verify-") as scratch:
-        found = verify_release(folder, root, Path(scratch))
+        found = verify_release(folder, root, Path(scratch), () if listed is None else listed.keys)
     typer.echo(_json(found) if as_json else _text(folder, found))
+    if listed is not None and not as_json:
+        typer.echo(f"revoked keys: {len(listed.keys)}, as of {listed.made_at:%Y-%m-%d %H:%M} UTC")
     if found.findings:
         raise typer.Exit(IS_FALSE if found.is_false else IS_DOUBTFUL)
 

@@ -7,7 +7,7 @@ own signature, and what can be computed again for nothing but the computation.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from cryptography import x509
 
 from common.errors import FedMedError, InputInvalidError
 from common.hash_chain import parse_head
-from common.ids import digest_of
+from common.ids import Digest, digest_of
 from common.peft_folder import CONFIG_FILE, WEIGHTS_FILE, peft_config
-from common.signing import UpdateStatement, is_signed
+from common.signing import UpdateStatement, fingerprint, is_signed
 from common.signing_certificates import CertifiedKey, consortium_of, read_certified_key
 from common.tls import Caller, Role
 from common.weights_io import WeightsReader, check_update, file_digest
@@ -63,21 +63,25 @@ class Verification:
         return bool(self.findings) and not self.is_false
 
 
-def verify_release(folder: Path, root: x509.Certificate, scratch: Path) -> Verification:
+def verify_release(
+    folder: Path, root: x509.Certificate, scratch: Path, revoked: Collection[Digest] = ()
+) -> Verification:
     """Check the release in ``folder``; aggregates are computed again in ``scratch``, an empty folder.
+
+    ``revoked`` are the fingerprints of signing keys that count no more.
 
     Raises:
         OSError: the disk failed.
     """
     paths = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
-    manifest, findings = _read_signed(paths, root)
+    manifest, findings = _read_signed(paths, root, revoked)
     if manifest is None:
         return Verification(findings=tuple(findings))
     findings += _file_findings(paths, manifest)
     if findings:  # what is not what it says is not read
         return Verification(findings=tuple(findings), manifest=manifest)
     findings += _record_findings(manifest, root)
-    keys = _Keys.of(manifest, root)
+    keys = _Keys.of(manifest, root, revoked)
     has_form = not any(finding.problem in _FORMLESS for finding in findings)
     about_updates = [
         finding
@@ -104,7 +108,9 @@ def verify_release(folder: Path, root: x509.Certificate, scratch: Path) -> Verif
 _FORMLESS = (Problem.TERMS_DIFFER, Problem.SPECIFICATION_DIFFERS)
 
 
-def _read_signed(paths: dict[str, Path], root: x509.Certificate) -> tuple[Manifest | None, list[Finding]]:
+def _read_signed(
+    paths: dict[str, Path], root: x509.Certificate, revoked: Collection[Digest]
+) -> tuple[Manifest | None, list[Finding]]:
     """The manifest, if the release key's signature holds for it; else what is wrong, and with which of the files."""
     missing = [name for name in (MANIFEST_FILE, SIGNATURE_FILE) if not _is_plain(paths.get(name))]
     if missing:
@@ -115,7 +121,7 @@ def _read_signed(paths: dict[str, Path], root: x509.Certificate) -> tuple[Manife
     content = paths[MANIFEST_FILE].read_bytes()
     try:
         signature = decode_signature(paths[SIGNATURE_FILE].read_bytes())
-        _check_signature(signature, root)
+        _check_signature(signature, root, revoked)
     except (ValueError, InputInvalidError, RecursionError) as error:
         return None, [_finding(Problem.RELEASE_SIGNATURE_INVALID, SIGNATURE_FILE, str(error))]
     if (got := digest_of(content)) != signature.manifest_digest:
@@ -127,7 +133,7 @@ def _read_signed(paths: dict[str, Path], root: x509.Certificate) -> tuple[Manife
         return None, [_finding(Problem.MANIFEST_UNREADABLE, MANIFEST_FILE, str(error))]
 
 
-def _check_signature(signature: ManifestSignature, root: x509.Certificate) -> None:
+def _check_signature(signature: ManifestSignature, root: x509.Certificate, revoked: Collection[Digest]) -> None:
     certified = read_certified_key(signature.certificate, root)
     if certified.caller.role is not Role.COORDINATOR:
         raise ValueError(f"expected the key of a coordinator, got that of {certified.caller.uri}")
@@ -135,6 +141,8 @@ def _check_signature(signature: ManifestSignature, root: x509.Certificate) -> No
         raise ValueError(f"expected the key {certified.public_key}, which the root certified")
     if not is_signed(signature.message, signature.public_key, signature.signature):
         raise ValueError("expected a signature by that key, got another")
+    if fingerprint(signature.public_key) in revoked:
+        raise ValueError(f"expected a key that was not revoked, got {signature.public_key}")
 
 
 def _file_findings(paths: dict[str, Path], manifest: Manifest) -> Iterator[Finding]:
@@ -210,9 +218,10 @@ class _Keys:
 
     certified: dict[str, CertifiedKey]
     findings: tuple[Finding, ...]
+    revoked: Collection[Digest] = ()
 
     @staticmethod
-    def of(manifest: Manifest, root: x509.Certificate) -> _Keys:
+    def of(manifest: Manifest, root: x509.Certificate, revoked: Collection[Digest]) -> _Keys:
         signed = [entry.update for past in manifest.run.rounds for entry in past.accepted if entry.update is not None]
         pems = {update.signed.certificate_pem for update in signed if update.signed is not None} - {""}
         certified, findings = {}, []
@@ -221,7 +230,7 @@ class _Keys:
                 certified[pem] = read_certified_key(pem, root)
             except InputInvalidError as error:
                 findings.append(_finding(Problem.SIGNING_CERTIFICATE_INVALID, MANIFEST_FILE, error.message))
-        return _Keys(certified=certified, findings=tuple(findings))
+        return _Keys(certified=certified, findings=tuple(findings), revoked=revoked)
 
     def holders_of(self, public_key: str, past: Round) -> set[Caller]:
         """Whose key the root says it is, in certificates that were good when the round was opened."""
@@ -265,6 +274,11 @@ def _update_findings(manifest: Manifest, past: Round, entry: RosterEntry, keys: 
         got = f"one that it is {', '.join(sorted(each.uri for each in holders))}'s" if holders else "none"
         detail = f"expected the root's certificate that {signed.public_key} is {holder.uri}'s, got {got}"
         yield Finding(problem=problem, file=MANIFEST_FILE, about=about, detail=detail)
+    elif fingerprint(signed.public_key) in keys.revoked:
+        detail = (
+            f"expected a key that was not revoked, got {signed.public_key}: who has a copy of it may have signed this"
+        )
+        yield Finding(problem=Problem.SIGNING_KEY_REVOKED, file=MANIFEST_FILE, about=about, detail=detail)
 
 
 def _is_plain(path: Path | None) -> bool:

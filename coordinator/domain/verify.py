@@ -34,7 +34,7 @@ from coordinator.domain.values import AdapterFile, Phase, RosterEntry, Round, Ru
 
 
 class Problem(StrEnum):
-    """What is wrong with a release; only of the last two may it be said that nothing contradicts it."""
+    """What is wrong with a release; only of the last three may it be said that nothing contradicts it."""
 
     FILE_MISSING = "file_missing"
     FILE_UNEXPECTED = "file_unexpected"
@@ -52,11 +52,12 @@ class Problem(StrEnum):
     AGGREGATE_DIFFERS = "aggregate_differs"
     UPDATE_UNSIGNED = "update_unsigned"
     SIGNING_KEY_UNCONFIRMED = "signing_key_unconfirmed"
+    SIGNING_KEY_REVOKED = "signing_key_revoked"
 
     @property
     def is_doubt(self) -> bool:
         """Whether a proof is missing, while nothing is known to be false."""
-        return self in (Problem.UPDATE_UNSIGNED, Problem.SIGNING_KEY_UNCONFIRMED)
+        return self in (Problem.UPDATE_UNSIGNED, Problem.SIGNING_KEY_UNCONFIRMED, Problem.SIGNING_KEY_REVOKED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
