@@ -25,6 +25,8 @@ SETUP_STAMP := $(VENV)/setup-$(call checksum,cat pyproject.toml constraints.txt)
 
 SYSTEM_PATH := $(PATH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# So many processes test at once, and each takes file by file: what a file sets up is set up once.
+WORKERS ?= 2
 # One thread a process: several processes train at once here. Nothing is ever fetched from a model hub.
 export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
@@ -39,8 +41,8 @@ demo: $(SETUP_STAMP) $(if $(MODEL),,$(BASE_MODEL)/config.json) ## a whole federa
 	@exec python -m demo
 
 .PHONY: test
-test: $(SETUP_STAMP) $(BASE_MODEL)/config.json ## run the tests [ARGS=for-pytest]
-	@python -m pytest -rs $(ARGS)
+test: $(SETUP_STAMP) $(BASE_MODEL)/config.json ## run the tests [ARGS=for-pytest WORKERS=2]
+	@python -m pytest -rs -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: faults
 faults: $(SETUP_STAMP) ## the fault tests in their long form: every place to die

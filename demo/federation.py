@@ -38,7 +38,11 @@ class Federated:
 
 def loopback(agents: int) -> Addresses:
     """Free ports of this machine for a coordinator and ``agents`` agents."""
-    ports = free_ports(agents + 2)
+    return addresses_of(free_ports(agents + 2))
+
+
+def addresses_of(ports: Sequence[int]) -> Addresses:
+    """What a coordinator and agents on loopback listen on: the coordinator's port, and one for each one's metrics."""
     return Addresses(
         coordinator=f"localhost:{ports[0]}",
         coordinator_listen=f"127.0.0.1:{ports[0]}",

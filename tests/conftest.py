@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NoReturn
 
 import pytest
@@ -23,6 +24,9 @@ settings.load_profile("untimed")
 from tests import seaweed as s3  # noqa: E402  (imports grpc)
 from tests.postgres import PostgresServer, binaries, running_postgres  # noqa: E402  (the same)
 
+Tell = Callable[[str], None]
+TOLD = "told"
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests for a GPU where there is none."""
@@ -31,6 +35,24 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("no CUDA device")
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Tell:
+    """Has the end of the report say a line: what a test has measured, whichever process it ran in."""
+    return partial(record_property, TOLD)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what tests have told."""
+    reports = [each for outcome in ("passed", "failed") for each in terminalreporter.getreports(outcome)]
+    told = [
+        text for report in reports if report.when == "call" for name, text in report.user_properties if name == TOLD
+    ]
+    if told:
+        terminalreporter.section("measured")
+    for line in told:
+        terminalreporter.write_line(str(line))
 
 
 @pytest.fixture(scope="session")

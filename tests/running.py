@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import cycle, islice
 from pathlib import Path
 
 from common.tls import Role, harden_tls
@@ -22,7 +24,8 @@ import grpc  # noqa: E402
 from common.tls import CHANNEL_OPTIONS, channel_credentials, load_identity  # noqa: E402
 from coordinator.adapters.pki.ca import create_ca, issue  # noqa: E402
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
+LOWEST_PORT, PORTS = 12_000, 20_000
 
 
 def name_of(folder: Path) -> str:
@@ -30,11 +33,32 @@ def name_of(folder: Path) -> str:
     return "t" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
 
 
+def _own_ports() -> Iterator[int]:
+    """Ports that no other process of this test run takes, again and again.
+
+    They lie below those that the kernel hands out, so that no connection is on one before it is listened on.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    own = range(LOWEST_PORT + worker, LOWEST_PORT + PORTS, workers)
+    return islice(cycle(own), os.getpid() % len(own), None)  # two test runs on one machine begin apart
+
+
+_PORTS = _own_ports()
+
+
 def free_port() -> int:
-    """A TCP port of loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of loopback that nothing listens on now, and that is not given twice for long."""
+    for port in _PORTS:
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("there is no end of ports")
+
+
+def free_ports(count: int) -> list[int]:
+    """As many of them."""
+    return [free_port() for _ in range(count)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,4 +156,4 @@ def wait_until(holds: Callable[[], bool], seconds: float) -> None:
     ends_at = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < ends_at, f"it does not hold after {seconds} s"
-        time.sleep(0.1)
+        time.sleep(0.02)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.conftest import Tell
 from tests.containers.engine import Engine
 
 pytestmark = pytest.mark.containers
@@ -19,12 +20,12 @@ def run(engine: Engine, image: str, *command: str) -> str:
     return engine.docker("run", *options, image, *command[1:])
 
 
-def test_the_coordinators_image_is_smaller_than_400_mb(federation: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_coordinators_image_is_smaller_than_400_mb(federation: Engine, tell: Tell) -> None:
     # The base is made from Debian's packages, and some 40 MB larger than the published debian:bookworm-slim.
     images = ("debian:bookworm-slim", COORDINATOR, SITE_AGENT)
     sizes = {image: int(federation.docker("image", "inspect", "--format", "{{.Size}}", image)) for image in images}
-    with capsys.disabled():
-        print("\nimage sizes:", ", ".join(f"{image} {size / 10**6:.0f} MB" for image, size in sizes.items()))
+    all_sizes = ", ".join(f"{image} {size / 10**6:.0f} MB" for image, size in sizes.items())
+    tell(f"image sizes: {all_sizes}")
     assert sizes[COORDINATOR] < MAX_COORDINATOR_BYTES
 
 

@@ -18,11 +18,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from demo.federation import loopback, run_prepared
+from demo.federation import addresses_of, run_prepared
 from demo.options import DemoOptions
 from demo.prepare import POLICY, prepare
 from demo.processes import process_group
 from tests.fakes import crashing_trainer
+from tests.running import free_ports
 from tests.tiny_model import make_tiny_model
 
 pytestmark = pytest.mark.slow
@@ -89,7 +90,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Ended:
         seed=1,
         with_three_shot=False,
     )
-    addresses = loopback(options.sites + 1)
+    addresses = addresses_of(free_ports(options.sites + 3))
     prepared = prepare(options, addresses)
     prepared = replace(prepared, terms=replace(prepared.terms, rounds=replace(prepared.terms.rounds, quorum=1)))
     for config in prepared.agent_configs.values():

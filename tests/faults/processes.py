@@ -24,13 +24,14 @@ from common.ids import digest_of
 from common.peft_folder import WEIGHTS_FILE
 from common.terms import BaseModelTerms, GateMetric, GateTerms, LoraTerms, RoundTerms, Terms
 from coordinator.adapters.rpc.operator_client import OperatorClient, connect
-from demo.federation import loopback
+from demo.federation import addresses_of
 from demo.prepare import Prepared
 from fedmedlora.v1 import admin_pb2
 from site_agent.adapters import leash
 from tests.faults.proxy import Link, Proxy
 from tests.faults.steps import COORDINATOR, Step
 from tests.faults.wire import NEAR
+from tests.running import free_ports
 
 ROOT = Path(__file__).parents[2]
 SITES = ("site-1", "site-2")
@@ -96,7 +97,7 @@ class Federation:
         self.folder = folder
         trainer = [sys.executable, "-m", "tests.faults.counting_trainer", "smollm2-135m"]
         self._sites = terms.rounds.sites
-        addresses = loopback(len(self._sites) + 1)
+        addresses = addresses_of(free_ports(len(self._sites) + 3))
         self._address = addresses.coordinator
         self.proxy = None if link is None else Proxy(int(self._address.rpartition(":")[2]), link)
         if self.proxy is not None:

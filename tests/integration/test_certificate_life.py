@@ -39,6 +39,7 @@ from site_agent.app.keep_identity import look_after
 from site_agent.app.retrying import Patience, keep_trying
 from site_agent.app.upload import upload_once
 from site_agent.domain.ledger import Origin
+from tests.conftest import Tell
 from tests.fakes.coordinator_served import Served, serving
 from tests.fakes.coordinator_values import ANNA, BERTA, RANK, SITES, make_spec
 from tests.fakes.coordinator_world import World, coordinator
@@ -180,9 +181,7 @@ async def test_an_upload_survives_the_renewal_of_both_certificates_and_a_new_roo
         assert at.world.entry(ANNA).outcome is SiteOutcome.ACCEPTED
 
 
-async def test_a_ban_ends_an_upload_of_84_mb_in_its_middle_and_says_how_soon(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_ban_ends_an_upload_of_84_mb_in_its_middle_and_says_how_soon(tmp_path: Path, tell: Tell) -> None:
     async with half_way(tmp_path) as at:
         operator = at.served.consortium.identity("operator", Role.OPERATOR)
         async with connect(at.served.address, operator) as client:
@@ -191,9 +190,8 @@ async def test_a_ban_ends_an_upload_of_84_mb_in_its_middle_and_says_how_soon(
             await client.ban_site(ANNA)
             with pytest.raises(FedMedError) as refused:
                 await at.upload
-        with capsys.disabled():
-            milliseconds = (time.monotonic() - began) * 1000
-            print(f"\nban: the upload's end was at its site {milliseconds:.0f} ms after the operator asked for it")
+        milliseconds = (time.monotonic() - began) * 1000
+        tell(f"ban: the upload's end was at its site {milliseconds:.0f} ms after the operator asked for it")
         assert refused.value.reason is Reason.SITE_BANNED
 
 

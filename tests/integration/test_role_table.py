@@ -22,6 +22,7 @@ from common.rpc_errors import from_rpc_error
 from common.tls import CHANNEL_OPTIONS, Identity, caller_from_certificate, channel_credentials, load_identity
 from coordinator.adapters.rpc.access import ROLES_BY_RPC, RPCS_BY_JOIN_TOKEN
 from coordinator.domain.enrolment import ENROLLABLE_ROLES
+from tests.conftest import Tell
 from tests.fakes.coordinator_served import Served, serving
 from tests.fakes.coordinator_world import coordinator
 
@@ -130,9 +131,7 @@ async def table(tmp_path: Path) -> AsyncIterator[Table]:
         yield Table(served, caller.trust_bundle_pem)
 
 
-async def test_every_rpc_answers_every_kind_of_caller_as_the_table_says(
-    table: Table, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_every_rpc_answers_every_kind_of_caller_as_the_table_says(table: Table, tell: Tell) -> None:
     wrong, count = [], 0
     async with asyncio.timeout(300):
         for number, rpc in enumerate(RPCS):
@@ -141,7 +140,6 @@ async def test_every_rpc_answers_every_kind_of_caller_as_the_table_says(
                 count += 1
                 if got != expected:
                     wrong.append((rpc, kind.value, expected, got))
-    with capsys.disabled():
-        print(f"\nrole table: {len(RPCS)} rpcs x {len(KINDS)} kinds of caller = {count} calls, {len(wrong)} wrong")
+    tell(f"role table: {len(RPCS)} rpcs x {len(KINDS)} kinds of caller = {count} calls, {len(wrong)} wrong")
     assert wrong == []
     assert count == len(RPCS) * (len(Role) + len(Without))
