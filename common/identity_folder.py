@@ -15,7 +15,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from common.errors import FedMedError, InputInvalidError, Reason
+from common.certificate_chains import check_chain
+from common.errors import FedMedError, InputInvalidError, Reason, UnauthenticatedError
 from common.files import make_folder, read_private, sync_folder, write_whole
 from common.signing_requests import make_key, make_signing_key, private_pem, read_key, signing_public_key
 from common.tls import (
@@ -117,6 +118,24 @@ def prepare_key(folder: Path) -> ec.EllipticCurvePrivateKey:
     if not path.exists():
         write_whole(path, private_pem(make_key()), _PRIVATE)
     return read_key(read_private(path), str(path))
+
+
+def take_certificate(
+    folder: Path, caller: Caller, chain_pem: bytes, trust_bundle_pem: bytes, now: datetime
+) -> CertifiedIdentity:
+    """Adopt what an issuer answered, if it is what was asked for, and who trusts that bundle would trust it ``now``.
+
+    Raises:
+        UnauthenticatedError: CERTIFICATE_INVALID, it names another, or no CA of the bundle signed it.
+        InputInvalidError: as `adopt_certificate`.
+    """
+    named = caller_from_certificate(chain_pem)
+    if named != caller:
+        message = f"certificate: expected one for {caller.uri}, got one for {named.uri}"
+        raise UnauthenticatedError(Reason.CERTIFICATE_INVALID, message)
+    check_chain(chain_pem, trust_bundle_pem, now)
+    adopt_certificate(folder, chain_pem, trust_bundle_pem)
+    return read_certified(folder)
 
 
 def adopt_certificate(folder: Path, chain_pem: bytes, trust_bundle_pem: bytes) -> None:

@@ -9,16 +9,14 @@ from datetime import datetime
 from pathlib import Path
 
 import grpc.aio
-from cryptography import x509
 
-from common.certificate_chains import check_chain
 from common.clock import SystemClock
-from common.errors import Reason, UnauthenticatedError
-from common.identity_folder import adopt_certificate, prepare_key, prepare_signing_key
+from common.errors import Reason
+from common.identity_folder import prepare_key, prepare_signing_key, take_certificate
 from common.join_file import JoinFile
 from common.rpc_errors import from_rpc_error
 from common.signing_requests import make_request
-from common.tls import Caller, caller_from_certificate
+from common.tls import Caller
 from fedmedlora.v1 import enrolment_pb2, enrolment_pb2_grpc
 from site_agent.adapters.recorded_channel import Dial, RecordedChannel
 from site_agent.adapters.rpc_client import CALL_SECONDS
@@ -43,7 +41,8 @@ async def enrol(join: JoinFile, folder: Path, dial: Dial) -> datetime:
             response = await stub.Enrol(request, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from None
-    return _adopt(folder, join.caller, response.certificate_chain_pem, response.trust_bundle_pem)
+    chain_pem, bundle_pem = response.certificate_chain_pem, response.trust_bundle_pem
+    return take_certificate(folder, join.caller, chain_pem, bundle_pem, SystemClock().now()).expires_at
 
 
 async def renew(channel: RecordedChannel, caller: Caller, folder: Path) -> datetime:
@@ -57,7 +56,8 @@ async def renew(channel: RecordedChannel, caller: Caller, folder: Path) -> datet
         response = await stub.RenewCertificate(request, timeout=CALL_SECONDS)
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error) from None
-    return _adopt(folder, caller, response.certificate_chain_pem, response.trust_bundle_pem)
+    chain_pem, bundle_pem = response.certificate_chain_pem, response.trust_bundle_pem
+    return take_certificate(folder, caller, chain_pem, bundle_pem, SystemClock().now()).expires_at
 
 
 async def withdraw(channel: RecordedChannel) -> None:
@@ -73,14 +73,3 @@ async def withdraw(channel: RecordedChannel) -> None:
         meant = from_rpc_error(error)
         if meant.reason is not Reason.SITE_WITHDRAWN:
             raise meant from None
-
-
-def _adopt(folder: Path, caller: Caller, chain_pem: bytes, trust_bundle_pem: bytes) -> datetime:
-    """Take what came, if it is what was asked for, and would be trusted by who trusts that bundle."""
-    named = caller_from_certificate(chain_pem)
-    if named != caller:
-        message = f"certificate: expected one for {caller.uri}, got one for {named.uri}"
-        raise UnauthenticatedError(Reason.CERTIFICATE_INVALID, message)
-    check_chain(chain_pem, trust_bundle_pem, SystemClock().now())
-    adopt_certificate(folder, chain_pem, trust_bundle_pem)
-    return x509.load_pem_x509_certificate(chain_pem).not_valid_after_utc

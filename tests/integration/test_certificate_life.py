@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from tests.running import make_consortium  # isort: skip  (hardens TLS first)
 
 from common.clock import SystemClock
 from common.errors import FedMedError, Reason
-from common.identity_folder import IdentityFolder, prepare_signing_key
+from common.identity_folder import IdentityFolder, prepare_signing_key, read_certified
 from common.ids import digest_of
 from common.logging import get_logger
 from common.tls import Caller, Role
@@ -88,17 +87,17 @@ class Scene:
         await look_after(self.agent, AheadClock(6.0))
         return self.agent.current().serial
 
-    def issuer(self, ca: Path) -> FolderIssuer:
-        identity = self.served.identity
-        bundle = partial(lambda: identity.identity().trust_bundle_pem)
-        return FolderIssuer(folder=ca, consortium="demo", lifetime=timedelta(days=7), trust_bundle_pem=bundle)
 
-    def roll_server(self, ca: Path) -> str:
-        """Let the coordinator find that its own certificate is due; returns the serial of the new one."""
-        keeper = OwnCertificate(
-            folder=self.served.identity, issuer=self.issuer(ca), clock=SystemClock(), log=get_logger("tests")
-        )
-        return replace(keeper, clock=AheadClock(SERVER_AHEAD)).look().serial
+def roll_server(served: Served, ca: Path) -> str:
+    """Let the coordinator find that its own certificate is due; returns the serial of the one that it has then."""
+    issuer = FolderIssuer(
+        folder=ca,
+        consortium="demo",
+        lifetime=timedelta(days=7),
+        trust_bundle_pem=lambda: served.identity.identity().trust_bundle_pem,
+    )
+    clock = AheadClock(SERVER_AHEAD)
+    return OwnCertificate(folder=served.identity, issuer=issuer, clock=clock, log=get_logger("tests")).look().serial
 
 
 def dial_of(served: Served, folder: Path) -> Dial:
@@ -163,7 +162,7 @@ async def test_an_upload_survives_the_renewal_of_both_certificates_and_a_new_roo
             (issuing.folder / name).replace(old_root / name)
         (old_root / "trust_bundle.pem").write_bytes(server.identity().trust_bundle_pem)
         before = server.current().serial
-        assert at.roll_server(old_root) != before
+        assert roll_server(at.served, old_root) != before
         third = await at.renewed()
         # One root: certificates of the old one open no connection any more.
         old, *_ = trust(server.folder, server.identity().trust_bundle_pem)
@@ -272,3 +271,23 @@ async def test_a_member_keeps_the_key_with_which_it_signs(tmp_path: Path) -> Non
             with pytest.raises(FedMedError) as refused:
                 await agent.renew()
         assert refused.value.reason is Reason.SIGNING_KEY_DIFFERS
+
+
+@pytest.mark.parametrize("whose", ["operator", "coordinator"])
+async def test_a_certificate_of_a_ca_that_its_holder_does_not_trust_takes_no_place(tmp_path: Path, whose: str) -> None:
+    consortium = make_consortium(tmp_path)
+    consortium.identity("coordinator", Role.COORDINATOR, SERVER_LIFE)
+    operator = consortium.identity("operator", Role.OPERATOR)
+    async with coordinator(tmp_path / "state") as world, serving(world, consortium) as served:
+        folder = operator if whose == "operator" else served.identity.folder
+        before = read_certified(folder)
+        strange = create_ca(tmp_path / "strange", "demo").folder
+        for name in ("ca_key.pem", "ca_certificate.pem"):
+            (strange / name).replace(consortium.folder / "ca" / name)
+        if whose == "operator":
+            async with connect(served.address, operator) as client:
+                with pytest.raises(FedMedError, match="signed by a CA of the trust bundle"):
+                    await client.renew_certificate(operator)
+        else:
+            roll_server(served, consortium.folder / "ca")
+        assert read_certified(folder) == before

@@ -13,11 +13,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from common.certificate_chains import check_chain
 from common.errors import FedMedError
-from common.identity_folder import prepare_key, read_certified
+from common.identity_folder import prepare_key, read_certified, take_certificate
+from common.ids import SiteName
 from common.signing_requests import read_key
-from common.tls import Role
-from coordinator.adapters.pki.ca import create_ca, create_issuing_ca, issue
-from site_agent.adapters.enrolment_client import _adopt
+from common.tls import Caller, Role
+from coordinator.adapters.pki.ca import create_ca, create_issuing_ca, issue, load_ca, sign_public_key
+from coordinator.adapters.pki.certificates import Subject
 
 
 def now() -> datetime:
@@ -70,7 +71,7 @@ def test_a_member_does_not_sign_for_others(root: Path) -> None:
         check_chain(forged + chain, bundle, now())
 
 
-def test_an_agent_keeps_the_identity_that_it_has_when_it_is_sent_one_that_nobody_would_trust(root: Path) -> None:
+def test_whoever_is_sent_a_certificate_that_nobody_would_trust_keeps_the_identity_that_it_has(root: Path) -> None:
     identity(root)
     folder = root.parent / "north of root"
     before, bundle = read_certified(folder), (folder / "trust_bundle.pem").read_bytes()
@@ -79,7 +80,21 @@ def test_an_agent_keeps_the_identity_that_it_has_when_it_is_sent_one_that_nobody
     strange = signed_by(before.identity.key_pem, north, ed25519.Ed25519PrivateKey.generate().public_key())
     for chain in (signed_by(before.identity.key_pem, north, next_key), strange, b"no certificate"):
         with pytest.raises(FedMedError):
-            _adopt(folder, before.caller, chain, bundle)
+            take_certificate(folder, before.caller, chain, bundle, now())
+    assert read_certified(folder) == before
+
+
+def test_a_certificate_in_another_name_is_not_taken(root: Path) -> None:
+    identity(root)
+    folder = root.parent / "north of root"
+    before = read_certified(folder)
+    key = prepare_key(folder).public_key()
+    south = Caller(name=SiteName("south"), role=Role.SITE, consortium="onco")
+    chain = sign_public_key(load_ca(root), key, Subject(caller=south)).public_bytes(Encoding.PEM)
+    with pytest.raises(
+        FedMedError, match="expected one for spiffe://onco/site/north, got one for spiffe://onco/site/s"
+    ):
+        take_certificate(folder, before.caller, chain, before.identity.trust_bundle_pem, now())
     assert read_certified(folder) == before
 
 

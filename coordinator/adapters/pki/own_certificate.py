@@ -10,7 +10,7 @@ from structlog.typing import FilteringBoundLogger
 
 from common.clock import Clock
 from common.errors import FedMedError
-from common.identity_folder import CertifiedIdentity, IdentityFolder, adopt_certificate, prepare_key
+from common.identity_folder import CertifiedIdentity, IdentityFolder, prepare_key, take_certificate
 from common.logging import log_fault
 from common.rotation import is_alarming, renewal_due_at, seconds_to_next_look
 from common.signing_requests import SigningRequest
@@ -56,8 +56,10 @@ class OwnCertificate:
     def _renew(self, before: CertifiedIdentity) -> None:
         key = prepare_key(self.folder.folder)
         request = SigningRequest(caller=before.caller, public_key=key.public_key())
-        signed = self.issuer.sign(request, self.clock.now(), hosts_of(before))
-        adopt_certificate(self.folder.folder, signed.chain_pem, before.identity.trust_bundle_pem)
+        now = self.clock.now()
+        signed = self.issuer.sign(request, now, hosts_of(before))
+        bundle_pem = before.identity.trust_bundle_pem
+        take_certificate(self.folder.folder, before.caller, signed.chain_pem, bundle_pem, now)
 
 
 def hosts_of(identity: CertifiedIdentity) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ from typing import Any
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from common.clock import SystemClock
 from common.errors import Reason, TransferBrokenError
-from common.identity_folder import adopt_certificate, prepare_key, read_certified
+from common.identity_folder import prepare_key, read_certified, take_certificate
 from common.ids import Digest
 from common.rpc_errors import from_rpc_error
 from common.signing_requests import make_request
@@ -92,12 +93,16 @@ class OperatorClient:
         return await self._admin.CreateJoinToken(request, timeout=CALL_SECONDS)
 
     async def renew_certificate(self, identity_folder: Path) -> datetime:
-        """Put a new key and certificate into the folder that this client calls by; returns until when it is good."""
+        """Put a new key and certificate into the folder that this client calls by; returns until when it is good.
+
+        Raises:
+            UnauthenticatedError: CERTIFICATE_INVALID, what came is not trusted; the folder stays as it is.
+        """
         caller, key = read_certified(identity_folder).caller, prepare_key(identity_folder)
         request = enrolment_pb2.RenewCertificateRequest(signing_request_pem=make_request(key, caller))
         response = await self._identity.RenewCertificate(request, timeout=CALL_SECONDS)
-        adopt_certificate(identity_folder, response.certificate_chain_pem, response.trust_bundle_pem)
-        return read_certified(identity_folder).expires_at
+        chain_pem, bundle_pem = response.certificate_chain_pem, response.trust_bundle_pem
+        return take_certificate(identity_folder, caller, chain_pem, bundle_pem, SystemClock().now()).expires_at
 
     async def ban_site(self, name: str) -> None:
         """Keep a name out."""
