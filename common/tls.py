@@ -120,6 +120,7 @@ class Peer:
 
     caller: Caller
     serial: str
+    valid_from: datetime
     expires_at: datetime
 
 
@@ -195,6 +196,7 @@ def _read_certificate(pem: bytes) -> Peer:
     return Peer(
         caller=parse_caller(uris[0]),
         serial=f"{certificate.serial_number:x}",
+        valid_from=certificate.not_valid_before_utc,
         expires_at=certificate.not_valid_after_utc,
     )
 

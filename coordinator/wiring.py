@@ -165,7 +165,8 @@ class _Core:
 
 async def _core(config: CoordinatorConfig, identity: IdentityFolder, database: Database) -> _Core:
     clock, metrics, store, log = SystemClock(), CoordinatorMetrics(), SqlRunStore(database), get_logger("coordinator")
-    standings = Standings(await SqlMemberStore(store).membership())
+    heard = {site.name: site.role for site in await store.known_sites()}
+    standings = Standings(await SqlMemberStore(store).membership(), heard)
     presence = Presence(clock.monotonic, config.coordinator.poll_hold, standings.is_out)
     driver = RoundDriver(store, presence, Story(log, metrics), clock, CountedTime(clock))
     return _Core(
@@ -246,7 +247,7 @@ def _membership(config: EnrolmentSection, core: _Core, issuer: FolderIssuer, blo
 def _round_use_cases(config: CoordinatorSection, core: _Core, blobs: BlobStore) -> RoundUseCases:
     return RoundUseCases(
         driver=core.driver,
-        poll=Poll(core.driver, core.presence, core.store, core.clock, config.poll_hold),
+        poll=Poll(core.driver, core.presence, core.store, core.standings, core.clock, config.poll_hold),
         intake=UpdateIntake(core.driver, blobs, core.clock, _signing_keys(core)),
         answers=core.answers,
         blobs=blobs,

@@ -11,7 +11,7 @@ from common.clock import Clock
 from common.errors import InputInvalidError, NotAllowedError, OverloadedError, Reason
 from common.ids import Role, SiteName, check_name, digest_of
 from common.signing_requests import SigningRequest, read_request
-from common.tls import Caller
+from common.tls import Caller, Peer
 from coordinator.app.ports import Audit, CertificateIssuer, MemberStore
 from coordinator.app.standings import Standings
 from coordinator.domain.audit import AuditAction, AuditEvent
@@ -106,13 +106,18 @@ class Enrolment:
             raise _invalid(f"role: expected {' or '.join(sorted(ENROLLABLE_ROLES))}, got {role[:40]!r}")
         if not timedelta() < lifetime <= MAX_TOKEN_LIFETIME:
             raise _invalid(f"lifetime: expected above 0 and at most {MAX_TOKEN_LIFETIME.days} days, got {lifetime}")
-        known = self._standings.member(site)
+        return await self._standings.alone(self._create_token(operator, site, Role(role), lifetime))
+
+    async def _create_token(
+        self, operator: Caller, site: SiteName, role: Role, lifetime: timedelta
+    ) -> tuple[str, datetime]:
+        known, has = self._standings.member(site), self._standings.role(site)
         if known is not None and known.standing.is_banned:
             raise NotAllowedError(Reason.SITE_BANNED, f"{site} is banned; lift the ban first")
-        if known is not None and known.role != role:
-            raise _invalid(f"role: expected {known.role}, which {site} has, got {role}")
+        if has not in (None, role):
+            raise _invalid(f"role: expected {has}, which {site} has, got {role}")
         secret, now = self._draw_token(), self._clock.now()
-        token = JoinToken(token_hash=digest_of(secret.encode()), name=site, role=Role(role), expires_at=now + lifetime)
+        token = JoinToken(token_hash=digest_of(secret.encode()), name=site, role=role, expires_at=now + lifetime)
         await self._store.add_token(token, self._event(AuditAction.TOKEN_CREATED, operator.uri, site))
         return secret, token.expires_at
 
@@ -122,7 +127,8 @@ class Enrolment:
         Raises:
             OverloadedError: TOO_MANY_ATTEMPTS.
             InputInvalidError: FIELD_INVALID, SIGNING_REQUEST_INVALID.
-            NotAllowedError: TOKEN_UNKNOWN, TOKEN_SPENT, TOKEN_EXPIRED, TOKEN_NAME_DIFFERS, SITE_BANNED.
+            NotAllowedError: TOKEN_UNKNOWN, TOKEN_SPENT, TOKEN_EXPIRED, TOKEN_NAME_DIFFERS, SITE_BANNED;
+                ROLE_NOT_ALLOWED, the name came by another role meanwhile.
             NotNowError: NOT_ISSUING.
         """
         self._attempts.count(source)
@@ -137,6 +143,8 @@ class Enrolment:
         reason = refusal_of_token(token, now, name, request.caller.role, request.key_digest)
         if reason is None and known is not None and known.standing.is_banned:
             reason = Reason.SITE_BANNED
+        if reason is None and self._standings.role(name) not in (None, request.caller.role):
+            reason = Reason.ROLE_NOT_ALLOWED
         if reason is not None:
             await self._refuse(source, name, reason)
         signed = self._issuer.sign(request, now)
@@ -154,23 +162,24 @@ class Enrolment:
         self._standings.note_certificate(signed.issued, now)
         return Certified(chain_pem=signed.chain_pem, trust_bundle_pem=self._issuer.trust_bundle_pem())
 
-    async def renew(self, caller: Caller, application: Application) -> Certified:
-        """A certificate after the one that ``caller`` has.
+    async def renew(self, peer: Peer, application: Application) -> Certified:
+        """A certificate after the one that ``peer`` calls with.
 
         Raises:
             InputInvalidError: FIELD_INVALID, SIGNING_REQUEST_INVALID.
-            NotAllowedError: SIGNING_KEY_DIFFERS; SITE_BANNED, SITE_WITHDRAWN while it was called.
+            NotAllowedError: SIGNING_KEY_DIFFERS; as `Standings.refusal`, for what came about while it was called.
+            UnauthenticatedError: as `Standings.refusal`.
             NotNowError: NOT_ISSUING.
         """
-        request = _read(application)
+        request, caller = _read(application), peer.caller
         if request.caller != caller:
             message = f"signing request: expected the caller's own name {caller.uri}, got {request.caller.uri}"
             raise InputInvalidError(Reason.SIGNING_REQUEST_INVALID, message)
-        return await self._standings.alone(self._renew(caller, request, application.signing_public_key.hex()))
+        return await self._standings.alone(self._renew(peer, request, application.signing_public_key.hex()))
 
-    async def _renew(self, caller: Caller, request: SigningRequest, signing_key: str) -> Certified:
-        now = self._clock.now()
-        if (refusal := self._standings.refusal(caller, "")) is not None:
+    async def _renew(self, peer: Peer, request: SigningRequest, signing_key: str) -> Certified:
+        now, caller = self._clock.now(), peer.caller
+        if (refusal := self._standings.refusal(peer)) is not None:
             raise refusal
         member = self._member_with_key(caller, signing_key)
         signed = self._issuer.sign(request, now)
@@ -190,7 +199,8 @@ class Enrolment:
         if known is not None and known.signing_public_key:
             message = f"signing_public_key: expected the one with which {caller.name} enrolled, got another"
             raise NotAllowedError(Reason.SIGNING_KEY_DIFFERS, message)
-        return replace(known or Member(name=caller.name, role=caller.role), signing_public_key=signing_key)
+        known = known or Member(name=caller.name, role=caller.role)
+        return replace(known, role=caller.role, signing_public_key=signing_key)
 
     async def _refuse(self, source: str, name: SiteName, reason: Reason) -> Never:
         await self._audit.record([self._event(AuditAction.ENROLMENT_REFUSED, source, name, reason)])

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from common.clock import Clock
 from common.errors import InputInvalidError, NotFoundError, Reason
-from common.ids import Role, SiteName, check_name
+from common.ids import SiteName, check_name
 from common.tls import Caller
 from coordinator.app.ports import BlobStore, MemberStore
 from coordinator.app.round_driver import RoundDriver
@@ -48,7 +48,7 @@ class Members:
         await self._standings.alone(self._ban(operator, SiteName(check_name(name, "name"))))
 
     async def _ban(self, operator: Caller, site: SiteName) -> None:
-        member = self._standings.member(site) or Member(name=site, role=Role.SITE)
+        member = self._standings.member(site) or Member(name=site, role=None)
         banned = replace(member, standing=member.standing.banned())
         await self._set(banned, self._event(AuditAction.SITE_BANNED, operator, site))
         await self._leave(site, banned.standing, operator)
@@ -97,7 +97,7 @@ class Members:
     async def _withdraw(self, caller: Caller) -> datetime:
         member = self._standings.member(caller.name) or Member(name=caller.name, role=caller.role)
         event = self._event(AuditAction.SITE_WITHDRAWN, caller, caller.name)
-        withdrawn = replace(member, standing=member.standing.withdrawn())
+        withdrawn = replace(member, role=caller.role, standing=member.standing.withdrawn())
         await self._set(withdrawn, event)
         await self._leave(caller.name, withdrawn.standing, caller)
         return event.at

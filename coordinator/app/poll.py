@@ -12,6 +12,7 @@ from common.tls import Caller, Role
 from coordinator.app.ports import RunStore
 from coordinator.app.presence import Presence
 from coordinator.app.round_driver import RoundDriver
+from coordinator.app.standings import Standings
 from coordinator.domain import assignments
 from coordinator.domain import events as ev
 from coordinator.domain.admission import explain_dead_assignment
@@ -51,12 +52,14 @@ class Poll:
         driver: RoundDriver,
         presence: Presence,
         store: RunStore,
+        standings: Standings,
         clock: Clock,
         hold_seconds: float,
     ) -> None:
         self._driver = driver
         self._presence = presence
         self._store = store
+        self._standings = standings
         self._clock = clock
         self._hold_seconds = hold_seconds
 
@@ -69,6 +72,7 @@ class Poll:
         it does not work on it yet, and why is noted instead. ``max_lora_rank`` is the largest rank at which it trains;
         0: any.
         """
+        self._standings.note_heard(caller)
         was_absent = self._presence.enter(caller.name, max_lora_rank)
         try:
             await self._store.remember_site(caller.name, caller.role, self._clock.now())

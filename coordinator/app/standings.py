@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
 from common.errors import FedMedError, NotAllowedError, Reason, UnauthenticatedError
-from common.ids import SiteName
-from common.tls import Caller
+from common.ids import Role, SiteName
+from common.tls import Caller, Peer
 from coordinator.app.ports import Membership
-from coordinator.domain.enrolment import ENROLLABLE_ROLES, IssuedCertificate, Member, refusal_of_standing
+from coordinator.domain.enrolment import (
+    ENROLLABLE_ROLES,
+    IssuedCertificate,
+    Member,
+    is_superseded,
+    refusal_of_standing,
+)
 
 T = TypeVar("T")
 
 
 class Standings:
-    """Members by name, certificates by serial; whoever listens is told when something is held against somebody."""
+    """Members by name, certificates by serial; whoever listens is told when something is held against somebody.
 
-    def __init__(self, membership: Membership | None = None) -> None:
+    A name has one role: the one that it enrolled in, or was first heard of in. Rosters, presence and standing go by the
+    name alone, so that a second role of it could end the first one's membership, and delete its updates.
+    """
+
+    def __init__(self, membership: Membership | None = None, heard: Mapping[SiteName, Role] | None = None) -> None:
         known = membership or Membership()
+        self._heard = dict(heard or {})
         self._members = {member.name: member for member in known.members}
         self._certificates = {each.serial: each for each in known.certificates}
         self._listeners: list[Callable[[], None]] = []
@@ -37,6 +48,21 @@ class Standings:
         """The member of that name."""
         return self._members.get(name)
 
+    def role(self, name: SiteName) -> Role | None:
+        """The one role of that name; None for a name that nobody has come by yet."""
+        member = self._members.get(name)
+        return member.role if member is not None and member.role is not None else self._heard.get(name)
+
+    def note_heard(self, caller: Caller) -> None:
+        """The caller polls: by its role its name is known from here on.
+
+        Raises:
+            NotAllowedError: ROLE_NOT_ALLOWED, the name is known by another, be it since the call was let in.
+        """
+        if self.role(caller.name) not in (None, caller.role):
+            raise self._other_role(caller)
+        self._heard.setdefault(caller.name, caller.role)
+
     def certificate(self, serial: str) -> IssuedCertificate | None:
         """The certificate of that serial."""
         return self._certificates.get(serial)
@@ -51,16 +77,32 @@ class Standings:
         member = self._members.get(name)
         return member is not None and refusal_of_standing(member.standing) is not None
 
-    def refusal(self, caller: Caller, serial: str) -> FedMedError | None:
+    def refusal(self, peer: Peer) -> FedMedError | None:
         """What a call with that certificate is told instead of being served; None when nothing is held against it."""
-        member = self._members.get(caller.name) if caller.role in ENROLLABLE_ROLES else None
+        if peer.caller.role in ENROLLABLE_ROLES and (refusal := self._refusal_of_member(peer)) is not None:
+            return refusal
+        certificate = self._certificates.get(peer.serial)
+        if certificate is not None and certificate.revoked_at is not None:
+            message = f"certificate: {peer.serial} was revoked; use another"
+            return UnauthenticatedError(Reason.CERTIFICATE_REVOKED, message)
+        return None
+
+    def _refusal_of_member(self, peer: Peer) -> FedMedError | None:
+        caller = peer.caller
+        member = self._members.get(caller.name)
         reason = None if member is None else refusal_of_standing(member.standing)
         if reason is not None:
             return NotAllowedError(reason, f"{caller.name} may take part no more")
-        certificate = self._certificates.get(serial)
-        if certificate is not None and certificate.revoked_at is not None:
-            return UnauthenticatedError(Reason.CERTIFICATE_REVOKED, f"certificate: {serial} was revoked; use another")
+        if self.role(caller.name) not in (None, caller.role):
+            return self._other_role(caller)
+        if member is not None and peer.serial not in self._certificates and is_superseded(member, peer.valid_from):
+            message = f"certificate: {peer.serial} was made before {caller.name} enrolled anew; use the one of then"
+            return UnauthenticatedError(Reason.CERTIFICATE_REVOKED, message)
         return None
+
+    def _other_role(self, caller: Caller) -> FedMedError:
+        expected = f"expected the role {self.role(caller.name)}, which {caller.name} has here"
+        return NotAllowedError(Reason.ROLE_NOT_ALLOWED, f"certificate: {expected}, got {caller.role}")
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after each change that may be held against somebody."""

@@ -15,6 +15,8 @@ from common.ids import Digest, Role, SiteName
 # Of an Ed25519 public key (RFC 8032, section 5.1.5).
 SIGNING_KEY_BYTES = 32
 MAX_TOKEN_LIFETIME = timedelta(days=30)
+# Clocks of hospitals differ; a certificate is good from a little before it was made.
+BACKDATING = timedelta(minutes=5)
 ENROLLABLE_ROLES = frozenset({Role.SITE, Role.EVALUATOR})
 
 
@@ -54,12 +56,13 @@ class Member:
     """A name that enrolled, or that an operator decided about.
 
     Attributes:
+        role: None for one of whom an operator alone has spoken, by a ban.
         enrolled_at: None for one whose certificate was not asked for with a join token.
         signing_public_key: 32 bytes, hex; empty for none.
     """
 
     name: SiteName
-    role: Role
+    role: Role | None
     standing: Standing = Standing.MEMBER
     enrolled_at: datetime | None = None
     signing_public_key: str = ""
@@ -113,6 +116,16 @@ def refusal_of_token(token: JoinToken | None, now: datetime, name: SiteName, rol
     if now >= token.expires_at:
         return Reason.TOKEN_EXPIRED
     return None
+
+
+def is_superseded(member: Member, valid_from: datetime) -> bool:
+    """Whether a certificate that is good from then on, and not noted here, was made before its name enrolled (anew).
+
+    The time in a certificate is in whole seconds. One that its issuer did not date back, as a PKI of the consortium's
+    own may do, is taken for up to so much younger than it is.
+    """
+    enrolled_at = member.enrolled_at
+    return enrolled_at is not None and valid_from + BACKDATING < enrolled_at.replace(microsecond=0)
 
 
 def refusal_of_standing(standing: Standing | None) -> Reason | None:

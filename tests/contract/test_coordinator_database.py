@@ -25,7 +25,7 @@ from coordinator.adapters.storage.engine import (
     open_engine,
     unmigrated_engine,
 )
-from coordinator.adapters.storage.tables import COMMANDS, METADATA, ROUNDS, RUNS, SITES, TRAFFIC
+from coordinator.adapters.storage.tables import COMMANDS, MEMBERS, METADATA, ROUNDS, RUNS, SITES, TRAFFIC
 from tests.postgres import PostgresServer
 
 NOW = datetime(2026, 11, 26, 12, 0, 0, 1, UTC)
@@ -91,6 +91,22 @@ def test_every_earlier_schema_is_migrated_with_what_it_holds(engine: Engine, rev
             expected = {name: in_time_zone_of(engine, value) for name, value in row.items()}
             assert dict(stored) == expected
         assert connection.execute(select(COMMANDS.c.completed)).scalar_one() == 0
+
+
+def test_a_name_that_an_operator_alone_has_banned_was_noted_as_a_site_and_is_of_no_role_now(engine: Engine) -> None:
+    rows: list[dict[str, object]] = [
+        {"name": "banned", "standing": "banned", "enrolled_at": None, "signing_public_key": ""},
+        {"name": "enrolled", "standing": "banned", "enrolled_at": NOW, "signing_public_key": ""},
+        {"name": "renewed", "standing": "member", "enrolled_at": None, "signing_public_key": "ab" * 32},
+        {"name": "left", "standing": "withdrawn", "enrolled_at": None, "signing_public_key": ""},
+    ]
+    migrate(engine, "0006")
+    with engine.begin() as connection:
+        connection.execute(insert(MEMBERS), [{**row, "role": "site"} for row in rows])
+    migrate(engine)
+    with engine.begin() as connection:
+        roles = {row.name: row.role for row in connection.execute(select(MEMBERS))}
+    assert roles == {"banned": "", "enrolled": "site", "renewed": "site", "left": "site"}
 
 
 def in_time_zone_of(engine: Engine, value: object) -> object:

@@ -119,6 +119,14 @@ async def test_a_standing_is_replaced(lives: Lives) -> None:
         assert (await store.membership()).members == (replace(NORTH, standing=Standing.WITHDRAWN),)
 
 
+async def test_a_name_that_was_banned_before_anybody_came_by_it_has_no_role(lives: Lives) -> None:
+    banned = Member(name=SiteName("south"), role=None, standing=Standing.BANNED)
+    async with lives.life() as store:
+        await store.save_member(banned)
+    async with lives.life() as store:
+        assert (await store.membership()).members == (banned,)
+
+
 @pytest.mark.parametrize("is_known", [True, False])
 async def test_a_certificate_is_revoked_whether_it_was_issued_here_or_not(lives: Lives, is_known: bool) -> None:
     revoked = replace(CERTIFICATE, revoked_at=START + DAY)

@@ -20,7 +20,7 @@ from common.errors import FedMedError, Reason
 from common.ids import AssignmentId, Digest, SiteName
 from common.signing import UpdateSignature
 from common.terms import Terms
-from common.tls import Caller, Role
+from common.tls import Caller, Peer, Role
 from coordinator.adapters.storage.blob_folder import BlobFolder
 from coordinator.adapters.storage.bucket import Bucket
 from coordinator.adapters.storage.bucket_blobs import BucketBlobs
@@ -252,7 +252,8 @@ async def coordinator(
     clock = clock or FakeClock()
     folder, store = BlobFolder(root), SqlRunStore(database or SqliteDatabase(root))
     members = SqlMemberStore(store)
-    standings = Standings(await members.membership())
+    heard = {site.name: site.role for site in await store.known_sites()}
+    standings = Standings(await members.membership(), heard)
     presence, observer = Presence(clock.monotonic, LINGER_SECONDS, standings.is_out), RecordingObserver()
     driver = RoundDriver(store, presence, observer, clock, CountedTime(clock, longest_gap_seconds))
     blobs = folder if bucket is None else BucketBlobs(folder, bucket, lambda: needed_adapters(driver.runs))
@@ -277,7 +278,7 @@ async def coordinator(
             driver=driver,
             intake=UpdateIntake(driver, blobs, clock, keys or NobodysKeys()),
             answers=Answers(driver, clock),
-            poll=Poll(driver, presence, store, clock, HOLD_SECONDS),
+            poll=Poll(driver, presence, store, standings, clock, HOLD_SECONDS),
             performer=performer,
             members=members,
             standings=standings,
@@ -292,6 +293,11 @@ async def coordinator(
 def site_caller(name: SiteName) -> Caller:
     """A site, as its certificate names it."""
     return Caller(name=name, role=Role.SITE, consortium="demo")
+
+
+def peer(caller: Caller, valid_from: datetime = START, serial: str = "") -> Peer:
+    """The caller with a certificate of that serial; one that is noted nowhere, unless said."""
+    return Peer(caller=caller, serial=serial, valid_from=valid_from, expires_at=START + timedelta(days=365))
 
 
 def evaluator(name: SiteName = EVALUATOR) -> Caller:

@@ -184,6 +184,18 @@ async def test_a_site_that_was_away_too_long_enrols_again_under_its_name_and_sig
         assert await at.is_let_in(first) is Reason.CERTIFICATE_REVOKED
 
 
+async def test_a_certificate_that_was_issued_without_enrolment_ends_with_the_enrolment_of_its_name(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path) as at:
+        issued = read_certified(at.served.consortium.identity("north", Role.SITE))
+        assert await at.is_let_in(issued) is None
+        at.clock.ahead = timedelta(seconds=2)
+        await enrol(await at.invited(), at.folder / "north")
+        assert await at.is_let_in(issued) is Reason.CERTIFICATE_REVOKED
+        assert await at.is_let_in(read_certified(at.folder / "north")) is None
+
+
 async def test_a_token_that_is_guessed_expired_or_for_another_is_refused_counted_and_audited(tmp_path: Path) -> None:
     async with scene(tmp_path) as at:
         join = await at.invited(lifetime=timedelta(minutes=5))

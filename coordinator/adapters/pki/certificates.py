@@ -18,9 +18,8 @@ from common.errors import InputInvalidError, Reason
 from common.ids import Role
 from common.signing_certificates import DOCUMENT_SIGNING
 from common.tls import Caller
+from coordinator.domain.enrolment import BACKDATING
 
-# Clocks of hospitals differ; a certificate is good from a little before it was made.
-BACKDATING = timedelta(minutes=5)
 CA_LIFETIME = timedelta(days=3650)
 ISSUING_CA_LIFETIME = timedelta(days=365)
 IDENTITY_LIFETIME = timedelta(days=7)

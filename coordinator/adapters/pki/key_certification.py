@@ -24,7 +24,8 @@ from common.signing import (
 )
 from common.tls import Caller, Role
 from coordinator.adapters.pki.ca import load_ca, record
-from coordinator.adapters.pki.certificates import BACKDATING, Validity, signing_certificate
+from coordinator.adapters.pki.certificates import Validity, signing_certificate
+from coordinator.domain.enrolment import BACKDATING
 
 
 def key_files_of(role: Role) -> KeyFiles | None:

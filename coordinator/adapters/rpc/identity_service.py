@@ -12,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 from common.errors import FedMedError, OverloadedError, Reason
 from common.logging import log_fault
 from common.rpc_errors import abort_with, internal_error
-from common.tls import caller_from_context
+from common.tls import caller_from_context, peer_from_context
 from coordinator.adapters.metrics import CoordinatorMetrics
 from coordinator.adapters.rpc.translate import timestamp
 from coordinator.app.enrol_site import Application, Enrolment
@@ -88,7 +88,7 @@ class IdentityServicer(enrolment_pb2_grpc.IdentityServiceServicer):
         application = Application(
             request_pem=request.signing_request_pem, signing_public_key=request.signing_public_key
         )
-        certified = await self._enrolment.renew(caller_from_context(context), application)
+        certified = await self._enrolment.renew(peer_from_context(context), application)
         return enrolment_pb2.RenewCertificateResponse(
             certificate_chain_pem=certified.chain_pem, trust_bundle_pem=certified.trust_bundle_pem
         )

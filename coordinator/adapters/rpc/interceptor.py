@@ -160,7 +160,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             peer = peer_from_context(context)
             name = peer.caller.uri
             authorise(peer.caller, rpc, self._consortium)
-            if (refusal := self._standings.refusal(peer.caller, peer.serial)) is not None:
+            if (refusal := self._standings.refusal(peer)) is not None:
                 raise refusal
             with self._one_more(peer, rpc):
                 yield
@@ -210,7 +210,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
     def _end_calls(self) -> None:
         """End the open calls of whoever is no longer let in; the call that brought that about is answered."""
         for call in tuple(self._calls):
-            refusal = self._standings.refusal(call.peer.caller, call.peer.serial)
+            refusal = self._standings.refusal(call.peer)
             if refusal is not None and call is not _ANSWERED.get():
                 call.end(refusal)
 

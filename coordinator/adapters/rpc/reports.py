@@ -261,7 +261,7 @@ def site(
     name: SiteName, seen: KnownSite | None, member: Member | None, certificates: Iterable[IssuedCertificate]
 ) -> admin_pb2.Site:
     """One site, heard of or a member or both; of ``certificates`` those that are its own."""
-    role = member.role if member is not None else seen.role if seen is not None else ""
+    role = member.role if member is not None and member.role is not None else seen.role if seen is not None else ""
     message = admin_pb2.Site(name=name, role=role, standing=_STANDINGS[member.standing if member else Standing.MEMBER])
     if seen is not None:
         message.last_seen_at.CopyFrom(timestamp(seen.last_seen_at))

@@ -90,7 +90,7 @@ def _membership(connection: Connection) -> Membership:
     members = (
         Member(
             name=SiteName(row.name),
-            role=Role(row.role),
+            role=Role(row.role) if row.role else None,
             standing=Standing(row.standing),
             enrolled_at=_utc(row.enrolled_at),
             signing_public_key=row.signing_public_key,
@@ -178,7 +178,7 @@ def _close_spent_tokens(connection: Connection, name: str) -> None:
 def _save_member(connection: Connection, member: Member) -> None:
     row: dict[str, object] = {
         "name": member.name,
-        "role": str(member.role),
+        "role": "" if member.role is None else str(member.role),
         "standing": str(member.standing),
         "enrolled_at": member.enrolled_at,
         "signing_public_key": member.signing_public_key,

@@ -975,7 +975,7 @@ class Site(_message.Message):
     name: _builtins.str
     """Required."""
     role: _builtins.str
-    """Required. `site` or `evaluator`."""
+    """`site` or `evaluator`; empty for a name that was banned before anybody came by it."""
     is_present: _builtins.bool
     """Required. Whether it holds a poll open, or did within the last poll_hold."""
     standing: Global___Standing.ValueType

@@ -63,7 +63,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_CERTIFICATE_INVALID: _Reason.ValueType  # 20
     """The certificate names no caller of this federation."""
     REASON_ROLE_NOT_ALLOWED: _Reason.ValueType  # 21
-    """The caller's role may not call this rpc."""
+    """The caller's role may not call this rpc, or is not the one that its name has here."""
     REASON_ASSIGNMENT_NOT_YOURS: _Reason.ValueType  # 22
     """The assignment belongs to another site."""
     REASON_SITE_BANNED: _Reason.ValueType  # 23
@@ -71,7 +71,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_SITE_WITHDRAWN: _Reason.ValueType  # 24
     """The site has withdrawn."""
     REASON_CERTIFICATE_REVOKED: _Reason.ValueType  # 25
-    """The certificate was revoked."""
+    """The certificate was revoked, or made before its name enrolled anew."""
     REASON_RUN_UNKNOWN: _Reason.ValueType  # 30
     """There is no such run."""
     REASON_ADAPTER_UNKNOWN: _Reason.ValueType  # 31
@@ -233,7 +233,7 @@ REASON_SIGNING_KEY_DIFFERS: Reason.ValueType  # 18
 REASON_CERTIFICATE_INVALID: Reason.ValueType  # 20
 """The certificate names no caller of this federation."""
 REASON_ROLE_NOT_ALLOWED: Reason.ValueType  # 21
-"""The caller's role may not call this rpc."""
+"""The caller's role may not call this rpc, or is not the one that its name has here."""
 REASON_ASSIGNMENT_NOT_YOURS: Reason.ValueType  # 22
 """The assignment belongs to another site."""
 REASON_SITE_BANNED: Reason.ValueType  # 23
@@ -241,7 +241,7 @@ REASON_SITE_BANNED: Reason.ValueType  # 23
 REASON_SITE_WITHDRAWN: Reason.ValueType  # 24
 """The site has withdrawn."""
 REASON_CERTIFICATE_REVOKED: Reason.ValueType  # 25
-"""The certificate was revoked."""
+"""The certificate was revoked, or made before its name enrolled anew."""
 REASON_RUN_UNKNOWN: Reason.ValueType  # 30
 """There is no such run."""
 REASON_ADAPTER_UNKNOWN: Reason.ValueType  # 31
