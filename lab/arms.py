@@ -12,31 +12,19 @@ from functools import cached_property
 
 from common.adapter import AdapterSpec
 from common.errors import InputInvalidError, Reason
-from common.terms import AggregationTerms, BaseModelTerms, GateMetric, GateTerms, LoraTerms, Task, Terms, TrainingTerms
-from lab.cells import Adapter, Cell
+from common.terms import AggregationTerms, BaseModelTerms, GateMetric, GateTerms, Terms
+from lab.cells import Adapter
 from lab.corpora import Corpora, NoteFile, shared_passages
 from lab.experiment import Arm, Experiment, NewSite, Site, terms_of
-from lab.findings import EVERYBODY, NOBODY, Scored, Setting, Trained
+from lab.findings import EVERYBODY, NOBODY, Scored, Setting, Trained, personal_arm
 from lab.rounds import Course, Machine, Plan, carry_all, carry_out
+from lab.scoring import Model, Scorer
 from lab.slots import Priority
+from lab.training_rows import training_rows
 from lab.workshop import Workshop
-from site_agent.orders import BaseModelSource, DocumentCounts, EvaluateOrder, EvaluateResult
 
 NEW_SITE, CENTRE = "new-site", "centre"
 FROM_NOTHING = "nothing"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """Something to score: an adapter, or the bare base model, and what to say of it in every row."""
-
-    arm: str
-    seed: int
-    trained_on: str
-    adapter: Adapter | None
-    terms: Terms
-    round_number: int = 0
-    examples: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,14 +77,26 @@ class Bench:
             raise InputInvalidError(Reason.NOTES_INVALID, message)
         return sets
 
+    @cached_property
+    def scorer(self) -> Scorer:
+        """What scores models on these sets."""
+        return Scorer(
+            tests=self.tests,
+            validation=self.validation,
+            machine=self.machine,
+            base_model=self.base_model,
+            workshop=self.workshop,
+        )
+
     async def play(self, arm: Arm, seed: int) -> Played:
         """Make and score the models of an arm; raises as `lab.rounds.carry_out`."""
         priority = self.priority(arm, seed)
         match arm.kind:
             case "zero_shot":
                 terms = self._terms(arm, seed, [CENTRE])
-                model = Model(arm=arm.name, seed=seed, trained_on=NOBODY, adapter=None, terms=terms)
-                return Played(scored=await self._score(model, self._settings(), priority))
+                rank = terms.lora.lora_rank
+                model = Model(arm=arm.name, seed=seed, trained_on=NOBODY, adapter=None, lora_rank=rank, terms=terms)
+                return Played(scored=await self.scorer.score(model, self._settings(), priority))
             case "single_site":
                 return _together(await carry_all([self._play_alone(arm, site, seed)
                                                   for site in self.experiment.sites_of(arm)]))  # fmt: skip
@@ -110,9 +110,11 @@ class Bench:
         first: tuple[Adapter, AdapterSpec] | None = None
         if start != FROM_NOTHING:
             course = (await self._choice(arm, seed)).course
-            first = (course.last, course.spec)
+            first = (course.last, course.spec_of(course.last))
         most = max(new_site.examples)
         terms = alone(self._terms(arm, seed, [NEW_SITE]), examples)
+        if first is not None:
+            terms = at_rank(terms, first[1].lora_rank)
         terms = replace(
             terms,
             training=replace(terms.training, local_epochs=new_site.local_epochs),
@@ -132,10 +134,11 @@ class Bench:
             seed=seed,
             trained_on=new_site.corpus,
             adapter=course.last,
+            lora_rank=terms.lora.lora_rank,
             terms=terms,
             examples=examples,
         )
-        scored = await self._score(model, {new_site.corpus: Setting.NEW_SITE}, priority)
+        scored = await self.scorer.score(model, {new_site.corpus: Setting.NEW_SITE}, priority)
         return Played(scored=scored)
 
     def priority(self, arm: Arm, seed: int) -> Priority:
@@ -144,6 +147,8 @@ class Bench:
 
     async def _play_alone(self, arm: Arm, site: Site, seed: int) -> Played:
         terms = alone(self._terms(arm, seed, [site.name]))
+        if site.max_lora_rank:
+            terms = at_rank(terms, min(site.max_lora_rank, terms.lora.lora_rank))
         course = await carry_out(
             Plan(
                 name=f"{arm.name}, seed {seed}",
@@ -156,11 +161,11 @@ class Bench:
             self.workshop,
             self.machine,
         )
-        return await self._scored_course(arm, seed, course, site.corpus)
+        return await self._scored_course(arm, seed, course, site)
 
     async def _play_together(self, arm: Arm, seed: int) -> Played:
         choice = await self._choice(arm, seed)
-        played = await self._scored_course(arm, seed, choice.course, EVERYBODY)
+        played = await self._scored_course(arm, seed, choice.course)
         return replace(played, notes=[choice.note] if choice.note else [])
 
     async def _choice(self, arm: Arm, seed: int) -> _Choice:
@@ -175,7 +180,7 @@ class Bench:
             return _Choice(course=await self._carry_out(arm, seed))
         names = list(arm.of)
         choices = await carry_all([self._choice(self.experiment.arm(name), seed) for name in names])
-        losses = await carry_all([self._validation_loss(choice.course, arm, seed) for choice in choices])
+        losses = await carry_all([self._validation_loss(arm, seed, choice.course) for choice in choices])
         best = losses.index(min(losses))
         told = ", ".join(f"{name} {loss:.4f}" for name, loss in zip(names, losses, strict=True))
         note = f"{arm.name}, seed {seed}: chose {names[best]} by loss on the validation set ({told})"
@@ -195,141 +200,82 @@ class Bench:
             terms=terms,
             notes=notes,
             tasks={site.name: site.tasks for site in self.experiment.sites_of(arm)},
+            max_lora_ranks=self.experiment.max_lora_ranks,
             validation=self.validation,
             priority=self.priority(arm, seed),
         )
         return await carry_out(plan, self.workshop, self.machine)
 
-    async def _scored_course(self, arm: Arm, seed: int, course: Course, trained_on: str) -> Played:
-        last = Model(arm=arm.name, seed=seed, trained_on=trained_on, adapter=course.last, terms=course.run.terms)
-        models = [last]
-        if arm.score_rounds:
-            models += [
-                replace(last, adapter=course.after(past.number), round_number=past.number) for past in course.run.rounds
-            ]
-        scored = await carry_all([self._score(one, self._settings(), self.priority(arm, seed)) for one in models])
-        return Played(scored=[row for rows in scored for row in rows], trained=_training_of(arm, seed, course))
+    async def _scored_course(self, arm: Arm, seed: int, course: Course, site: Site | None = None) -> Played:
+        """Of the site whose run it is, or of all; where sites keep factors, the model of each of them, too."""
+        last = Model(
+            arm=arm.name,
+            seed=seed,
+            trained_on=site.corpus if site else EVERYBODY,
+            site=site.name if site else "",
+            adapter=course.last,
+            lora_rank=course.spec_of(course.last).lora_rank,
+            terms=course.run.terms,
+        )
+        shared = [last]
+        personal = await self._personal(last, course, len(course.run.rounds))
+        for past in course.run.rounds if arm.score_rounds else ():
+            this_one = replace(last, adapter=course.after(past.number), round_number=past.number)
+            shared += [] if past.is_partial else [this_one]
+            personal += await self._personal(this_one, course, past.number)
+        priority, inside = self.priority(arm, seed), dict.fromkeys(self.experiment.corpora, Setting.IN_DOMAIN)
+        work = [self.scorer.score(one, self._settings(), priority) for one in shared]
+        work += [self.scorer.score(one, inside, priority) for one in personal]
+        scored = [row for rows in await carry_all(work) for row in rows]
+        return Played(scored=scored, trained=list(training_rows(arm.name, seed, course)))
+
+    async def _personal(self, model: Model, course: Course, round_number: int) -> list[Model]:
+        """The model that each site has after a round, where it keeps factors of its own."""
+        priority = self.priority(self.experiment.arm(model.arm), model.seed)
+        personal = course.personal(round_number)
+        made = await carry_all([self.workshop.derive(one, priority) for one in personal.values()])
+        corpora = {site.name: site.corpus for site in self.experiment.sites}
+        return [
+            replace(model, arm=personal_arm(model.arm), site=site, trained_on=corpora[site], adapter=adapter)
+            for site, adapter in zip(personal, made, strict=True)
+        ]
+
+    async def _validation_loss(self, arm: Arm, seed: int, course: Course) -> float:
+        model = Model(
+            arm=arm.name,
+            seed=seed,
+            trained_on=EVERYBODY,
+            adapter=course.last,
+            lora_rank=course.spec_of(course.last).lora_rank,
+            terms=course.run.terms,
+        )
+        return await self.scorer.validation_loss(model, self.priority(arm, seed))
 
     def _settings(self) -> Mapping[str, Setting]:
         inside = dict.fromkeys(self.experiment.corpora, Setting.IN_DOMAIN)
         return {**inside, **dict.fromkeys(self.experiment.test.external, Setting.EXTERNAL)}
-
-    async def _score(self, model: Model, settings: Mapping[str, Setting], priority: Priority) -> list[Scored]:
-        """One order over all test sets; each is asked for the types that it annotates."""
-        names = list(settings)
-        files = tuple(self.tests[name] for name in names)
-        order = self._evaluation(model.terms, files, is_scored=True)
-        if model.adapter is None:
-            order = replace(order, lora=LoraTerms())
-        says = f"{model.arm}, seed {model.seed}, {_what(model)} scored on {', '.join(names)}"
-        done = await self.workshop.perform(Cell(order=order, notes=files, adapter=model.adapter, says=says), priority)
-        assert isinstance(done.result, EvaluateResult)
-        rows = []
-        for task, told in _documents_of(done.result).items():
-            for index, name in enumerate(names):
-                documents = [one for one in told if one.file == index]
-                if not documents:  # the corpus does not annotate what the task asks for
-                    continue
-                rows.append(
-                    Scored(
-                        arm=model.arm,
-                        seed=model.seed,
-                        trained_on=model.trained_on,
-                        setting=settings[name],
-                        test_set=name,
-                        round_number=model.round_number,
-                        examples=model.examples,
-                        task=task,
-                        strict=tuple(one.strict for one in documents),
-                        lenient=tuple(one.lenient for one in documents),
-                    )
-                )
-        return rows
-
-    async def _validation_loss(self, course: Course, arm: Arm, seed: int) -> float:
-        order = self._evaluation(course.run.terms, self.validation, is_scored=False)
-        says = f"{arm.name}, seed {seed}, loss on the validation set"
-        cell = Cell(order=order, notes=self.validation, adapter=course.last, says=says)
-        done = await self.workshop.perform(cell, self.priority(arm, seed))
-        assert isinstance(done.result, EvaluateResult) and done.result.mean_loss is not None
-        return done.result.mean_loss
-
-    def _evaluation(self, terms: Terms, files: Sequence[NoteFile], *, is_scored: bool) -> EvaluateOrder:
-        source = BaseModelSource(
-            location=self.machine.base_model,
-            expected=self.base_model,
-            device=self.machine.device,
-            threads=self.machine.threads,
-        )
-        # Decoding asks nothing of the training terms but how the base model is held: then equal adapters share a cell.
-        decoding = TrainingTerms(quantization=terms.training.quantization)
-        return EvaluateOrder(
-            base_model=source,
-            lora=terms.lora,
-            task=terms.task,
-            training=decoding if is_scored else terms.training,
-            data_files=tuple(str(file.path) for file in files),
-            generate=is_scored,
-            measure_loss=not is_scored,
-            tell_documents=is_scored,
-        )
 
     def _terms(self, arm: Arm, seed: int, sites: Sequence[str]) -> Terms:
         return terms_of(self.experiment, arm, seed, sites, self.base_model)
 
 
 def alone(terms: Terms, examples_per_round: int | None = None) -> Terms:
-    """For a run with one site: nothing is weighed, carried on or refused there."""
+    """For a run with one site: nothing is weighed, carried on or refused there, and it trains at the whole rank."""
     training = terms.training
     if examples_per_round is not None:
         training = replace(training, examples_per_round=examples_per_round)
     return replace(
         terms,
         training=training,
+        lora=replace(terms.lora, least_lora_rank=0),
         aggregation=AggregationTerms(wire_dtype=terms.aggregation.wire_dtype),
         gate=GateTerms(metric=GateMetric.NONE),
     )
 
 
-def _training_of(arm: Arm, seed: int, course: Course) -> list[Trained]:
-    rows = []
-    for past in course.run.rounds:
-        for entry in past.accepted:
-            result = course.trained[past.number, entry.site]
-            assert entry.update is not None, "an accepted update is there"
-            rows.append(
-                Trained(
-                    arm=arm.name,
-                    seed=seed,
-                    site=entry.site,
-                    round_number=past.number,
-                    mean_loss=result.mean_loss,
-                    num_examples=result.num_examples,
-                    num_label_tokens=result.num_label_tokens,
-                    steps=result.steps,
-                    seconds=result.seconds,
-                    weight=entry.weight,
-                    validation_loss=entry.scores.mean_loss if entry.scores else None,
-                    upload_bytes=entry.update.file.size_bytes,
-                    download_bytes=past.global_adapter.size_bytes,
-                    is_alone=len(past.roster) == 1,
-                )
-            )
-    return rows
-
-
-def _documents_of(result: EvaluateResult) -> dict[Task, tuple[DocumentCounts, ...]]:
-    """Counts by document, task by task."""
-    documents = {one.task: one.documents for one in result.tasks}
-    documents[Task.ENTITIES] = result.documents
-    return documents
-
-
-def _what(model: Model) -> str:
-    if model.adapter is None:
-        return "base model"
-    after = f" after round {model.round_number}" if model.round_number else ""
-    return f"trained on {model.trained_on}{after}"
+def at_rank(terms: Terms, lora_rank: int) -> Terms:
+    """The same terms for an adapter of that rank."""
+    return replace(terms, lora=replace(terms.lora, lora_rank=lora_rank))
 
 
 def _together(played: Sequence[Played]) -> Played:

@@ -36,16 +36,19 @@ class Adapter:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One order, the notes that it names, and the adapter that it starts from.
+    """One order, the notes that it names, and the adapters that lie in its folder.
 
     Attributes:
         notes: The order's ``data_files``, in its order.
+        adapter / side / own: What it starts from, what is added beside it, and the site's own factors.
         says: What is done when it is done, in words for a person.
     """
 
     order: Order
     notes: tuple[NoteFile, ...] = ()
     adapter: Adapter | None = None
+    side: Adapter | None = None
+    own: Adapter | None = None
     says: str
 
     @cached_property
@@ -62,6 +65,7 @@ class Cell:
         parts = [f"edition {_EDITION}", *(f"{name} {version(name)}" for name in _SOFTWARE)]
         parts += [note.digest for note in self.notes]
         parts.append(self.adapter.file.digest if self.adapter else "no adapter")
+        parts += [f"{name} {one.file.digest}" for name, one in (("side", self.side), ("own", self.own)) if one]
         # Without defaults: a setting that a later version adds, and that is not used, leaves the key as it was.
         key = hashlib.sha256(ORDER.dump_json(order, exclude_defaults=True))
         for part in (type(order).__name__, *parts):
@@ -82,7 +86,8 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What came of a cell: its result, and the update (or the first adapter) where it made one."""
+    """What came of a cell: its result, and where it made them, an update (or first adapter) and what the site keeps."""
 
     result: Result
     made: Adapter | None = None
+    kept: Adapter | None = None

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lab.experiment import Experiment
-from lab.findings import NOBODY, Findings, Rule, Scored, Setting, others, own, parts
+from lab.findings import (
+    NOBODY,
+    Findings,
+    Rule,
+    Scored,
+    Setting,
+    is_by_site,
+    others,
+    own,
+    parts,
+    personal_arm,
+)
 from lab.statistics import Estimate, difference, estimate
 
 
@@ -37,10 +48,10 @@ IN_DOMAIN, OWN_NOTES, OTHER_NOTES, EXTERNAL = "in-domain", "own notes", "other s
 
 
 def main_table(experiment: Experiment, findings: Findings) -> list[Cell]:
-    """Every arm: in-domain and external; single sites also on their own notes and on the others'."""
+    """Every arm: in-domain and external; models of single sites also on their own notes and on the others'."""
     cells = []
     for arm in findings.arms():
-        for column, rows in _columns(experiment, findings, arm):
+        for column, rows in _columns(findings, arm):
             for rule in Rule:
                 seeds = len({row.seed for row in rows})
                 scored = estimate(list(parts(rows, rule)))
@@ -48,12 +59,11 @@ def main_table(experiment: Experiment, findings: Findings) -> list[Cell]:
     return cells
 
 
-def _columns(experiment: Experiment, findings: Findings, arm: str) -> Iterator[tuple[str, Sequence[Scored]]]:
+def _columns(findings: Findings, arm: str) -> Iterator[tuple[str, Sequence[Scored]]]:
     inside, outside = findings.of(arm, Setting.IN_DOMAIN), findings.of(arm, Setting.EXTERNAL)
-    kinds = {one.name: one.kind for one in experiment.arms}
     if inside:
         yield IN_DOMAIN, inside
-    if inside and kinds.get(arm) == "single_site":
+    if is_by_site(inside):
         yield OWN_NOTES, own(inside)
         if others(inside):
             yield OTHER_NOTES, others(inside)
@@ -63,43 +73,54 @@ def _columns(experiment: Experiment, findings: Findings, arm: str) -> Iterator[t
 
 def differences(experiment: Experiment, findings: Findings) -> list[Difference]:
     """Every arm that learns from all sites against the baselines, and against the first federated arm."""
-    kinds = {arm.name: arm.kind for arm in experiment.arms}
-    shared = [arm for arm in findings.arms() if kinds.get(arm) in ("federated", "best_of")]
-    found: list[Difference] = []
-    for arm in shared:
-        for baseline in [*(name for name in findings.arms() if kinds.get(name) not in (None, "federated", "best_of")),
-                         *shared[:1]]:  # fmt: skip
-            if baseline != arm:
-                found += _against(findings, arm, baseline, is_alone=kinds.get(baseline) == "single_site")
-    return found
+    federated = [arm.name for arm in experiment.arms if arm.kind in ("federated", "best_of")]
+    known = findings.arms()
+    shared = [name for name in known if name in federated]
+    learnt = [name for name in known if name in (*federated, *map(personal_arm, federated))]
+    baselines = [arm.name for arm in experiment.arms if arm.name in known and arm.name not in federated]
+    pairs = [(name, baseline) for name in learnt for baseline in (*baselines, *shared[:1]) if baseline != name]
+    return [one for left, right in pairs for one in _against(findings, left, right)]
 
 
-def _against(findings: Findings, left: str, right: str, *, is_alone: bool) -> Iterator[Difference]:
-    inside, outside = findings.of(right, Setting.IN_DOMAIN), findings.of(right, Setting.EXTERNAL)
-    columns = [(IN_DOMAIN, Setting.IN_DOMAIN, inside), (EXTERNAL, Setting.EXTERNAL, outside)]
-    if is_alone:
-        columns[:1] = [(OWN_NOTES, Setting.IN_DOMAIN, own(inside)), (OTHER_NOTES, Setting.IN_DOMAIN, others(inside))]
-    for column, setting, rows in columns:
-        ours, theirs = _paired(findings.of(left, setting), rows)
-        if ours:
-            for rule in Rule:
-                apart = difference(list(parts(ours, rule)), list(parts(theirs, rule)))
-                seeds = len({row.seed for row in ours})
-                yield Difference(left=left, right=right, column=column, rule=rule, seeds=seeds, estimate=apart)
+def _against(findings: Findings, left: str, right: str) -> Iterator[Difference]:
+    """On the notes of all; where one side has a model a site, apart on those that it was trained on and the others."""
+    ours, theirs = findings.of(left, Setting.IN_DOMAIN), findings.of(right, Setting.IN_DOMAIN)
+    columns: list[tuple[str, Sequence[Scored], Sequence[Scored]]] = [(IN_DOMAIN, ours, theirs)]
+    if is_by_site([*ours, *theirs]):
+        columns = [(OWN_NOTES, _kept(own, ours), _kept(own, theirs)),
+                   (OTHER_NOTES, _kept(others, ours), _kept(others, theirs))]  # fmt: skip
+    columns.append((EXTERNAL, findings.of(left, Setting.EXTERNAL), findings.of(right, Setting.EXTERNAL)))
+    for column, mine, other in columns:
+        pairs = _paired(mine, other)
+        for rule in Rule if pairs else ():
+            lefts, rights = (list(parts(side, rule)) for side in zip(*pairs, strict=True))
+            seeds = len({row.seed for row, _ in pairs})
+            apart = difference(lefts, rights)
+            yield Difference(left=left, right=right, column=column, rule=rule, seeds=seeds, estimate=apart)
 
 
-def _paired(ours: Sequence[Scored], theirs: Sequence[Scored]) -> tuple[list[Scored], list[Scored]]:
-    """Row by row, so that both sides are of one mix of test sets: each of theirs, and ours of its seed and test set.
+def _kept(choose: Callable[[Sequence[Scored]], list[Scored]], rows: Sequence[Scored]) -> Sequence[Scored]:
+    """What is chosen of the models of single sites; all of those of everybody and nobody."""
+    return choose(rows) if is_by_site(rows) else rows
 
-    What nobody was trained for is the same for every seed: there each row of ours has that of its test set beside it.
+
+def _paired(ours: Sequence[Scored], theirs: Sequence[Scored]) -> list[tuple[Scored, Scored]]:
+    """Row by row, so that both sides are of one mix of test sets: of one seed, test set and, where both have, site.
+
+    The side that has a model a site says how often a test set comes; the other one has the same row beside each. What
+    nobody was trained for is the same for every seed.
     """
-    if {row.trained_on for row in theirs} == {NOBODY}:
-        by_test_set = {row.test_set: row for row in theirs}
-        pairs = [(row, by_test_set[row.test_set]) for row in ours if row.test_set in by_test_set]
-    else:
-        by_both = {(row.seed, row.test_set): row for row in ours}
-        pairs = [(by_both[key], row) for row in theirs if (key := (row.seed, row.test_set)) in by_both]
-    return [one for one, _ in pairs], [other for _, other in pairs]
+    both_by_site = is_by_site(ours) and is_by_site(theirs)
+    is_seeded = any(row.trained_on != NOBODY for row in theirs)
+
+    def key(row: Scored) -> tuple[object, ...]:
+        return (row.test_set, row.seed if is_seeded else None, row.site if both_by_site else None)
+
+    if is_by_site(theirs):
+        mine = {key(row): row for row in ours}
+        return [(mine[key(row)], row) for row in theirs if key(row) in mine]
+    others_by_key = {key(row): row for row in theirs}
+    return [(row, others_by_key[key(row)]) for row in ours if key(row) in others_by_key]
 
 
 def new_site_curves(findings: Findings) -> dict[str, list[tuple[int, Estimate]]]:

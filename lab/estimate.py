@@ -14,12 +14,14 @@ from common.ids import digest_of
 from common.terms import Task
 from coordinator.domain.values import AdapterFile
 from lab.cells import Adapter, Cell, Done
+from lab.derived import Derived
 from lab.slots import Priority
 from lab.workshop import WEIGHTS_FILE, Combination, Combined, Store, Workshop
 from site_agent.adapters.order_folder import read_outcome
 from site_agent.orders import (
     ORDER,
     ORDER_FILE,
+    PERSONAL_FILE,
     EvaluateOrder,
     EvaluateResult,
     F1Counts,
@@ -77,6 +79,12 @@ class EstimatingWorkshop:
         candidate = _named(asked.key, self.store.combined(asked) / WEIGHTS_FILE)
         return Combined(candidate=candidate, weights=weights)
 
+    async def derive(self, wanted: Derived, priority: Priority) -> Adapter:
+        """The adapter, which takes no time where there is what it is made of; else a name for it."""
+        if not any(source.is_nominal for source in wanted.sources):
+            return await self.working.derive(wanted, priority)
+        return _named(wanted.key, self.store.derived(wanted) / WEIGHTS_FILE)
+
     def _nominal(self, cell: Cell, order: TrainOrder | EvaluateOrder) -> Done:
         match order:
             case TrainOrder():
@@ -93,7 +101,8 @@ class EstimatingWorkshop:
                     peak_memory_bytes=1,
                     tasks=counts,
                 )
-                return Done(result=result, made=made)
+                kept = None if order.own is None else _named(f"{cell.key} own", self.store.cell(cell) / PERSONAL_FILE)
+                return Done(result=result, made=made, kept=kept)
             case EvaluateOrder():
                 tasks = _nominal_scores(order.task.tasks)
                 return Done(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from common.adapter import MAX_LORA_RANK
 from common.config import load_toml
 from common.errors import FedMedError
 from common.ids import check_name
@@ -38,6 +39,7 @@ class Site(_Table):
         part: ``[2, 3]``: the second of three parts, which share no document.
         wrong_labels: This share of the entities is given a wrong type, to see what that does.
         tasks: What it trains of the run's tasks (`data.tasks` of a site's configuration).
+        max_lora_rank: The largest rank at which it trains (`policy.max_lora_rank`); 0: any.
     """
 
     name: Name
@@ -46,6 +48,7 @@ class Site(_Table):
     part: tuple[int, int] = (1, 1)
     wrong_labels: Annotated[float, Field(ge=0, le=1)] = 0.0
     tasks: Annotated[tuple[Task, ...], Field(min_length=1)] = tuple(Task)
+    max_lora_rank: Annotated[int, Field(ge=0, le=MAX_LORA_RANK)] = 0
 
     @model_validator(mode="after")
     def _part_is_one_of_them(self) -> Self:
@@ -147,6 +150,11 @@ class Experiment(_Table):
     def corpora(self) -> tuple[str, ...]:
         """The corpora of the sites, each once, in the order of the sites."""
         return tuple(dict.fromkeys(site.corpus for site in self.sites))
+
+    @property
+    def max_lora_ranks(self) -> dict[str, int]:
+        """The largest rank of each site that has one."""
+        return {site.name: site.max_lora_rank for site in self.sites if site.max_lora_rank}
 
     def arm(self, name: str) -> Arm:
         """The arm of that name."""

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from common.terms import Task
 from lab.comparisons import new_site_curves
 from lab.experiment import Experiment
-from lab.findings import EVERYBODY, NOBODY, Findings, Rule, Scored, Setting, parts
+from lab.findings import EVERYBODY, NOBODY, Findings, Rule, Scored, Setting, parts, personal_arm
 from lab.statistics import estimate, value_of
 
 # Wong's palette (Nature Methods 8, 441, 2011), which most people with a colour deficiency can tell apart.
@@ -67,8 +67,8 @@ def _losses(experiment: Experiment, findings: Findings) -> Figure | None:
 
 
 def _rounds(experiment: Experiment, findings: Findings) -> Figure | None:
-    """Strict F1 of the shared adapter after each round, on each test set."""
-    rows = [row for row in findings.scored if row.round_number and row.trained_on == EVERYBODY]
+    """Strict F1 after each round, on each test set; of sites' own models, each on its own notes."""
+    rows = [row for row in findings.scored if row.round_number and row.trained_on in (EVERYBODY, row.test_set)]
     arms = list(dict.fromkeys(row.arm for row in rows))
     if not arms:
         return None
@@ -114,11 +114,11 @@ def _new_site(experiment: Experiment, findings: Findings) -> Figure | None:
 
 
 def _bytes(experiment: Experiment, findings: Findings) -> Figure | None:
-    """What one site sent and got in the whole run, against strict F1 in-domain."""
+    """What one site sent and got in the whole run, against strict F1 in-domain (of sites' own models, at home)."""
     points = []
     for arm in findings.arms():
-        mine = [row for row in findings.federated() if row.arm == arm]
-        scored = [row for row in findings.of(arm, Setting.IN_DOMAIN) if row.trained_on == EVERYBODY]
+        mine = [row for row in findings.federated() if arm in (row.arm, personal_arm(row.arm))]
+        scored = [row for row in findings.of(arm, Setting.IN_DOMAIN) if row.trained_on in (EVERYBODY, row.test_set)]
         if not mine or not scored:
             continue
         runs = len({(row.seed, row.site) for row in mine})
@@ -153,7 +153,9 @@ def _who_helps_whom(experiment: Experiment, findings: Findings) -> Figure | None
     )  # fmt: skip
     figure, axes = pyplot.subplots(figsize=(2.6 + 1.1 * len(tests), 1.2 + 0.42 * len(models)), layout="constrained")
     axes.imshow(values, cmap="Blues", vmin=0, vmax=max(0.1, float(np.nanmax(values)) * 1.15), aspect="auto")
-    names = [arm if on in (EVERYBODY, NOBODY) else f"{on} alone" for arm, on in models]
+    alone = {arm.name for arm in experiment.arms if arm.kind == "single_site"}
+    names = [arm if on in (EVERYBODY, NOBODY) else f"{on} alone" if arm in alone else f"{on}: {arm}"
+             for arm, on in models]  # fmt: skip
     axes.set_yticks(range(len(models)), names)
     outside = set(experiment.test.external)
     axes.set_xticks(range(len(tests)), [f"{test}\n(external)" if test in outside else test for test in tests])

@@ -38,6 +38,7 @@ class Scored:
 
     Attributes:
         trained_on: The corpus of the site whose model it is, EVERYBODY or NOBODY.
+        site: Whose model it is; empty, where it is no site's own.
         round_number: After which round; 0: at the end.
         examples: Of a new site; 0 elsewhere.
         strict / lenient: Counts of each document.
@@ -46,6 +47,7 @@ class Scored:
     arm: str
     seed: int
     trained_on: str
+    site: str = ""
     setting: Setting
     test_set: str
     round_number: int = 0
@@ -70,6 +72,7 @@ class Trained:
     """One site in one round of one run.
 
     Attributes:
+        lora_rank: At which it trained.
         is_alone: The run has no other site: its updates are for comparison, and would not travel.
     """
 
@@ -86,6 +89,7 @@ class Trained:
     validation_loss: float | None
     upload_bytes: int
     download_bytes: int
+    lora_rank: int = 0
     is_alone: bool = False
 
 
@@ -132,6 +136,16 @@ class Findings:
     def arms(self) -> list[str]:
         """Arms that have scores, in the order of the experiment."""
         return list(dict.fromkeys(one.arm for one in self.scored))
+
+
+def personal_arm(arm: str) -> str:
+    """Under which name stand the sites' own models of a federated arm that leaves them some."""
+    return f"{arm}, personal"
+
+
+def is_by_site(rows: Iterable[Scored]) -> bool:
+    """Whether there is a model a site."""
+    return any(row.trained_on not in (EVERYBODY, NOBODY) for row in rows)
 
 
 def own(rows: Iterable[Scored]) -> list[Scored]:

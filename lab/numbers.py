@@ -75,7 +75,7 @@ def _trained(row: Trained) -> Iterator[Row]:
         "round": row.round_number,
     }  # fmt: skip
     metrics = ("mean_loss", "num_examples", "num_label_tokens", "steps", "seconds", "weight", "validation_loss",
-               "upload_bytes", "download_bytes")  # fmt: skip
+               "upload_bytes", "download_bytes", "lora_rank")  # fmt: skip
     for metric in metrics:
         value = getattr(row, metric)
         if value is not None:

@@ -13,13 +13,13 @@ from common.errors import InputInvalidError, Reason
 from common.files import make_folder, write_whole
 from common.task_terms import TaskTerms
 from coordinator.domain.aggregation import check_needs, strategy_of
-from lab.arms import CENTRE, Bench, alone
+from lab.arms import CENTRE, Bench
 from lab.estimate import EstimatingWorkshop
 from lab.experiment import Experiment, terms_of
 from lab.figures import draw_all
 from lab.findings import Findings
 from lab.numbers import write_numbers
-from lab.rounds import check_can_be_carried_out
+from lab.rounds import check_ranks
 from lab.tables import latex, report
 
 
@@ -53,8 +53,8 @@ def check(bench: Bench) -> Iterator[str]:
             terms = terms_of(experiment, arm, seed, sites, bench.base_model)
             if arm.kind == "federated":
                 check_needs(strategy_of(terms), terms)
+                check_ranks(terms, experiment.max_lora_ranks)
             _check_types(f"arm {arm.name}", terms.task, types)
-            check_can_be_carried_out(terms if arm.kind == "federated" else alone(terms), f"arm {arm.name}")
     for site in experiment.sites:
         for seed in experiment.seeds:
             held = bench.corpora.train(site, seed)

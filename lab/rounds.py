@@ -21,13 +21,15 @@ from coordinator.app.perform_commands import moved_from
 from coordinator.app.update_intake import UploadClaim, admit, check_content
 from coordinator.domain import assignments
 from coordinator.domain import events as ev
+from coordinator.domain.adapter_parts import cuts_of, id_of
 from coordinator.domain.aggregation import check_needs, strategy_of
 from coordinator.domain.assignments import Assignment, AssignmentKind
 from coordinator.domain.kept_state import state_before
 from coordinator.domain.run_machine import create_run, step
-from coordinator.domain.values import Phase, Round, Run, RunState, Update
+from coordinator.domain.values import AdapterPart, Phase, Round, Run, RunState, Update
 from lab.cells import Adapter, Cell, Done
 from lab.corpora import NoteFile
+from lab.derived import Part, Personal
 from lab.slots import Priority
 from lab.workshop import Combination, Workshop
 from site_agent.adapters import translate as site_wire
@@ -59,6 +61,7 @@ class Plan:
     Attributes:
         name: For people.
         tasks: What each site trains of the run's tasks; all of them, where it is not named.
+        max_lora_ranks: The largest rank at which each site trains; any, where it is not named.
         first: An adapter to go on from, with its shape; None: a new one is made.
     """
 
@@ -67,6 +70,7 @@ class Plan:
     notes: Mapping[str, tuple[NoteFile, ...]]
     validation: tuple[NoteFile, ...]
     tasks: Mapping[str, tuple[Task, ...]] = field(default_factory=dict)
+    max_lora_ranks: Mapping[str, int] = field(default_factory=dict)
     first: tuple[Adapter, AdapterSpec] | None = None
     priority: Priority = ()
 
@@ -76,19 +80,17 @@ class Course:
     """A run that has ended, or is on its way.
 
     Attributes:
-        adapters: First adapter, updates, candidates and what strategies keep, by digest.
+        adapters: First adapter, parts, updates, candidates and what strategies keep, by digest.
         trained: What each site said of its training, by round.
+        kept: The factors that each site kept, by round.
+        downloads: Bytes that each site got, by round.
     """
 
     run: Run
     adapters: dict[Digest, Adapter] = field(default_factory=dict)
     trained: dict[tuple[int, SiteName], TrainResult] = field(default_factory=dict)
-
-    @property
-    def spec(self) -> AdapterSpec:
-        """The shape of the run's adapters."""
-        assert self.run.spec is not None, "a run that went on has a first adapter"
-        return self.run.spec
+    kept: dict[tuple[int, SiteName], Adapter] = field(default_factory=dict)
+    downloads: dict[tuple[int, SiteName], int] = field(default_factory=dict)
 
     def after(self, round_number: int) -> Adapter:
         """The candidate of a round; of round 0, the first adapter."""
@@ -96,11 +98,21 @@ class Course:
         assert file is not None, "a closed round has a candidate"
         return self.adapters[file.digest]
 
+    def spec_of(self, adapter: Adapter) -> AdapterSpec:
+        """The shape of the first adapter or of a candidate."""
+        return self.run.spec_of(adapter.file)
+
     @property
     def last(self) -> Adapter:
         """What is served at the end; the first adapter if nothing was promoted."""
         served = self.run.served.version if self.run.served else 0
         return self.after(served)
+
+    def personal(self, round_number: int) -> dict[SiteName, Personal]:
+        """Of each site that keeps factors: what the round made for all, with those in it that the site kept last."""
+        shared = self.after(round_number)
+        own = {site: kept for (number, site), kept in sorted(self.kept.items()) if number <= round_number}
+        return {site: Personal(shared=shared, own=kept, spec=self.spec_of(shared)) for site, kept in own.items()}
 
 
 async def carry_out(plan: Plan, workshop: Workshop, machine: Machine) -> Course:
@@ -114,7 +126,7 @@ async def carry_out(plan: Plan, workshop: Workshop, machine: Machine) -> Course:
     """
     check_terms(plan.terms)
     check_needs(strategy_of(plan.terms), plan.terms)
-    check_can_be_carried_out(plan.terms, plan.name)
+    check_ranks(plan.terms, plan.max_lora_ranks)
     course = Course(run=create_run(RunId(derived_id("run", plan.terms.digest)), plan.terms, _START))
     carrier = _Carrier(plan, workshop, machine, course)
     while course.run.state.is_open:
@@ -124,29 +136,28 @@ async def carry_out(plan: Plan, workshop: Workshop, machine: Machine) -> Course:
     return course
 
 
-def check_can_be_carried_out(terms: Terms, name: str) -> None:
-    """Check that the lab does everything that the run ``name`` asks for.
-
-    Sites keep nothing of their own between rounds here, and adapters are not cut to a site's rank or part.
+def check_ranks(terms: Terms, max_lora_ranks: Mapping[str, int]) -> None:
+    """Check that every site may train at a rank that the terms allow; it would decline the run otherwise.
 
     Raises:
-        InputInvalidError: SETTINGS_UNSUPPORTED.
+        InputInvalidError: TERMS_INVALID.
     """
-    strategy = strategy_of(terms)
-    site = SiteName(terms.rounds.sites[0])
-    plans = [strategy.plan(number, site) for number in range(1, terms.rounds.count + 1)]
-    if any(plan.own is not None or plan.keeps_rest for plan in plans):
-        raise InputInvalidError(
-            Reason.SETTINGS_UNSUPPORTED,
-            f"{name}: expected a strategy whose sites keep nothing between rounds and train no part beside the global "
-            f"adapter, which the lab does not carry out yet, got {strategy.name}",
-        )
-    if terms.lora.least_lora_rank:
-        raise InputInvalidError(
-            Reason.SETTINGS_UNSUPPORTED,
-            f"{name}: expected lora.least_lora_rank 0 with {strategy.name}, for all sites train at one rank in the "
-            f"lab, got {terms.lora.least_lora_rank}",
-        )
+    least = terms.lora.least_lora_rank or terms.lora.lora_rank
+    for site in terms.rounds.sites:
+        most = max_lora_ranks.get(site) or least
+        if most < least:
+            message = f"site {site}: expected a max_lora_rank of at least {least}, the least of these terms, got {most}"
+            raise InputInvalidError(Reason.TERMS_INVALID, message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What an agent has beside its assignment: notes, which tasks it trains, and factors that it kept."""
+
+    says: str
+    notes: tuple[NoteFile, ...] = ()
+    tasks: tuple[Task, ...] = tuple(Task)
+    own: Adapter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +179,16 @@ class _Carrier:
         elif current.phase is Phase.SELECTING:
             self._publish_before(current)
             sites = frozenset(map(SiteName, run.terms.rounds.sites))
-            present = ev.PresenceObserved(at=_START, present=sites, enrolled=sites, evaluators=frozenset({EVALUATOR}))
+            present = ev.PresenceObserved(
+                at=_START,
+                present=sites,
+                enrolled=sites,
+                evaluators=frozenset({EVALUATOR}),
+                max_lora_ranks=tuple((site, self.plan.max_lora_ranks.get(site, 0)) for site in sorted(sites)),
+            )
             self._post(present)
         elif current.phase is Phase.TRAINING:
+            await self._cut_parts(current)
             await self._train(current)
         elif current.phase is Phase.AGGREGATING:
             await self._aggregate(current)
@@ -191,13 +209,27 @@ class _Carrier:
         else:
             assignment = assignments.for_evaluator(self.course.run, EVALUATOR)
             assert assignment is not None, "a run that begins asks for its first adapter"
-            done = await self._perform(assignment, f"{self.plan.name}, first adapter", ())
+            done = await self._perform(assignment, _Work(says=f"{self.plan.name}, first adapter"))
             assert isinstance(done.result, InitialiseResult) and done.made is not None
             spec = done.result.spec
             self._admitted(assignment, done.made, FirstAdapter(spec=spec))
             adapter = done.made
         self.course.adapters[adapter.file.digest] = adapter
         self._post(ev.FirstAdapterReceived(at=_START, adapter=adapter.file, spec=spec))
+
+    async def _cut_parts(self, current: Round) -> None:
+        """What sites of a lower rank, or beside the rest, start from: as `CommandPerformer` cuts it."""
+        parts = []
+        for cut in cuts_of(self.course.run, current):
+            wanted = Part(whole=self.course.adapters[cut.source.digest], cut=cut)
+            made = await self.workshop.derive(wanted, self.plan.priority)
+            self.course.adapters[made.file.digest] = made
+            part_id = id_of(self.course.run, current, cut)
+            parts.append(
+                AdapterPart(part_id=part_id, source=cut.source.digest, start=cut.start, stop=cut.stop, file=made.file)
+            )
+        if parts:
+            self._post(ev.PartsReady(at=_START, round_number=current.number, parts=tuple(parts)))
 
     async def _train(self, current: Round) -> None:
         """All sites beside each other; their answers are taken in the order of their names."""
@@ -209,13 +241,25 @@ class _Carrier:
     async def _train_site(self, current: Round, site: SiteName) -> ev.UpdateAccepted:
         assignment = assignments.for_site(self.course.run, site)
         assert assignment is not None and assignment.adapter is not None
-        says = f"{self.plan.name}, round {current.number}, {site}"
-        done = await self._perform(assignment, says, self.plan.notes[site], self.plan.tasks.get(site, tuple(Task)))
+        own = None
+        if assignment.plan is not None and assignment.plan.own is not None:  # it starts from what it kept, if it did
+            own = self.course.kept.get((current.number - 1, site))
+        work = _Work(
+            says=f"{self.plan.name}, round {current.number}, {site}",
+            notes=self.plan.notes[site],
+            tasks=self.plan.tasks.get(site, tuple(Task)),
+            own=own,
+        )
+        done = await self._perform(assignment, work)
         assert isinstance(done.result, TrainResult) and done.made is not None
         claim = self._admitted(assignment, done.made, trained_update(done.result, assignment.adapter.digest, AS_ASKED))
         assert claim.update is not None, "what was trained is claimed as an update"
         self.course.adapters[claim.digest] = done.made
         self.course.trained[current.number, site] = done.result
+        if done.kept is not None:
+            self.course.kept[current.number, site] = done.kept
+        side_bytes = 0 if assignment.side is None else assignment.side[0].size_bytes
+        self.course.downloads[current.number, site] = assignment.adapter.size_bytes + side_bytes
         update = Update(
             file=done.made.file,
             num_examples=claim.update.num_examples,
@@ -253,7 +297,7 @@ class _Carrier:
         assert assignment is not None, "a phase that waits for scores has something to score"
         what = assignment.entry.site if assignment.entry else "candidate"
         says = f"{self.plan.name}, round {assignment.round_number}, {what} on the validation set"
-        done = await self._perform(assignment, says, self.plan.validation)
+        done = await self._perform(assignment, _Work(says=says, notes=self.plan.validation))
         assert isinstance(done.result, EvaluateResult) and done.result.mean_loss is not None
         answer = evaluation_scores(done.result, done.result.mean_loss, AS_ASKED)
         scores = coordinator_wire.scores_from(site_wire.evaluation_request(assignment.assignment_id, answer).scores)
@@ -265,12 +309,17 @@ class _Carrier:
             case AssignmentKind.EVALUATE:
                 self._post(ev.ScoresReported(at=_START, round_number=number, scores=scores))
 
-    async def _perform(
-        self, assignment: Assignment, says: str, notes: tuple[NoteFile, ...], tasks: tuple[Task, ...] = tuple(Task)
-    ) -> Done:
-        order = order_for(_as_the_site_sees_it(assignment), replace(self._local(notes), tasks=tasks))
-        start = None if assignment.adapter is None else self.course.adapters[assignment.adapter.digest]
-        return await self.workshop.perform(Cell(order=order, notes=notes, adapter=start, says=says), self.plan.priority)
+    async def _perform(self, assignment: Assignment, work: _Work) -> Done:
+        adapters, side = self.course.adapters, assignment.side
+        cell = Cell(
+            order=order_for(_as_the_site_sees_it(assignment), replace(self._local(work.notes), tasks=work.tasks)),
+            notes=work.notes,
+            adapter=None if assignment.adapter is None else adapters[assignment.adapter.digest],
+            side=None if side is None else adapters[side[0].digest],
+            own=work.own,
+            says=work.says,
+        )
+        return await self.workshop.perform(cell, self.plan.priority)
 
     def _local(self, notes: tuple[NoteFile, ...]) -> LocalSettings:
         files = tuple(str(note.path) for note in notes)

@@ -77,6 +77,7 @@ def _setup(experiment: Experiment) -> list[str]:
         f"{site.name} ({site.sentences} sentences of {site.corpus}"
         + (f", part {site.part[0]} of {site.part[1]}" if site.part[1] > 1 else "")
         + (f", {site.wrong_labels:.0%} wrong labels" if site.wrong_labels else "")
+        + (f", rank {site.max_lora_rank} at most" if site.max_lora_rank else "")
         + ")"
         for site in experiment.sites
     ]

@@ -5,6 +5,8 @@ Everything lies below one folder::
     cells/<key>/        the order folder of a cell (`site_agent.orders`): done when it holds result.json
     combined/<key>/     a round's candidate: adapter.safetensors, what the strategy keeps (state.safetensors), and
                         outcome.json, written last
+    derived/<key>/      an adapter that comes of others without training (`lab.derived`): adapter.safetensors, and
+                        outcome.json, written last
 
 Killed at any instant, it goes on from what is there; a trainer that had begun goes on from its checkpoint.
 """
@@ -26,10 +28,20 @@ from common.weights_io import file_digest
 from coordinator.app.aggregate_round import RoundFiles, aggregate
 from coordinator.domain.values import AdapterFile, RosterEntry, Run
 from lab.cells import Adapter, Cell, Done
+from lab.derived import Derived
 from lab.slots import Priority, Slots
 from site_agent.adapters.order_folder import read_outcome
 from site_agent.app.ports import Order, ProgressRelay, Result
-from site_agent.orders import ADAPTER_FILE, FAILURE_FILE, UPDATE_FILE, Failure, Progress
+from site_agent.orders import (
+    ADAPTER_FILE,
+    FAILURE_FILE,
+    OWN_FILE,
+    PERSONAL_FILE,
+    SIDE_FILE,
+    UPDATE_FILE,
+    Failure,
+    Progress,
+)
 
 WEIGHTS_FILE, STATE_FILE, OUTCOME_FILE = "adapter.safetensors", "state.safetensors", "outcome.json"
 _T = TypeVar("_T")
@@ -67,8 +79,10 @@ class Combination:
             if entry.update
         ]
         also = [one.file.digest if one else None for one in (self.previous, self.state)]
-        aggregation = asdict(self.run.terms.aggregation)
-        document = [aggregation, len(self.run.rounds), digests, counts, also]
+        terms = self.run.terms
+        document: list[Any] = [asdict(terms.aggregation), len(self.run.rounds), digests, counts, also]
+        if terms.lora.least_lora_rank or terms.published_rank != terms.lora.lora_rank:
+            document.append(["ranks", terms.lora.lora_rank, *(entry.lora_rank for entry in self.accepted)])
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -89,6 +103,9 @@ class Workshop(Protocol):
 
     async def combine(self, asked: Combination, priority: Priority) -> Combined:
         """Make a round's candidate, or find it made."""
+
+    async def derive(self, wanted: Derived, priority: Priority) -> Adapter:
+        """Make an adapter of others, or find it made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,12 +128,21 @@ class Store:
         """The folder of a candidate."""
         return self.folder / "combined" / asked.key
 
+    def derived(self, wanted: Derived) -> Path:
+        """The folder of an adapter that comes of others."""
+        return self.folder / "derived" / wanted.key
+
+    def adapter_of(self, wanted: Derived) -> Adapter | None:
+        """One that was made."""
+        folder = self.derived(wanted)
+        document = _outcome(folder)
+        return None if document is None else _adapter(document, folder / WEIGHTS_FILE)
+
     def candidate_of(self, asked: Combination) -> Combined | None:
         """A candidate that was made."""
         folder = self.combined(asked)
-        try:
-            document = json.loads((folder / OUTCOME_FILE).read_bytes())
-        except FileNotFoundError:
+        document = _outcome(folder)
+        if document is None:
             return None
         state = document.get("state")
         return Combined(
@@ -149,6 +175,10 @@ class WorkingWorkshop:
         """A round's candidate, made in a thread."""
         return await self._once(f"combined {asked.key}", lambda: self._combine(asked, priority))
 
+    async def derive(self, wanted: Derived, priority: Priority) -> Adapter:
+        """An adapter of others, made in a thread."""
+        return await self._once(f"derived {wanted.key}", lambda: self._derive(wanted, priority))
+
     async def _once(self, key: str, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         if key not in self._asked:
             self._asked[key] = asyncio.create_task(work())
@@ -162,10 +192,11 @@ class WorkingWorkshop:
             folder = self.store.cell(cell)
             make_folder(folder)
             (folder / FAILURE_FILE).unlink(missing_ok=True)  # what failed once is tried again
-            if cell.adapter is not None:
-                link = folder / ADAPTER_FILE
-                link.unlink(missing_ok=True)
-                link.symlink_to(cell.adapter.path.resolve())
+            for name, adapter in ((ADAPTER_FILE, cell.adapter), (SIDE_FILE, cell.side), (OWN_FILE, cell.own)):
+                if adapter is not None:
+                    link = folder / name
+                    link.unlink(missing_ok=True)
+                    link.symlink_to(adapter.path.resolve())
             outcome = await self.trainer.perform(folder, cell.order, _silent)
         if isinstance(outcome, Failure):
             message = f"{cell.says}: {outcome.reason}: {outcome.detail} ({folder})"
@@ -202,6 +233,29 @@ class WorkingWorkshop:
         assert known is not None, "it was just written"
         return known
 
+    async def _derive(self, wanted: Derived, priority: Priority) -> Adapter:
+        known = self.store.adapter_of(wanted)
+        if known is not None:
+            return known
+        async with self.slots.hold(priority):
+            return await asyncio.to_thread(self._derive_now, wanted)
+
+    def _derive_now(self, wanted: Derived) -> Adapter:
+        folder = self.store.derived(wanted)
+        make_folder(folder)
+        made = wanted.write(folder / WEIGHTS_FILE)
+        write_whole(folder / OUTCOME_FILE, json.dumps(asdict(made)).encode())
+        return Adapter(file=made, path=folder / WEIGHTS_FILE)
+
+
+def _outcome(folder: Path) -> dict[str, Any] | None:
+    """What is said of the adapter in the folder, once it is whole."""
+    try:
+        document: dict[str, Any] = json.loads((folder / OUTCOME_FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+    return document
+
 
 def _adapter(document: dict[str, Any], path: Path) -> Adapter:
     file = AdapterFile(digest=Digest(document["digest"]), size_bytes=document["size_bytes"])
@@ -213,8 +267,10 @@ async def _silent(progress: Progress) -> None:
 
 
 def _done(folder: Path, result: Result) -> Done:
-    path = folder / UPDATE_FILE
+    return Done(result=result, made=_written(folder / UPDATE_FILE), kept=_written(folder / PERSONAL_FILE))
+
+
+def _written(path: Path) -> Adapter | None:
     if not path.exists():
-        return Done(result=result)
-    file = AdapterFile(digest=file_digest(path), size_bytes=path.stat().st_size)
-    return Done(result=result, made=Adapter(file=file, path=path))
+        return None
+    return Adapter(file=AdapterFile(digest=file_digest(path), size_bytes=path.stat().st_size), path=path)

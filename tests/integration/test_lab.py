@@ -249,26 +249,16 @@ def test_a_validation_set_that_is_also_a_test_set_is_refused(tmp_path: Path) -> 
     assert "validation set: expected no passage of a test set" in missing.why
 
 
-@pytest.mark.parametrize(
-    ("terms", "named"),
-    [
-        ({"aggregation": {"strategy": "fedsa_lora"}}, "fedsa_lora"),
-        ({"aggregation": {"strategy": "fedex_lora"}}, "fedex_lora"),
-        ({"aggregation": {"strategy": "flora"}}, "flora"),
-        ({"aggregation": {"strategy": "hetlora"}, "lora": {"least_lora_rank": 1}}, "hetlora"),
-    ],
-)
-def test_what_the_lab_does_not_carry_out_is_refused_before_anything_is_trained(
-    tmp_path: Path, terms: dict[str, Any], named: str
-) -> None:
+def test_a_site_that_may_not_train_at_any_rank_of_an_arm_is_told_before_anything_is_trained(tmp_path: Path) -> None:
     lab, trainer = Lab(tmp_path), TrainerHere()
-    chosen = experiment(arms=[{"name": "other", "kind": "federated", "terms": terms}])
+    chosen = experiment(sites=[SITES[0], {**SITES[1], "max_lora_rank": 1}])
+    expected = "site south: expected a max_lora_rank of at least 2, the least of these terms, got 1"
 
-    with pytest.raises(InputInvalidError, match=f"^arm other: expected .* {named}"):
+    with pytest.raises(InputInvalidError, match=expected):
         list(check(lab.bench(chosen, lab.workshop(trainer))))
     (missing,) = failures(played(lab, trainer, chosen))
 
-    assert missing.why.startswith("other, seed 1: expected")
+    assert missing.why == expected
     assert trainer.performed == []
 
 
