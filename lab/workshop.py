@@ -50,7 +50,7 @@ _T = TypeVar("_T")
 class Trainer(Protocol):
     """As the agent has it: does an order in its folder, unless it was done already."""
 
-    async def perform(self, folder: Path, order: Order, relay: ProgressRelay) -> Result | Failure:
+    async def perform(self, folder: Path, order: Order, relay: ProgressRelay) -> Result | Failure | None:
         """The result, or why there is none."""
 
 
@@ -198,6 +198,7 @@ class WorkingWorkshop:
                     link.unlink(missing_ok=True)
                     link.symlink_to(adapter.path.resolve())
             outcome = await self.trainer.perform(folder, cell.order, _silent)
+        assert outcome is not None, "nobody asks it to stop"
         if isinstance(outcome, Failure):
             message = f"{cell.says}: {outcome.reason}: {outcome.detail} ({folder})"
             raise FedMedError(Reason.TRAINER_CRASHED, message)

@@ -12,6 +12,7 @@ An *order folder* holds::
     own.safetensors       factors that the site kept, to start from in place of the adapter's (where it has any)
     personal.safetensors  written by the trainer: factors for the site to keep (where the order names some)
     checkpoint.safetensors  replaced atomically by the trainer while it trains; a restarted one goes on from it
+    stop                  written by the agent: the trainer is to write a checkpoint and to end without a result
     update.safetensors    written by the trainer: the site's update, or the first adapter
     result.json           written last, atomically: its presence means "done"
     failure.json          written instead of result.json when the trainer knows why it failed
@@ -35,6 +36,7 @@ OWN_FILE = "own.safetensors"
 PERSONAL_FILE = "personal.safetensors"
 PROGRESS_FILE = "progress.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
+STOP_FILE = "stop"
 UPDATE_FILE = "update.safetensors"
 RESULT_FILE = "result.json"
 FAILURE_FILE = "failure.json"

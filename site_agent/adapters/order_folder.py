@@ -20,6 +20,7 @@ from site_agent.orders import (
     PROGRESS_FILE,
     RESULT,
     RESULT_FILE,
+    STOP_FILE,
     EvaluateOrder,
     EvaluateResult,
     Failure,
@@ -37,11 +38,22 @@ _T = TypeVar("_T")
 
 
 def write_order(folder: Path, order: InitialiseOrder | TrainOrder | EvaluateOrder) -> None:
-    """Write ``order.json``; what an earlier trainer said of its progress, or had not written whole, is removed."""
-    (folder / PROGRESS_FILE).unlink(missing_ok=True)
+    """Write ``order.json``; what an earlier trainer said, was told, or had not written whole, is removed."""
+    for name in (PROGRESS_FILE, STOP_FILE):
+        (folder / name).unlink(missing_ok=True)
     for partial in folder.glob(f".*{PARTIAL_SUFFIX}"):
         partial.unlink()
     write_whole(folder / ORDER_FILE, ORDER.dump_json(order))
+
+
+def ask_to_stop(folder: Path) -> None:
+    """Let the trainer in ``folder`` end; it need not be durable, for an agent that starts again decides anew."""
+    (folder / STOP_FILE).touch(mode=0o600)
+
+
+def is_asked_to_stop(folder: Path) -> bool:
+    """Whether it was asked to since its order was written."""
+    return (folder / STOP_FILE).exists()
 
 
 def read_outcome(folder: Path) -> InitialiseResult | TrainResult | EvaluateResult | Failure | None:

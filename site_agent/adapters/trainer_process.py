@@ -20,7 +20,14 @@ from common.files import sync_folder
 from common.ids import derived_id
 from common.logging import get_logger
 from site_agent.adapters import leash
-from site_agent.adapters.order_folder import TRAINER_LOG, read_outcome, read_progress, write_order
+from site_agent.adapters.order_folder import (
+    TRAINER_LOG,
+    ask_to_stop,
+    is_asked_to_stop,
+    read_outcome,
+    read_progress,
+    write_order,
+)
 from site_agent.app.ports import Order, ProgressRelay, Result, Sleep
 from site_agent.orders import Failure, FailureReason
 
@@ -88,10 +95,10 @@ class TrainerProcess:
         self._oom_kills = oom_kills
         self._sleep = sleep
 
-    async def perform(self, folder: Path, order: Order, relay: ProgressRelay) -> Result | Failure:
+    async def perform(self, folder: Path, order: Order, relay: ProgressRelay) -> Result | Failure | None:
         """Do ``order`` in ``folder``, unless it was done already; cancelled, it kills the child and its children.
 
-        A child that somebody else kills is started again, MAX_STARTS times in all.
+        A child that somebody else kills is started again, MAX_STARTS times in all. None: it was asked to stop.
         """
         outcome = read_outcome(folder)
         if outcome is not None:
@@ -103,6 +110,8 @@ class TrainerProcess:
             is_memory = return_code == -signal.SIGKILL and self._oom_kills() > kills_before
             sync_folder(folder)  # a child that was killed may have named its result and not synced that
             outcome = read_outcome(folder)
+            if outcome is None and is_asked_to_stop(folder):
+                return None
             if outcome is not None or is_memory or return_code not in _KILLED or not starts_left:
                 break
             get_logger("site_agent").warning("trainer_killed", count=starts_left)
@@ -116,6 +125,10 @@ class TrainerProcess:
             finally:
                 relaying.cancel()
                 await asyncio.gather(relaying, return_exceptions=True)
+
+    def ask_to_stop(self, folder: Path) -> None:
+        """See the port."""
+        ask_to_stop(folder)
 
     def outcome(self, folder: Path) -> Result | Failure | None:
         """What was left in ``folder`` by work that is over."""

@@ -20,7 +20,7 @@ from site_agent.app.ports import Entry, Unreadable
 from site_agent.app.presence import Presence
 from site_agent.app.story import log_of
 from site_agent.domain.assignment import Assignment, Cancel
-from site_agent.domain.assignment_machine import AssignmentState, Event, EventKind, can_happen, step
+from site_agent.domain.assignment_machine import AssignmentState, Event, EventKind, Stage, can_happen, step
 
 # After an answer that calls for nothing: long enough not to spin, short enough not to be missed.
 PAUSE_SECONDS = 1.0
@@ -120,16 +120,25 @@ class AgentLoop:
         """Stop the work at hand, if it is the one meant and its answer is not under way."""
         entry = self._parts.journal.find(cancel.assignment_id)
         is_at_hand = self._work is not None and self._work.assignment_id == cancel.assignment_id
-        if entry is None or not is_at_hand or not can_happen(entry.state, EventKind.CANCELLED):
+        if entry is None or not is_at_hand or self._end_by(cancel, entry) is None:
             await self._pause()
             return
         await self._stop_work()
         entry = self._parts.journal.find(cancel.assignment_id) or entry  # it may have moved on in the meantime
-        if can_happen(entry.state, EventKind.CANCELLED):
-            state, _ = step(entry.state, Event(kind=EventKind.CANCELLED, reason=cancel.reason))
+        end = self._end_by(cancel, entry)
+        if end is not None:
+            state, _ = step(entry.state, end)
             self._parts.record(dataclasses.replace(entry, state=state))
         elif entry.state.stage.is_open:
             self._backlog.append(entry)
+
+    def _end_by(self, cancel: Cancel, entry: Entry) -> Event | None:
+        """What ``cancel`` means for ``entry``: an answer that is held is not wanted; one under way is not cancelled."""
+        if can_happen(entry.state, EventKind.CANCELLED):
+            return Event(kind=EventKind.CANCELLED, reason=cancel.reason)
+        if entry.state.stage is Stage.UPLOADING and self._held_for is not None:
+            return Event(kind=EventKind.REFUSED, reason=cancel.reason)
+        return None
 
     async def _stop_work(self) -> None:
         for task in self._tasks():

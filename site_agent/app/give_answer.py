@@ -21,7 +21,7 @@ from site_agent.app.answers import (
     metric_names,
     trained_update,
 )
-from site_agent.app.consent import may_answer
+from site_agent.app.consent import Hold, await_verdict, may_answer, unable
 from site_agent.app.parts import Parts
 from site_agent.app.retrying import keep_trying
 from site_agent.app.story import tell_interruption
@@ -44,26 +44,29 @@ from site_agent.orders import ADAPTER_FILE, UPDATE_FILE, EvaluateResult, Initial
 ACCEPTED = Event(kind=EventKind.ACCEPTED)
 
 
-async def give_answer(assignment: Assignment, parts: Parts) -> Event:
-    """Send the trainer's result, as often as it takes; or say why it stays here."""
-    may = may_answer(assignment, parts)
+async def give_answer(assignment: Assignment, parts: Parts, hold: Hold) -> Event:
+    """Send the trainer's result, as often as it takes; or say why it stays here.
+
+    ``hold`` is told why it waits here: nobody at the site has said yes to it.
+    """
+    may = await await_verdict(assignment, parts, hold, may_answer)
     if not may.is_allowed:
-        return _withheld(may)
+        return unable(may)
     outcome = parts.trainer.outcome(parts.journal.folder(assignment.assignment_id))
     egress = parts.policy.egress
     match assignment.work, outcome:
         case TrainWork() as work, TrainResult() as result:
             update = trained_update(result, work.global_adapter.digest, egress)
             decision = first_no(judge_metrics(metric_names(update), UPDATE_METRICS), _judge_counts(update, parts))
-            return await _send_file(assignment, decision, work.update_spec, update, parts)
+            return await _send_file(assignment, decision, work.update_spec, update, parts, hold)
         case InitialiseWork(), InitialiseResult(spec=spec):
             decision = judge_spec(spec, assignment.terms)
             if not decision.is_allowed:  # what was made is not what was asked for, and stays
                 decision = replace(decision, reason=Reason.EGRESS_DENIED)
             wanted = UpdateSpec(tensors=spec.tensors, dtype=spec.dtype)
-            return await _send_file(assignment, decision, wanted, FirstAdapter(spec=spec), parts)
+            return await _send_file(assignment, decision, wanted, FirstAdapter(spec=spec), parts, hold)
         case ScoreWork() | EvaluateWork(), EvaluateResult(mean_loss=float(mean_loss)) as evaluation:
-            return await _send_scores(assignment, evaluation_scores(evaluation, mean_loss, egress), parts)
+            return await _send_scores(assignment, evaluation_scores(evaluation, mean_loss, egress), parts, hold)
     detail = f"expected a result of {assignment.kind}, got {type(outcome).__name__}"
     return Event(kind=EventKind.UNABLE, reason=Reason.TRAINER_CRASHED, detail=detail)
 
@@ -74,6 +77,7 @@ async def _send_file(
     wanted: UpdateSpec,
     content: TrainedUpdate | FirstAdapter,
     parts: Parts,
+    hold: Hold,
 ) -> Event:
     folder = parts.journal.folder(assignment.assignment_id)
     path = folder / UPDATE_FILE
@@ -89,7 +93,7 @@ async def _send_file(
         detail = f"expected {UPDATE_FILE} to be a safetensors file with the tensors of the adapter it began with"
         return Event(kind=EventKind.UNABLE, reason=Reason.TRAINER_CRASHED, detail=detail)
     if not decision.is_allowed:
-        return _withheld(decision)
+        return unable(decision)
     header = UploadHeader(
         assignment_id=assignment.assignment_id,
         digest=file.digest,
@@ -97,7 +101,7 @@ async def _send_file(
         content=content,
         signature=_signature(assignment, content, file.digest, parts),
     )
-    event = await _deliver(assignment, partial(upload_once, parts.coordinator, header, path), "upload", parts)
+    event = await _deliver(assignment, partial(upload_once, parts.coordinator, header, path), "upload", parts, hold)
     if event is ACCEPTED and isinstance(content, TrainedUpdate):
         parts.observer.update_accepted(content.num_examples)
     return event
@@ -140,27 +144,24 @@ def _signature(
     )
 
 
-async def _send_scores(assignment: Assignment, scores: EvaluationScores, parts: Parts) -> Event:
+async def _send_scores(assignment: Assignment, scores: EvaluationScores, parts: Parts, hold: Hold) -> Event:
     decision = first_no(judge_metrics(metric_names(scores), EVALUATION_METRICS), _judge_counts(scores, parts))
     if not decision.is_allowed:
-        return _withheld(decision)
+        return unable(decision)
     call = partial(parts.coordinator.report_evaluation, assignment.assignment_id, scores)
-    return await _deliver(assignment, call, "report", parts)
+    return await _deliver(assignment, call, "report", parts, hold)
 
 
-async def _deliver(assignment: Assignment, call: Callable[[], Awaitable[None]], what: str, parts: Parts) -> Event:
+async def _deliver(
+    assignment: Assignment, call: Callable[[], Awaitable[None]], what: str, parts: Parts, hold: Hold
+) -> Event:
     """Make ``call`` until it succeeds; a person may take the yes back while the coordinator is away."""
 
     async def attempt() -> Decision:
-        may = may_answer(assignment, parts)
+        may = await await_verdict(assignment, parts, hold, may_answer)
         if may.is_allowed:
             await call()
         return may
 
     may = await keep_trying(attempt, parts.patience, partial(tell_interruption, assignment, f"{what}_interrupted"))
-    return ACCEPTED if may.is_allowed else _withheld(may)
-
-
-def _withheld(decision: Decision) -> Event:
-    assert decision.reason is not None, "a no has a reason"
-    return Event(kind=EventKind.UNABLE, reason=decision.reason, detail=decision.detail)
+    return ACCEPTED if may.is_allowed else unable(may)

@@ -15,12 +15,12 @@ from typing import assert_never
 from common.errors import FedMedError, Reason
 from common.logging import log_fault
 from site_agent.app.answers import metric_names, reported_progress
-from site_agent.app.consent import Hold, await_consent
+from site_agent.app.consent import Hold, await_consent, await_verdict, may_go_on, may_work_now, unable
 from site_agent.app.download import download_once
 from site_agent.app.give_answer import give_answer
 from site_agent.app.ordering import order_for
 from site_agent.app.parts import Parts
-from site_agent.app.ports import Entry
+from site_agent.app.ports import Entry, Result
 from site_agent.app.retrying import keep_trying
 from site_agent.app.story import log_of, tell_interruption, tell_result
 from site_agent.domain.assignment import Assignment, TrainWork
@@ -32,7 +32,7 @@ from site_agent.orders import ADAPTER_FILE, OWN_FILE, PERSONAL_FILE, SIDE_FILE, 
 async def perform_assignment(entry: Entry, parts: Parts, hold: Hold) -> None:
     """Go on from where ``entry`` stands until it has ended. Cancelled, it stops the trainer and leaves the journal.
 
-    ``hold`` is told why the assignment may not be begun yet, and when it may.
+    ``hold`` is told why the assignment may not be begun, or go on, now, and when it may.
     """
     commands = commands_of(entry.state)
     while commands:
@@ -49,11 +49,11 @@ async def _perform(command: Command, entry: Entry, parts: Parts, hold: Hold) -> 
             case Command.JUDGE:
                 return await await_consent(assignment, parts, hold)
             case Command.FETCH_ADAPTER:
-                return await _fetch_adapter(assignment, parts)
+                return await _fetch_adapter(assignment, parts, hold)
             case Command.RUN_TRAINER:
-                return await _run_trainer(assignment, parts)
+                return await _run_trainer(assignment, parts, hold)
             case Command.SEND_ANSWER:
-                return await give_answer(assignment, parts)
+                return await give_answer(assignment, parts, hold)
             case Command.SEND_DECLINE:
                 return await _send_decline(entry, parts)
             case _:
@@ -73,7 +73,10 @@ def _event_of(error: Exception, entry: Entry) -> Event:
     return Event(kind=EventKind.REFUSED, reason=Reason.INTERNAL, detail=detail)
 
 
-async def _fetch_adapter(assignment: Assignment, parts: Parts) -> Event:
+async def _fetch_adapter(assignment: Assignment, parts: Parts, hold: Hold) -> Event:
+    may = await await_verdict(assignment, parts, hold, may_go_on)
+    if not may.is_allowed:
+        return unable(may)
     folder = parts.journal.folder(assignment.assignment_id)
     for adapter, name in ((assignment.adapter, ADAPTER_FILE), (assignment.side_adapter, SIDE_FILE)):
         if adapter is not None:
@@ -82,21 +85,49 @@ async def _fetch_adapter(assignment: Assignment, parts: Parts) -> Event:
     return Event(kind=EventKind.FETCHED)
 
 
-async def _run_trainer(assignment: Assignment, parts: Parts) -> Event:
+async def _run_trainer(assignment: Assignment, parts: Parts, hold: Hold) -> Event:
+    """Let the trainer work whenever the site may go on, until it has ended."""
+    while (may := await await_verdict(assignment, parts, hold, may_go_on)).is_allowed:
+        outcome = await _train(assignment, parts)
+        if isinstance(outcome, Failure):
+            return Event(kind=EventKind.UNABLE, reason=Reason(outcome.reason), detail=outcome.detail)
+        if outcome is not None:
+            tell_result(assignment, outcome)
+            return Event(kind=EventKind.TRAINED)
+    return unable(may)
+
+
+async def _train(assignment: Assignment, parts: Parts) -> Result | Failure | None:
+    """What the trainer left; None when it was stopped, and may go on later."""
     folder = parts.journal.folder(assignment.assignment_id)
     terms, number = assignment.terms, assignment.round_number
     keeps_own = isinstance(assignment.work, TrainWork) and assignment.work.own is not None
     if keeps_own:
         await asyncio.to_thread(parts.personal.lay_out, terms, number, folder / OWN_FILE)
-    outcome = await parts.trainer.perform(
-        folder, order_for(assignment, parts.local), partial(_relay, assignment, parts)
-    )
-    if isinstance(outcome, Failure):
-        return Event(kind=EventKind.UNABLE, reason=Reason(outcome.reason), detail=outcome.detail)
-    if keeps_own:  # before the journal says that it is trained: what is trained is not trained again
+    outcome = await _while_allowed(assignment, parts)
+    if keeps_own and outcome is not None and not isinstance(outcome, Failure):
+        # before the journal says that it is trained: what is trained is not trained again
         await asyncio.to_thread(parts.personal.keep, terms, number, folder / PERSONAL_FILE)
-    tell_result(assignment, outcome)
-    return Event(kind=EventKind.TRAINED)
+    return outcome
+
+
+async def _while_allowed(assignment: Assignment, parts: Parts) -> Result | Failure | None:
+    """The trainer's work, which is stopped as soon as the site may not go on."""
+    folder = parts.journal.folder(assignment.assignment_id)
+    order = order_for(assignment, parts.local)
+    work = asyncio.create_task(parts.trainer.perform(folder, order, partial(_relay, assignment, parts)))
+    try:
+        while not work.done() and (may := may_work_now(assignment, parts)).is_allowed:
+            await asyncio.wait({work}, timeout=parts.patience.look_seconds)
+        if not work.done():
+            log_of(assignment).info("trainer_stopped", reason=str(may.reason))
+        if not work.done() and may.may_change:  # what it has done will be wanted
+            parts.trainer.ask_to_stop(folder)
+            await asyncio.wait({work}, timeout=parts.patience.stop_seconds)
+        return work.result() if work.done() else None
+    finally:
+        work.cancel()
+        await asyncio.wait({work})
 
 
 async def _relay(assignment: Assignment, parts: Parts, progress: Progress) -> None:

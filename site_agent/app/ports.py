@@ -71,8 +71,14 @@ class Coordinator(Protocol):
 class Trainer(Protocol):
     """Whoever holds notes and GPU."""
 
-    async def perform(self, folder: Path, order: Order, relay: ProgressRelay) -> Result | Failure:
-        """Do ``order`` in its folder, unless it was done already. Cancelled, it stops the work."""
+    async def perform(self, folder: Path, order: Order, relay: ProgressRelay) -> Result | Failure | None:
+        """Do ``order`` in its folder, unless it was done already. Cancelled, it stops the work.
+
+        None: it ended because it was asked to stop; done again, the order goes on from what it left in the folder.
+        """
+
+    def ask_to_stop(self, folder: Path) -> None:
+        """Let the work in ``folder`` write down where it stands and end; it may end by itself before."""
 
     def outcome(self, folder: Path) -> Result | Failure | None:
         """What was left in the folder by work that is over."""

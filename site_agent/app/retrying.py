@@ -20,7 +20,8 @@ class Patience:
 
     base_seconds: float = 0.25
     cap_seconds: float = 10.0  # when a link is back, a round waits so long at most for an agent to try it
-    look_seconds: float = 0.5  # so often somebody looks whether a person has decided, or the hours have come
+    look_seconds: float = 0.5  # so often somebody looks whether a person has decided, or the hours have come or gone
+    stop_seconds: float = 120.0  # so long may a trainer that is asked to stop load a model, or end a step
     sleep: Sleep = asyncio.sleep
     jitter: Callable[[], float]
 

@@ -22,6 +22,7 @@ from site_agent.orders import (
     PROGRESS_FILE,
     RESULT,
     RESULT_FILE,
+    STOP_FILE,
     EvaluateOrder,
     EvaluateResult,
     Failure,
@@ -61,6 +62,15 @@ def write_result(folder: Path, result: InitialiseResult | TrainResult | Evaluate
 def write_failure(folder: Path, failure: Failure) -> None:
     """Say why there will be no result."""
     write_whole(folder / FAILURE_FILE, FAILURE.dump_json(failure))
+
+
+class StoppedError(Exception):
+    """The agent wants the order to end here; it will be done again, and go on from its checkpoint."""
+
+
+def is_asked_to_stop(folder: Path) -> bool:
+    """Whether the agent wants the trainer to write down where it stands, and to end."""
+    return (folder / STOP_FILE).exists()
 
 
 class ProgressFile:

@@ -14,13 +14,17 @@ from common.errors import FedMedError
 from common.logging import describe_error, new_error_id
 from site_agent.orders import Failure, FailureReason, Progress, TrainerStage
 from site_agent.trainer.base_model_files import check_base_model, resolve_base_model
-from site_agent.trainer.order_files import ProgressFile, read_order, write_failure, write_result
+from site_agent.trainer.order_files import ProgressFile, StoppedError, read_order, write_failure, write_result
+
+STOPPED = 3
 
 
 def run_order(folder: Path) -> int:
-    """Perform the order in ``folder``; the exit code of the process: 0 with a result, 1 with a failure."""
+    """Perform the order in ``folder``; the process's exit code: 0 with a result, 1 with a failure, 3 when stopped."""
     try:
         _perform(folder)
+    except StoppedError:
+        return STOPPED
     except Exception as error:
         write_failure(folder, _failure(error))
         return 1

@@ -108,24 +108,33 @@ class ScriptedCoordinator:
 
 @dataclass
 class ScriptedTrainer:
-    """Gives ``result`` once it may end, or raises it."""
+    """Gives ``result`` once it may end, or raises it; asked to stop it ends without one, if it heeds that."""
 
     result: Result | Failure | Exception = TRAINED
     may_end: asyncio.Event = field(default_factory=asyncio.Event)
     starts: int = 0
+    stops: int = 0
+    heeds: bool = True
     was_stopped: bool = False
 
-    async def perform(self, folder: Path, order: Order, relay: ProgressRelay) -> Result | Failure:
+    async def perform(self, folder: Path, order: Order, relay: ProgressRelay) -> Result | Failure | None:
         self.starts += 1
+        stops = self.stops
         await relay(Progress(stage=TrainerStage.TRAINING))
         try:
-            await self.may_end.wait()
+            while not self.may_end.is_set():  # noqa: ASYNC110 - one of two things ends it
+                if self.stops > stops and self.heeds:
+                    return None
+                await asyncio.sleep(0.001)
         except asyncio.CancelledError:
             self.was_stopped = True
             raise
         if isinstance(self.result, Exception):
             raise self.result
         return self.result
+
+    def ask_to_stop(self, folder: Path) -> None:
+        self.stops += 1
 
     def outcome(self, folder: Path) -> Result | Failure | None:
         return None if isinstance(self.result, Exception) else self.result
@@ -175,6 +184,7 @@ async def scene(
     moved: float = 1.0,
     signing_key: SigningKey | None = None,
     layout: Mapping[str, object] = MappingProxyType({}),
+    stop_seconds: float = 20.0,
 ) -> AsyncIterator[Scene]:
     """A scene on ``folder``; ``layout`` changes what the trainer's file looks like, ``moved`` how far it is."""
     spec = make_spec()
@@ -204,7 +214,7 @@ async def scene(
             base_model_location="/model", device="cpu", threads=1, train_files=("/notes",), validation_files=()
         ),
         now=now,
-        patience=Patience(jitter=lambda: 0.0, look_seconds=0.001),
+        patience=Patience(jitter=lambda: 0.0, look_seconds=0.001, stop_seconds=stop_seconds),
         signing_key=signing_key,
     )
     running = asyncio.create_task(AgentLoop(parts, pause_seconds=0.0).run())

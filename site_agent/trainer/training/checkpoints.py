@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 
 from common.files import replacing
 from common.logging import describe_error
+from site_agent.trainer.order_files import StoppedError
 
 _FACTORS, _OPTIMIZER, _RANDOM = "factors.", "optimizer.", "random."
 
@@ -49,19 +50,34 @@ _TALLY = TypeAdapter(Tally)
 
 
 class CheckpointFile:
-    """The one checkpoint of an order, replaced whole at most every ``every_seconds`` seconds."""
+    """The one checkpoint of an order, replaced whole every ``every_seconds`` seconds, and when it ``must_stop``."""
 
-    def __init__(self, path: Path, key: str, every_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: Path,
+        key: str,
+        every_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        must_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._path = path
         self._key = key
         self._every_seconds = every_seconds
         self._clock = clock
+        self._must_stop = must_stop
         self._kept_at = clock()
 
-    @property
-    def is_due(self) -> bool:
-        """Whether so much has been done since the last one that it would be a pity to lose it."""
-        return self._clock() - self._kept_at >= self._every_seconds
+    def tend(self, factors: Mapping[str, nn.Parameter], optimizer: Optimizer, tally: Tally) -> None:
+        """Write down where training stands when it would be a pity to lose what was done since the last time.
+
+        Raises:
+            StoppedError: Training must end here; it was written down.
+        """
+        must_stop = self._must_stop()
+        if must_stop or self._clock() - self._kept_at >= self._every_seconds:
+            self.keep(factors, optimizer, tally)
+        if must_stop:
+            raise StoppedError
 
     def keep(self, factors: Mapping[str, nn.Parameter], optimizer: Optimizer, tally: Tally) -> None:
         """Write down where training stands; a disk that does not take it costs the checkpoint, not the training."""

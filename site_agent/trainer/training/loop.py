@@ -69,6 +69,7 @@ def train(
 
     Raises:
         InputInvalidError: LOSS_NOT_FINITE.
+        StoppedError: See `CheckpointFile.tend`.
     """
     terms = course.terms
     torch.manual_seed(course.seed)
@@ -104,8 +105,8 @@ def train(
         value = _count(tally, batch, loss, began)
         speed = tally.tokens / tally.seconds
         report(StepReport(step=tally.step, steps=len(steps), loss=value, tokens_per_second=speed))
-        if checkpoint is not None and checkpoint.is_due:
-            checkpoint.keep(factors, optimizer, tally)
+        if checkpoint is not None:
+            checkpoint.tend(factors, optimizer, tally)
     return TrainingOutcome(
         mean_loss=tally.loss_sum / tally.labels,
         steps=tally.step,

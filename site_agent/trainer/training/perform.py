@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import assert_never
@@ -35,7 +36,7 @@ from site_agent.orders import (
 )
 from site_agent.trainer.choices import examples_of_round
 from site_agent.trainer.extraction.passage_files import read_passage_sets
-from site_agent.trainer.order_files import ProgressFile
+from site_agent.trainer.order_files import ProgressFile, is_asked_to_stop
 from site_agent.trainer.training.adapter_files import read_adapter, write_adapter
 from site_agent.trainer.training.base_model import choose_device, load_base_model
 from site_agent.trainer.training.checkpoints import CheckpointFile
@@ -137,7 +138,9 @@ def _train(order: TrainOrder, base_model: Path, folder: Path, progress: Progress
     course = Course(examples=examples, terms=order.training, seed=order.seed + order.round_number)
     starts = [folder / name for name in (ADAPTER_FILE, SIDE_FILE, OWN_FILE) if (folder / name).exists()]
     key = _course_key(order, course, starts, device)
-    checkpoint = CheckpointFile(folder / CHECKPOINT_FILE, key, order.checkpoint_seconds)
+    checkpoint = CheckpointFile(
+        folder / CHECKPOINT_FILE, key, order.checkpoint_seconds, must_stop=partial(is_asked_to_stop, folder)
+    )
     outcome = train(loaded, adapted, course, report, checkpoint)
     progress.report(Progress(stage=TrainerStage.WRITING, step=outcome.steps, steps=outcome.steps))
     write_adapter(folder / UPDATE_FILE, factors_of(adapted, order.uploaded), WireDtype(order.wire_dtype))
