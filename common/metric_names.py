@@ -70,6 +70,13 @@ SENT_BYTES_TOTAL = _counter("fedmed_sent_bytes_total", "Protobuf payload sent, b
 SITE_PRESENT = _gauge(
     "fedmed_site_present", "1 while a site or evaluator has its poll open, or had within poll_hold, else 0.", "site"
 )
+HELD_SINCE_TIMESTAMP_SECONDS = _gauge(
+    "fedmed_held_since_timestamp_seconds",
+    "Since when a site or evaluator may not go on with its assignment, as Unix time; absent while it may.",
+    "run",
+    "site",
+    "reason",
+)
 CANDIDATE_STRICT_F1_RATIO = _gauge("fedmed_candidate_strict_f1_ratio", "Strict F1 of a run's last candidate.", "run")
 CANDIDATE_LENIENT_F1_RATIO = _gauge("fedmed_candidate_lenient_f1_ratio", "Lenient F1 of a run's last candidate.", "run")
 CANDIDATE_TASK_STRICT_F1_RATIO = _gauge(
@@ -113,6 +120,7 @@ COORDINATOR_METRICS = (
     RECEIVED_BYTES_TOTAL,
     SENT_BYTES_TOTAL,
     SITE_PRESENT,
+    HELD_SINCE_TIMESTAMP_SECONDS,
     CANDIDATE_STRICT_F1_RATIO,
     CANDIDATE_LENIENT_F1_RATIO,
     CANDIDATE_TASK_STRICT_F1_RATIO,

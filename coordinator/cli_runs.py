@@ -132,7 +132,7 @@ def _page(report: admin_pb2.RunReport) -> Group:
     head = f"{report.summary.name}: {cli_text.state(report.summary.state)} {cli_text.reason(report.summary.reason)}"
     parts: list[object] = [head.strip(), f"terms {report.terms_digest}"]
     parts.extend(["paused"] if report.summary.is_paused else map(cli_text.deadline, report.deadlines))
-    parts.extend(cli_text.evaluators(report))
+    parts.extend([*cli_text.evaluators(report), *cli_text.holds(report)])
     parts.extend(cli_text.rounds_left_out(report))
     for past in report.rounds:
         parts.extend([cli_text.round_table(past), *cli_text.evaluators(past)])

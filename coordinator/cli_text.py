@@ -178,6 +178,13 @@ def evaluators(report: admin_pb2.RunReport | admin_pb2.RoundReport) -> list[str]
     return [f"evaluator {no.evaluator} {outcome(no.outcome)}: {reason(no.reason)}" for no in report.evaluator_outcomes]
 
 
+def holds(report: admin_pb2.RunReport) -> list[str]:
+    """Agents that may not go on now, why, and since when."""
+    return [
+        f"{hold.role} {hold.agent} waits: {reason(hold.reason)} since {moment(hold.since)} UTC" for hold in report.holds
+    ]
+
+
 def rounds_left_out(report: admin_pb2.RunReport) -> list[str]:
     """One line that says which rounds are here, and how to see the earlier ones; none when nothing is missing."""
     if not report.rounds or (report.rounds[0].round_number, len(report.rounds)) == (1, report.summary.round_number):

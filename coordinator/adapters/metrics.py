@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from common import metric_names as names
 from common.errors import Reason
+from coordinator.domain.holds import standing_holds
 from coordinator.domain.values import Phase, Run, RunState, SiteOutcome
 
 
@@ -105,6 +106,7 @@ class _Gauges(Collector):
         yield _runs_by_state(now.runs)
         yield _rounds(now.runs)
         yield _phases(now.runs)
+        yield _held(now.runs)
         yield from _scores(now.runs)
         yield from _task_scores(now.runs)
         present = _family(names.SITE_PRESENT)
@@ -147,6 +149,14 @@ def _phases(runs: tuple[Run, ...]) -> GaugeMetricFamily:
     for run in runs:
         for phase in Phase if run.rounds else ():
             family.add_metric([run.terms.name, phase], float(run.rounds[-1].phase is phase))
+    return family
+
+
+def _held(runs: tuple[Run, ...]) -> GaugeMetricFamily:
+    family = _family(names.HELD_SINCE_TIMESTAMP_SECONDS)
+    for run in runs:
+        for hold, _ in standing_holds(run) if run.state.is_open else ():
+            family.add_metric([run.terms.name, hold.agent, hold.reason], hold.since.timestamp())
     return family
 
 

@@ -69,8 +69,8 @@ class Poll:
         """The next thing for ``caller`` to do; None when ``hold_seconds`` passed without one.
 
         ``current`` is what the agent works on: it is marked as taken, and only its end is an answer. With ``held_for``
-        it does not work on it yet, and why is noted instead. ``max_lora_rank`` is the largest rank at which it trains;
-        0: any.
+        it may not go on with it now, and why is noted instead. ``max_lora_rank`` is the largest rank at which it
+        trains; 0: any.
         """
         self._standings.note_heard(caller)
         was_absent = self._presence.enter(caller.name, max_lora_rank)
@@ -91,7 +91,7 @@ class Poll:
         at = self._clock.now()
         said: ev.RunEvent = ev.AssignmentTaken(at=at, assignment_id=current)
         if held_for is not None:
-            said = ev.AssignmentHeld(at=at, assignment_id=current, reason=held_for)
+            said = ev.AssignmentHeld(at=at, assignment_id=current, by=caller.name, reason=held_for)
         await self._driver.post(assignment.run.run_id, said, caller)
 
     async def _answer_within_hold(self, caller: Caller, current: AssignmentId | None) -> Assignment | Cancelled | None:

@@ -39,10 +39,11 @@ class AssignmentTaken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssignmentHeld:
-    """An agent said that it has its assignment and may not begin yet: nobody at its site has said yes, say."""
+    """An agent said that it has its assignment and may not go on now: nobody at its site has said yes, say."""
 
     at: datetime
     assignment_id: AssignmentId
+    by: SiteName
     reason: Reason
 
 

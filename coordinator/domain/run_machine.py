@@ -23,6 +23,7 @@ from coordinator.domain import round_machine
 from coordinator.domain.cohort import initialise_assignment_id
 from coordinator.domain.commands import Command, CommandKind
 from coordinator.domain.evaluators import is_nobody_left, with_no
+from coordinator.domain.holds import with_holds
 from coordinator.domain.round_machine import RoundContext
 from coordinator.domain.run_time import is_due, settled, step_time
 from coordinator.domain.values import (
@@ -59,6 +60,7 @@ def step(run: Run, event: ev.RunEvent) -> Step:
             return run, ()
     before = settled(run, event.at)
     after, commands = _step(before, event)
+    after = with_holds(after, event) if after.state.is_open else after
     return (run, ()) if after == before else (after, commands)
 
 

@@ -210,6 +210,16 @@ class EvaluatorOutcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """An agent that may not go on with its assignment now: nobody there has approved the run, say."""
+
+    agent: SiteName
+    assignment_id: AssignmentId
+    reason: Reason
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
     """One cycle of a run.
 
@@ -287,6 +297,7 @@ class Run:
         rounds: Oldest first; only the last one may be open.
         deadlines: Those of the INITIALISE assignment.
         evaluator_outcomes: Evaluators that will not make the first adapter, in the order in which that was decided.
+        holds: What agents said last of assignments that wait at their sites; some of these may have ended since.
         paused_at: Since when an operator holds the run, if one does: nothing new is begun, and deadlines stand still.
     """
 
@@ -303,6 +314,7 @@ class Run:
     reason: Reason | None = None
     ended_at: datetime | None = None
     paused_at: datetime | None = None
+    holds: tuple[Hold, ...] = ()
 
     def spec_of(self, file: AdapterFile) -> AdapterSpec:
         """The shape of the first adapter or of a candidate."""

@@ -162,7 +162,7 @@ class SitePolicy:
         terms: What each further field of the terms may be, by its path, such as ``training.learning_rate``; a path
             that is not here must have its default. None: nobody wrote a policy, and a person looks at each value.
         max_lora_rank: The highest rank at which it trains, and of a tensor that leaves it.
-        hours: When it begins to train, by the site's own time; empty: always.
+        hours: When it trains, by the site's own time; empty: always.
         max_rounds_a_day: In so many rounds a day it trains; 0: in any number.
         gpu_share: Of its device that the trainer may use, above 0 and at most 1.
         has_standing_approval: Runs within this policy need no person's approval.

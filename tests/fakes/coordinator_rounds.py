@@ -59,7 +59,7 @@ def candidate(round_number: int = 1) -> ev.CandidateReady:
 
 def held(site: SiteName, reason: Reason = Reason.APPROVAL_AWAITED) -> ev.AssignmentHeld:
     """The site may not begin yet."""
-    return ev.AssignmentHeld(at=at(1), assignment_id=train_id(site), reason=reason)
+    return ev.AssignmentHeld(at=at(1), assignment_id=train_id(site), by=site, reason=reason)
 
 
 def taken(site: SiteName) -> ev.AssignmentTaken:

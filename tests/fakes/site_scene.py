@@ -122,7 +122,7 @@ class ScriptedTrainer:
         stops = self.stops
         await relay(Progress(stage=TrainerStage.TRAINING))
         try:
-            while not self.may_end.is_set():  # noqa: ASYNC110 - one of two things ends it
+            while not self.may_end.is_set():
                 if self.stops > stops and self.heeds:
                     return None
                 await asyncio.sleep(0.001)

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from site_agent.orders import (
     PROGRESS_FILE,
     RESULT,
     RESULT_FILE,
+    STOP_FILE,
     UPDATE_FILE,
     EvaluateOrder,
     EvaluateResult,
@@ -165,6 +167,17 @@ def _hang_once(folder: Path) -> None:
         _hang(folder)
 
 
+def _heeds_once(folder: Path) -> None:
+    """Wait to be asked to stop, and end as the real trainer does; later it works."""
+    marked = folder.parents[1] / PID_FILE
+    if marked.exists():
+        return
+    write_whole(marked, str(os.getpid()).encode())
+    while not (folder / STOP_FILE).exists():
+        time.sleep(0.01)
+    sys.exit(3)
+
+
 def _spoil(path: Path) -> None:
     """Make the last number of the update NaN."""
     content = path.read_bytes()
@@ -178,6 +191,7 @@ _FAULTS = {
     "says_oom": _says_oom,
     "hang": _hang,
     "hang_once": _hang_once,
+    "heeds_once": _heeds_once,
 }
 
 if __name__ == "__main__":

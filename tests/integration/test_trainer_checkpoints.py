@@ -14,12 +14,14 @@ from common.terms import LoraTerms, TaskTerms, TrainingTerms
 from site_agent.orders import (
     ADAPTER_FILE,
     CHECKPOINT_FILE,
+    FAILURE_FILE,
     ORDER,
     ORDER_FILE,
     PROGRESS,
     PROGRESS_FILE,
     RESULT,
     RESULT_FILE,
+    STOP_FILE,
     UPDATE_FILE,
     BaseModelSource,
     InitialiseOrder,
@@ -27,7 +29,7 @@ from site_agent.orders import (
     TrainResult,
 )
 from site_agent.trainer.base_model_files import describe_base_model
-from site_agent.trainer.runner import run_order
+from site_agent.trainer.runner import STOPPED, run_order
 from tests.running import wait_until
 from tests.tiny_model import TINY_TARGET_MODULES, make_tiny_model, write_passages
 
@@ -98,12 +100,23 @@ def kill_in_training(folder: Path) -> None:
     assert not (folder / RESULT_FILE).exists()
 
 
-def test_an_update_does_not_depend_on_kills(order: TrainOrder, first: Path, tmp_path: Path) -> None:
+def stop_in_training(folder: Path) -> None:
+    """Start a trainer on the folder, and ask it to stop some time after it has left a checkpoint."""
+    before = kept_at(folder)
+    trainer = start(folder)
+    wait_until(lambda: kept_at(folder) != before or trainer.poll() is not None, HANG_SECONDS)
+    (folder / STOP_FILE).touch()
+    assert trainer.wait(HANG_SECONDS) == STOPPED
+    assert not (folder / RESULT_FILE).exists() and not (folder / FAILURE_FILE).exists()
+    (folder / STOP_FILE).unlink()
+
+
+def test_an_update_does_not_depend_on_kills_and_stops(order: TrainOrder, first: Path, tmp_path: Path) -> None:
     undisturbed = order_folder(tmp_path / "undisturbed", order, first)
     assert run_order(undisturbed) == 0
     disturbed = order_folder(tmp_path / "disturbed", order, first)
     kill_in_training(disturbed)
-    kill_in_training(disturbed)
+    stop_in_training(disturbed)
     assert start(disturbed).wait(HANG_SECONDS) == 0
     assert (disturbed / UPDATE_FILE).read_bytes() == (undisturbed / UPDATE_FILE).read_bytes()
     results = [RESULT.validate_json((folder / RESULT_FILE).read_bytes()) for folder in (undisturbed, disturbed)]

@@ -11,6 +11,7 @@ from peft import PeftModel
 
 from common.adapter import WireDtype
 from common.terms import LoraTerms, Schedule, TrainingTerms
+from site_agent.trainer.order_files import StoppedError
 from site_agent.trainer.training.base_model import LoadedModel
 from site_agent.trainer.training.checkpoints import CheckpointFile
 from site_agent.trainer.training.loop import Course, StepReport, TrainingOutcome, train
@@ -128,6 +129,21 @@ def test_the_mean_loss_and_the_padding_do_not_depend_on_kills(folder: Path, tmp_
     killed_before(8, folder, tmp_path)
     outcome = Life(folder, checkpoint_in(tmp_path)).train()
     assert (outcome.mean_loss, outcome.padding_share) == (wanted.mean_loss, wanted.padding_share)
+
+
+def test_asked_to_stop_it_ends_after_its_step_and_goes_on_to_the_same_factors(
+    folder: Path, undisturbed: Life, tmp_path: Path
+) -> None:
+    asked = iter([False, False, True])
+    stopping = CheckpointFile(tmp_path / "checkpoint.safetensors", "this course", 3600, must_stop=lambda: next(asked))
+    first = Life(folder, stopping)
+    with pytest.raises(StoppedError):
+        first.train()
+    assert sorted(first.losses) == [1, 2, 3]
+    second = Life(folder, checkpoint_in(tmp_path))
+    second.train()
+    assert same(second.factors, undisturbed.factors)
+    assert first.losses | second.losses == undisturbed.losses
 
 
 def test_without_a_checkpoint_it_begins_again(folder: Path, undisturbed: Life, tmp_path: Path) -> None:

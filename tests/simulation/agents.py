@@ -91,6 +91,9 @@ class PlayedTrainer:
         self.book.finished[folder.name] += 1
         return result
 
+    def ask_to_stop(self, folder: Path) -> None:
+        raise AssertionError("no site of the simulation has hours")
+
     def outcome(self, folder: Path) -> Result | Failure | None:
         return read_outcome(folder)
 

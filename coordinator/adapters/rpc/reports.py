@@ -11,15 +11,19 @@ from google.protobuf.message import Message
 
 from common.ids import AssignmentId, SiteName, digest_of
 from common.rpc_errors import reason_to_proto
+from common.tls import Role
 from common.wire import terms_to_proto
 from coordinator.adapters.rpc.translate import STAGES, TASK_VALUES, adapter_ref, timestamp
 from coordinator.app.answers import SiteProgress
 from coordinator.app.ports import KnownSite, Traffic
 from coordinator.app.publish_adapter import version_name
+from coordinator.domain.assignments import Assignment, AssignmentKind
 from coordinator.domain.enrolment import IssuedCertificate, Member, Standing
+from coordinator.domain.holds import standing_holds
 from coordinator.domain.values import (
     EvaluatorOutcome,
     F1Score,
+    Hold,
     Phase,
     RosterEntry,
     Round,
@@ -114,12 +118,18 @@ def run_report(
         rounds=latest_that_fit(_round_report(run, past, traffic, (progress_of, now)) for past in reversed(rounds)),
         evaluator_outcomes=[_evaluator_outcome(each) for each in run.evaluator_outcomes],
         deadlines=open_deadlines(run),
+        holds=[_hold(hold, held) for hold, held in standing_holds(run)],
     )
     if run.served is not None and run.spec is not None:
         message.served_adapter.CopyFrom(adapter_ref(run.served.adapter, run.spec_of(run.served.adapter)))
         message.served_version = run.served.version
         message.served_folder = f"registry/{run.terms.name}/{version_name(run.served.version)}"
     return message
+
+
+def _hold(hold: Hold, held: Assignment) -> admin_pb2.Hold:
+    role = Role.SITE if held.kind is AssignmentKind.TRAIN else Role.EVALUATOR
+    return admin_pb2.Hold(agent=hold.agent, role=role, reason=reason_to_proto(hold.reason), since=timestamp(hold.since))
 
 
 def open_deadlines(run: Run) -> list[admin_pb2.Deadline]:

@@ -558,6 +558,7 @@ class RunReport(_message.Message):
     SERVED_FOLDER_FIELD_NUMBER: _builtins.int
     EVALUATOR_OUTCOMES_FIELD_NUMBER: _builtins.int
     DEADLINES_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
     terms_digest: _builtins.str
     """Required."""
     served_version: _builtins.int
@@ -590,6 +591,10 @@ class RunReport(_message.Message):
     def deadlines(self) -> _containers.RepeatedCompositeFieldContainer[Global___Deadline]:
         """What the run waits for now; none while it is paused, for deadlines stand still then."""
 
+    @_builtins.property
+    def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hold]:
+        """Agents that may not go on now, by name."""
+
     def __init__(
         self,
         *,
@@ -602,14 +607,51 @@ class RunReport(_message.Message):
         served_folder: _builtins.str = ...,
         evaluator_outcomes: _abc.Iterable[Global___EvaluatorOutcome] | None = ...,
         deadlines: _abc.Iterable[Global___Deadline] | None = ...,
+        holds: _abc.Iterable[Global___Hold] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["served_adapter", b"served_adapter", "summary", b"summary", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadlines", b"deadlines", "evaluator_outcomes", b"evaluator_outcomes", "rounds", b"rounds", "served_adapter", b"served_adapter", "served_folder", b"served_folder", "served_version", b"served_version", "summary", b"summary", "terms", b"terms", "terms_digest", b"terms_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadlines", b"deadlines", "evaluator_outcomes", b"evaluator_outcomes", "holds", b"holds", "rounds", b"rounds", "served_adapter", b"served_adapter", "served_folder", b"served_folder", "served_version", b"served_version", "summary", b"summary", "terms", b"terms", "terms_digest", b"terms_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunReport: _TypeAlias = RunReport  # noqa: Y015
+
+@_typing.final
+class Hold(_message.Message):
+    """An agent that has its assignment and may not go on with it now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    agent: _builtins.str
+    """Required. Its name."""
+    role: _builtins.str
+    """Required. Of the agent's certificate: `site` or `evaluator`."""
+    reason: _errors_pb2.Reason.ValueType
+    """Required. APPROVAL_AWAITED or POLICY_HOURS."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Required. By the coordinator's clock."""
+
+    def __init__(
+        self,
+        *,
+        agent: _builtins.str = ...,
+        role: _builtins.str = ...,
+        reason: _errors_pb2.Reason.ValueType = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "reason", b"reason", "role", b"role", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hold: _TypeAlias = Hold  # noqa: Y015
 
 @_typing.final
 class ListRunsRequest(_message.Message):

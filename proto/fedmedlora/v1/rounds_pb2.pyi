@@ -69,8 +69,8 @@ class AwaitAssignmentRequest(_message.Message):
     max_lora_rank: _builtins.int
     """Optional. The largest LoRA rank at which the caller trains; 0, any. Counts where the terms leave sites a choice."""
     held_for: _errors_pb2.Reason.ValueType
-    """Optional. Why the agent does not work on it yet: APPROVAL_AWAITED or POLICY_HOURS. The assignment then does not
-    count as taken up.
+    """Optional. Why the agent may not begin it, or go on with it, now: APPROVAL_AWAITED or POLICY_HOURS. The assignment
+    then does not count as taken up.
     """
     def __init__(
         self,
