@@ -12,9 +12,9 @@ import typer
 from rich.console import Console, Group
 
 from common.config import parse_seconds
+from common.terms_file import load_terms_toml
 from coordinator import cli_text
 from coordinator.adapters.rpc.operator_client import OperatorClient, connect
-from coordinator.adapters.terms_file import load_terms_toml
 from coordinator.cli_live import showing
 from fedmedlora.v1 import admin_pb2
 

@@ -13,7 +13,7 @@ from common.config import load_toml
 from common.errors import FedMedError
 from common.ids import check_name
 from common.terms import BaseModelTerms, Task, Terms
-from coordinator.adapters.terms_file import merged_tables, terms_of_document
+from common.terms_file import merged_tables, terms_of_document
 
 
 def _is_name(value: str) -> str:

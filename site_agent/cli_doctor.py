@@ -10,22 +10,21 @@ import typer
 
 if TYPE_CHECKING:
     from common.identity_folder import CertifiedIdentity
+    from common.terms import Terms
     from site_agent.app.doctor import Check
     from site_agent.config import SiteConfig
 
 
 def doctor(
     config: Annotated[Path, typer.Option("--config", help="the agent's configuration (TOML)")],
+    terms: Annotated[
+        Path | None, typer.Option("--terms", help="a run's terms (TOML), as its operator has them: check for that run")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="print a list of name, state, detail and todo")] = False,
-    lora_rank: Annotated[int, typer.Option("--lora-rank", min=1, help="of the run, for the estimate of memory")] = 16,
-    tokens_per_batch: Annotated[int, typer.Option("--tokens-per-batch", min=1, help="of the run's terms")] = 2048,
-    nf4: Annotated[bool, typer.Option("--nf4", help="the run quantises the base model to 4 bits")] = False,
-    recompute: Annotated[bool, typer.Option("--gradient-checkpointing", help="the run recomputes activations")] = False,
 ) -> None:
     """Check this site: configuration, identity, network, coordinator, clock, disk, GPU, base model, data, ledger."""
     from common.config import load_toml
     from common.errors import InputInvalidError
-    from site_agent.adapters.machine_checks import estimate_for
     from site_agent.app.doctor import CheckState, failed
     from site_agent.config import SiteConfig
 
@@ -34,23 +33,57 @@ def doctor(
     except InputInvalidError as error:
         checks = [failed("configuration", error.message, "correct the configuration")]
     else:
-        needed = estimate_for(loaded.base_model.location, lora_rank, tokens_per_batch, nf4, recompute)
-        checks = list(_all_checks(loaded, needed))
+        checks = list(_all_checks(loaded, terms))
     _print(checks, as_json=json)
     raise typer.Exit(int(any(check.state is CheckState.FAILED for check in checks)))
 
 
-def _all_checks(config: SiteConfig, needed: int | None) -> Iterator[Check]:
+def _all_checks(config: SiteConfig, terms_file: Path | None) -> Iterator[Check]:
     from site_agent.adapters import machine_checks
     from site_agent.app.doctor import ok
 
     yield ok("configuration", "valid")
+    run, about_run = _run_checks(config, terms_file)
+    yield from about_run
     yield from _link_checks(config)
     yield machine_checks.check_disk(config.site.state_folder)
     yield machine_checks.check_chain(config.site.state_folder)
-    yield from machine_checks.check_gpu(config.trainer.device, needed)
-    yield machine_checks.check_base_model(config.base_model.location, config.base_model.weights_digest or "")
+    yield from _memory_checks(config, run)
+    expected = run.base_model.weights_digest if run else config.base_model.weights_digest or ""
+    yield machine_checks.check_base_model(config.base_model.location, expected)
     yield machine_checks.check_notes((*config.data.train, *config.data.validation))
+
+
+def _run_checks(config: SiteConfig, terms_file: Path | None) -> tuple[Terms | None, list[Check]]:
+    """The terms in the file, if there is one that can be read, and what the site's policy says to them."""
+    from common.errors import FedMedError
+    from common.terms_file import load_terms_toml
+    from site_agent.app.doctor import failed, judge_run, skipped
+    from site_agent.wiring import load_site_policy
+
+    if terms_file is None:
+        return None, [skipped("terms", "none were named (--terms); memory is estimated for the default ones")]
+    try:
+        run = load_terms_toml(terms_file)
+    except FedMedError as error:
+        return None, [failed("terms", error.message, "ask the operator for the file that the run is made of")]
+    try:
+        return run, [judge_run(run, load_site_policy(config).policy)]
+    except FedMedError:  # told by the check of the policy
+        return run, [skipped("terms", "the policy cannot be read")]
+
+
+def _memory_checks(config: SiteConfig, run: Terms | None) -> Iterator[Check]:
+    from common.terms import LoraTerms, TrainingTerms
+    from site_agent.adapters import machine_checks
+
+    lora, training = (run.lora, run.training) if run else (LoraTerms(), TrainingTerms())
+    on_gpu, on_cpu = (
+        machine_checks.estimate_for(Path(config.base_model.location), lora, training, is_on_gpu=is_on_gpu)
+        for is_on_gpu in (True, False)
+    )
+    gpu, gpu_memory = machine_checks.check_gpu(config.trainer.device, on_gpu)
+    yield from (gpu, gpu_memory, machine_checks.check_memory(gpu, on_cpu))
 
 
 def _link_checks(config: SiteConfig) -> Iterator[Check]:

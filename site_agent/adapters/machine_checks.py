@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import FedMedError
+from common.terms import LoraTerms, Quantization, TrainingTerms
 from site_agent.adapters.ledger_reading import check_ledger
 from site_agent.adapters.trainer_process import trainer_environment
-from site_agent.app.doctor import Check, failed, judge_disk, judge_memory, ok, skipped
+from site_agent.app.doctor import Check, CheckState, failed, judge_disk, judge_memory, ok, skipped
 from site_agent.domain.memory_estimate import ModelShape, TrainingShape, needed_bytes
 
 CHILD_SECONDS = 600.0
 _SHOWN_LINES = 3
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def check_disk(
@@ -130,14 +132,29 @@ def check_gpu(device: str, needed: int | None, nvml: Callable[[], Any] = start_n
     found = f"{binding.nvmlDeviceGetName(handle)}, driver {binding.nvmlSystemGetDriverVersion()}"
     if needed is None:
         return [ok("gpu", found), skipped("gpu_memory", f"{total / 2**30:.1f} GiB; the base model could not be sized")]
-    return [ok("gpu", found), judge_memory(total, needed)]
+    return [ok("gpu", found), judge_memory("gpu_memory", total, needed)]
 
 
-def estimate_for(
-    location: str, lora_rank: int, tokens_per_batch: int, is_quantized: bool, is_recomputed: bool
-) -> int | None:
-    """Bytes that training the base model in the folder ``location`` takes, LoRA on all linear layers; None unknown."""
-    folder = Path(location)
+def check_memory(gpu: Check, needed: int | None, total: Callable[[], int] | None = None) -> Check:
+    """This machine's memory against ``needed`` bytes, where training is on its CPU by what was found as ``gpu``."""
+    if gpu.state is not CheckState.SKIPPED:
+        return skipped("memory", "training is for a GPU")
+    if needed is None:
+        return skipped("memory", "the base model could not be sized")
+    return judge_memory("memory", (total or machine_memory_bytes)(), needed)
+
+
+def machine_memory_bytes() -> int:
+    """What the machine has, or what the container may take, if that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(total, int(_CGROUP_LIMIT.read_text()))
+    except (OSError, ValueError):  # no limit, which is the word "max", or none that is told
+        return total
+
+
+def estimate_for(folder: Path, lora: LoraTerms, training: TrainingTerms, *, is_on_gpu: bool) -> int | None:
+    """Bytes that a round of ``training`` of the base model in ``folder`` takes; None when that cannot be sized."""
     try:
         config = json.loads((folder / "config.json").read_bytes())
         bytes_of_weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
@@ -150,7 +167,7 @@ def estimate_for(
     embeddings = vocabulary * hidden * (1 if config.get("tie_word_embeddings") else 2)
     head_size = int(config.get("head_dim") or hidden // heads)
     queries, keys = heads * head_size, int(config.get("num_key_value_heads") or heads) * head_size
-    ends = 2 * (hidden + queries) + 2 * (hidden + keys) + 3 * (hidden + inner)
+    ends = {"q_proj": queries, "o_proj": queries, "k_proj": keys, "v_proj": keys}
     shape = ModelShape(
         parameters=parameters,
         linear_parameters=max(0, parameters - embeddings),
@@ -158,10 +175,13 @@ def estimate_for(
         layers=layers,
         vocabulary=vocabulary,
     )
-    training = TrainingShape(
-        adapter_parameters=lora_rank * ends * layers,
-        tokens_per_batch=tokens_per_batch,
-        is_quantized=is_quantized,
-        is_recomputed=is_recomputed,
+    return needed_bytes(
+        shape,
+        TrainingShape(
+            adapter_parameters=lora.lora_rank * layers * sum(hidden + ends.get(m, inner) for m in lora.target_modules),
+            tokens_per_batch=min(training.tokens_per_batch, training.batch_size * training.max_length),
+            is_quantized=training.quantization is Quantization.NF4,
+            is_recomputed=training.gradient_checkpointing,
+            is_on_gpu=is_on_gpu,
+        ),
     )
-    return needed_bytes(shape, training)

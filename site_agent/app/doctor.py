@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from common.terms import Terms
+from site_agent.domain.policy import SitePolicy
+from site_agent.domain.term_rules import judge_terms
+
 # Below it, logs and certificates are still told apart by the second; deadlines are the coordinator's own.
 MAX_SKEW = timedelta(seconds=60)
 # Of a certificate's life; it is renewed when a third is left, so by then that has not succeeded for a while.
@@ -96,10 +100,21 @@ def judge_expiry(valid_from: datetime, expires_at: datetime, now: datetime, name
     return Check(name="certificate", state=CheckState.OK, detail=f"{name}, valid until {until}", todo=todo)
 
 
-def judge_memory(total_bytes: int, needed_bytes: int) -> Check:
-    """The largest GPU against an estimate (`site_agent.domain.memory_estimate`)."""
-    detail = f"{total_bytes / 2**30:.1f} GiB on the GPU, some {needed_bytes / 2**30:.1f} GiB needed"
+def judge_memory(name: str, total_bytes: int, needed_bytes: int) -> Check:
+    """The largest GPU, or the machine, against an estimate (`site_agent.domain.memory_estimate`)."""
+    detail = f"{total_bytes / 2**30:.1f} GiB there, some {needed_bytes / 2**30:.1f} GiB needed"
     if total_bytes >= needed_bytes:
-        return ok("gpu_memory", detail)
-    todo = "a larger GPU; or a run with quantization nf4, gradient checkpointing or a smaller tokens_per_batch"
-    return failed("gpu_memory", f"expected enough, got {detail}", todo)
+        return ok(name, detail)
+    todo = "a larger device; or a run with quantization nf4, gradient checkpointing or a smaller tokens_per_batch"
+    return failed(name, f"expected enough, got {detail}", todo)
+
+
+def judge_run(terms: Terms, policy: SitePolicy) -> Check:
+    """The terms of a run against the site's policy, as the agent would judge them."""
+    outside = [each for each in judge_terms(terms, policy, is_trained="train" in policy.kinds) if not each.is_allowed]
+    if outside:
+        got = "; ".join(f"{each.path}: expected {each.expected}, got {each.got}" for each in outside)
+        todo = "ask the operator for other terms, or widen the policy: as it is, the agent declines this run"
+        return failed("terms", f"{terms.name}: {got}", todo)
+    approval = "approved by the policy" if policy.has_standing_approval else "a person here must approve it"
+    return ok("terms", f"{terms.name} ({terms.digest}): within the policy; {approval}")

@@ -1,4 +1,7 @@
-"""About how much GPU memory training takes, by arithmetic. It looks at no GPU and opens no file."""
+"""About how much memory training takes, of a GPU or of the machine, by arithmetic. It looks at no device and no file.
+
+`benchmarks/training_memory.py` compares it with what training takes on a CPU; with a GPU it has not been compared.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _FACTOR_BYTES = 16
 _LAYER_UNITS, _LAYER_UNITS_RECOMPUTED = 34, 2
 # Of one token's logits: in the model's 16 bits, in float32, and their gradient in float32.
 _LOGIT_BYTES = 2 + 4 + 4
-# CUDA's context, kernels and what the allocator cannot give back.
+# CUDA's context, kernels and what the allocator cannot give back; on a CPU Python, torch and transformers.
 _FIXED_BYTES = 2**30
 
 
@@ -30,21 +33,23 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingShape:
-    """What of a run's terms the estimate needs."""
+    """What of a run's terms the estimate needs, and whether the numbers are 16 bits wide, or 32 as on most CPUs."""
 
     adapter_parameters: int
     tokens_per_batch: int
     is_quantized: bool
     is_recomputed: bool
+    is_on_gpu: bool = True
 
 
 def needed_bytes(model: ModelShape, training: TrainingShape) -> int:
     """Bytes of base weights, adapter with optimiser, activations and logits of one batch, and what is fixed."""
-    weights = model.parameters * 2.0
+    wide = 1 if training.is_on_gpu else 2
+    weights = model.parameters * 2.0 * wide
     if training.is_quantized:
-        weights -= model.linear_parameters * (2 - _NF4_BYTES)
+        weights -= model.linear_parameters * (2 * wide - _NF4_BYTES)
     units = _LAYER_UNITS_RECOMPUTED if training.is_recomputed else _LAYER_UNITS
     one_layer_again = _LAYER_UNITS if training.is_recomputed else 0
-    activations = training.tokens_per_batch * model.hidden_size * (units * model.layers + one_layer_again)
+    activations = wide * training.tokens_per_batch * model.hidden_size * (units * model.layers + one_layer_again)
     logits = training.tokens_per_batch * model.vocabulary * _LOGIT_BYTES
     return int(weights + training.adapter_parameters * _FACTOR_BYTES + activations + logits + _FIXED_BYTES)

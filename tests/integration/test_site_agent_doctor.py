@@ -11,15 +11,26 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from common.terms import LoraTerms, TrainingTerms
 from common.tls import CERTIFICATE_FILE, KEY_FILE, TRUST_BUNDLE_FILE, Role, load_identity
 from site_agent.adapters import link_probe, machine_checks
-from site_agent.app.doctor import Check, CheckState, judge_disk, judge_expiry, judge_memory, judge_skew
+from site_agent.app.doctor import (
+    Check,
+    CheckState,
+    judge_disk,
+    judge_expiry,
+    judge_memory,
+    judge_skew,
+    ok,
+    skipped,
+)
 from site_agent.domain.memory_estimate import ModelShape, TrainingShape, needed_bytes
 from tests.fakes.coordinator import CoordinatorState, serving
 from tests.running import Consortium, free_port, make_consortium
@@ -244,7 +255,7 @@ def test_quantisation_and_recomputation_bring_an_8b_model_from_a_large_gpu_to_a_
     small = TrainingShape(adapter_parameters=42 * 10**6, tokens_per_batch=2048, is_quantized=True, is_recomputed=True)
     assert 24 * GIB < needed_bytes(LLAMA_8B, whole) < 40 * GIB
     assert 6 * GIB < needed_bytes(LLAMA_8B, small) < 12 * GIB
-    assert judge_memory(24 * GIB, needed_bytes(LLAMA_8B, whole)).state is CheckState.FAILED
+    assert judge_memory("gpu_memory", 24 * GIB, needed_bytes(LLAMA_8B, whole)).state is CheckState.FAILED
 
 
 class _Nvml:
@@ -274,6 +285,34 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_a_failure_and_else_no_matter()
     assert machine_checks.check_gpu("cpu", None, no_driver)[0].state is CheckState.SKIPPED
 
 
+def test_the_machines_memory_counts_where_training_is_on_its_cpu() -> None:
+    on_gpu, on_cpu = ok("gpu", "A GPU"), skipped("gpu", "trainer.device is cpu")
+    assert machine_checks.check_memory(on_cpu, GIB, lambda: 2 * GIB).state is CheckState.OK
+    too_little = machine_checks.check_memory(on_cpu, 3 * GIB, lambda: 2 * GIB)
+    assert (too_little.name, too_little.state) == ("memory", CheckState.FAILED)
+    assert machine_checks.check_memory(on_gpu, 3 * GIB, lambda: 2 * GIB).state is CheckState.SKIPPED
+    assert machine_checks.check_memory(on_cpu, None, lambda: 2 * GIB).state is CheckState.SKIPPED
+    assert 0 < machine_checks.machine_memory_bytes() < 2**50
+
+
+def test_what_a_run_asks_for_changes_the_estimate(tmp_path: Path) -> None:
+    folder, lora, training = make_tiny_model(tmp_path / "tiny"), LoraTerms(), TrainingTerms()
+
+    def estimate(lora: LoraTerms, training: TrainingTerms, *, is_on_gpu: bool = True) -> int:
+        needed = machine_checks.estimate_for(folder, lora, training, is_on_gpu=is_on_gpu)
+        assert needed is not None
+        return needed
+
+    usual = estimate(lora, training)
+    assert estimate(replace(lora, lora_rank=32), training) > usual
+    assert estimate(replace(lora, target_modules=("q_proj",)), training) < usual
+    assert estimate(lora, replace(training, tokens_per_batch=1024)) < usual
+    assert estimate(lora, replace(training, batch_size=1)) < usual, "a batch is no larger than its examples"
+    assert estimate(lora, replace(training, gradient_checkpointing=True)) < usual
+    assert estimate(lora, training, is_on_gpu=False) != usual
+    assert machine_checks.estimate_for(tmp_path, lora, training, is_on_gpu=True) is None, "nothing is there"
+
+
 def write_site(folder: Path, consortium: Consortium, port: int, more: str = "") -> Path:
     (folder / "notes.jsonl").write_text(RECORD)
     config = folder / "site.toml"
@@ -285,9 +324,9 @@ def write_site(folder: Path, consortium: Consortium, port: int, more: str = "") 
     return config
 
 
-async def doctor(config: Path, **environment: str) -> tuple[int, dict[str, Check]]:
+async def doctor(config: Path, *more: str, **environment: str) -> tuple[int, dict[str, Check]]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "site_agent", "doctor", "--config", str(config), "--json"),
+        *(sys.executable, "-m", "site_agent", "doctor", "--config", str(config), "--json", *more),
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, **environment},
     )
@@ -308,7 +347,11 @@ async def test_a_site_that_lacks_nothing_is_found_well_through_a_proxy_too(
     assert [check for check in checks.values() if check.state is CheckState.FAILED] == []
     assert code == 0
     assert checks["data"].detail == "1 passages of 1 documents, 1 sentences"
-    assert {name for name, check in checks.items() if check.state is CheckState.SKIPPED} == {"gpu", "gpu_memory"}
+    assert {name for name, check in checks.items() if check.state is CheckState.SKIPPED} == {
+        "gpu",
+        "gpu_memory",
+        "terms",
+    }
     assert asked == [f"CONNECT localhost:{port} HTTP/1.1"] * 2  # once to look, once by gRPC itself
 
 
@@ -343,3 +386,41 @@ async def test_a_wrong_policy_is_one_failure_with_all_its_problems(consortium: C
     code, checks = await doctor(config)
     assert code == 1 and list(checks) == ["configuration"]
     assert "policy.colour" in checks["configuration"].detail and "policy.strategies" in checks["configuration"].detail
+
+
+TERMS = """
+name = "trial"
+base_model.name = "tiny"
+base_model.weights_digest = "{digest}"
+base_model.tokenizer_digest = "{digest}"
+base_model.chat_template_digest = "{digest}"
+lora.target_modules = ["q_proj"]
+aggregation.strategy = "{strategy}"
+training.tokens_per_batch = 1_000_000
+training.batch_size = 4096
+"""
+
+
+async def test_a_runs_terms_are_held_against_policy_base_model_and_memory(
+    consortium: Consortium, tmp_path: Path
+) -> None:
+    identity = load_identity(consortium.identity("coordinator", Role.COORDINATOR))
+    terms = tmp_path / "terms.toml"
+    terms.write_text(TERMS.format(digest=f"sha256:{'0' * 64}", strategy="ffa_lora"))
+    async with serving(CoordinatorState(), identity) as port:
+        config = write_site(tmp_path, consortium, port, 'policy.strategies = ["fed_medlora"]\n')
+        _, usual = await doctor(config)
+        code, checks = await doctor(config, "--terms", str(terms))
+    assert code == 1
+    assert {name for name, check in checks.items() if check.state is CheckState.FAILED} == {"terms", "base_model"}
+    assert "aggregation.strategy: expected one of fed_medlora, got ffa_lora" in checks["terms"].detail
+    assert "declines" in checks["terms"].todo
+    assert checks["memory"].detail != usual["memory"].detail
+
+
+async def test_a_terms_file_that_is_none_is_told_with_what_is_wrong(consortium: Consortium, tmp_path: Path) -> None:
+    terms = tmp_path / "terms.toml"
+    terms.write_text("lora.lora_rank = 0\n")
+    code, checks = await doctor(write_site(tmp_path, consortium, free_port()), "--terms", str(terms))
+    assert code == 1
+    assert checks["terms"].state is CheckState.FAILED and "base_model: expected" in checks["terms"].detail

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputInvalidError
-from coordinator.adapters.terms_file import load_terms_toml
+from common.terms_file import load_terms_toml
 from coordinator.domain.aggregation import STRATEGIES
 from demo.federation import loopback
 from demo.options import DemoOptions

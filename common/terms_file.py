@@ -49,7 +49,7 @@ def preset_names() -> list[str]:
 
 
 def _presets() -> Traversable:
-    return files("coordinator") / "presets"
+    return files("common") / "presets"
 
 
 def _over_preset(document: dict[str, Any], problems: list[str]) -> dict[str, Any]:

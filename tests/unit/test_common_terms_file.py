@@ -21,7 +21,7 @@ from common.terms import (
     Terms,
     WeightBy,
 )
-from coordinator.adapters.terms_file import load_terms_toml, preset_names
+from common.terms_file import load_terms_toml, preset_names
 
 EXAMPLE = Path(__file__).parents[2] / "docker" / "config" / "terms.example.toml"
 DIGEST = digest_of(b"")
