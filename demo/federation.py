@@ -74,8 +74,7 @@ def run_prepared(
     Raises:
         RuntimeError: as `run_federation`.
     """
-    group.start("coordinator", "coordinator", "serve", "--config", str(prepared.coordinator_config))
-    _wait_until_serving(addresses.coordinator, prepared.operator_identity, group)
+    start_coordinator(prepared, addresses, group)
     for name, config in prepared.agent_configs.items():
         group.start(name, "site_agent", "run", "--config", str(config), environment={"OMP_NUM_THREADS": "1"})
     asyncio.run(_create(addresses.coordinator, prepared))
@@ -87,6 +86,16 @@ def run_prepared(
         state = admin_pb2.RunState.Name(run.summary.state)
         raise RuntimeError(f"the run ended as {state}; the processes' logs are beside {group.log_of('coordinator')}")
     return run
+
+
+def start_coordinator(prepared: Prepared, addresses: Addresses, group: ProcessGroup) -> None:
+    """Start the coordinator in ``group``; returns when it serves.
+
+    Raises:
+        RuntimeError: it died, or does not serve in time.
+    """
+    group.start("coordinator", "coordinator", "serve", "--config", str(prepared.coordinator_config))
+    _wait_until_serving(addresses.coordinator, prepared.operator_identity, group)
 
 
 async def _create(address: str, prepared: Prepared) -> None:

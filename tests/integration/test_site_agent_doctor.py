@@ -11,14 +11,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from common.terms import LoraTerms, TrainingTerms
 from common.tls import CERTIFICATE_FILE, KEY_FILE, TRUST_BUNDLE_FILE, Role, load_identity
 from site_agent.adapters import link_probe, machine_checks
 from site_agent.app.doctor import (
@@ -26,12 +24,8 @@ from site_agent.app.doctor import (
     CheckState,
     judge_disk,
     judge_expiry,
-    judge_memory,
     judge_skew,
-    ok,
-    skipped,
 )
-from site_agent.domain.memory_estimate import ModelShape, TrainingShape, needed_bytes
 from tests.fakes.coordinator import CoordinatorState, serving
 from tests.running import Consortium, free_port, make_consortium
 from tests.tiny_model import make_tiny_model
@@ -235,29 +229,6 @@ def test_a_certificate_is_told_of_when_less_than_a_quarter_of_its_life_is_left(d
     assert judge_expiry(NOW - 2 * life, NOW - life, NOW, "x").state is CheckState.FAILED
 
 
-LLAMA_8B = ModelShape(
-    parameters=8_030_261_248, linear_parameters=6_979_321_856, hidden_size=4096, layers=32, vocabulary=128_256
-)
-
-
-def test_the_estimate_is_the_sum_of_its_parts() -> None:
-    terms = TrainingShape(adapter_parameters=0, tokens_per_batch=0, is_quantized=False, is_recomputed=False)
-    assert needed_bytes(LLAMA_8B, terms) == 2 * LLAMA_8B.parameters + GIB
-    adapter = TrainingShape(adapter_parameters=10**6, tokens_per_batch=0, is_quantized=False, is_recomputed=False)
-    assert needed_bytes(LLAMA_8B, adapter) - needed_bytes(LLAMA_8B, terms) == 16 * 10**6
-    tokens = TrainingShape(adapter_parameters=0, tokens_per_batch=1, is_quantized=False, is_recomputed=False)
-    grown = needed_bytes(LLAMA_8B, tokens) - needed_bytes(LLAMA_8B, terms)
-    assert grown == 4096 * 34 * 32 + 128_256 * 10
-
-
-def test_quantisation_and_recomputation_bring_an_8b_model_from_a_large_gpu_to_a_common_one() -> None:
-    whole = TrainingShape(adapter_parameters=42 * 10**6, tokens_per_batch=2048, is_quantized=False, is_recomputed=False)
-    small = TrainingShape(adapter_parameters=42 * 10**6, tokens_per_batch=2048, is_quantized=True, is_recomputed=True)
-    assert 24 * GIB < needed_bytes(LLAMA_8B, whole) < 40 * GIB
-    assert 6 * GIB < needed_bytes(LLAMA_8B, small) < 12 * GIB
-    assert judge_memory("gpu_memory", 24 * GIB, needed_bytes(LLAMA_8B, whole)).state is CheckState.FAILED
-
-
 class _Nvml:
     """NVIDIA's binding over one GPU of 24 GiB."""
 
@@ -283,34 +254,6 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_a_failure_and_else_no_matter()
     assert machine_checks.check_gpu("cuda", None, no_driver)[0].state is CheckState.FAILED
     assert machine_checks.check_gpu("auto", None, no_driver)[0].state is CheckState.SKIPPED
     assert machine_checks.check_gpu("cpu", None, no_driver)[0].state is CheckState.SKIPPED
-
-
-def test_the_machines_memory_counts_where_training_is_on_its_cpu() -> None:
-    on_gpu, on_cpu = ok("gpu", "A GPU"), skipped("gpu", "trainer.device is cpu")
-    assert machine_checks.check_memory(on_cpu, GIB, lambda: 2 * GIB).state is CheckState.OK
-    too_little = machine_checks.check_memory(on_cpu, 3 * GIB, lambda: 2 * GIB)
-    assert (too_little.name, too_little.state) == ("memory", CheckState.FAILED)
-    assert machine_checks.check_memory(on_gpu, 3 * GIB, lambda: 2 * GIB).state is CheckState.SKIPPED
-    assert machine_checks.check_memory(on_cpu, None, lambda: 2 * GIB).state is CheckState.SKIPPED
-    assert 0 < machine_checks.machine_memory_bytes() < 2**50
-
-
-def test_what_a_run_asks_for_changes_the_estimate(tmp_path: Path) -> None:
-    folder, lora, training = make_tiny_model(tmp_path / "tiny"), LoraTerms(), TrainingTerms()
-
-    def estimate(lora: LoraTerms, training: TrainingTerms, *, is_on_gpu: bool = True) -> int:
-        needed = machine_checks.estimate_for(folder, lora, training, is_on_gpu=is_on_gpu)
-        assert needed is not None
-        return needed
-
-    usual = estimate(lora, training)
-    assert estimate(replace(lora, lora_rank=32), training) > usual
-    assert estimate(replace(lora, target_modules=("q_proj",)), training) < usual
-    assert estimate(lora, replace(training, tokens_per_batch=1024)) < usual
-    assert estimate(lora, replace(training, batch_size=1)) < usual, "a batch is no larger than its examples"
-    assert estimate(lora, replace(training, gradient_checkpointing=True)) < usual
-    assert estimate(lora, training, is_on_gpu=False) != usual
-    assert machine_checks.estimate_for(tmp_path, lora, training, is_on_gpu=True) is None, "nothing is there"
 
 
 def write_site(folder: Path, consortium: Consortium, port: int, more: str = "") -> Path:

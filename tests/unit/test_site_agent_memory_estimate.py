@@ -1,0 +1,63 @@
+"""How much memory a run's training takes, and whether the device has it, by the doctor's arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from common.terms import LoraTerms, TrainingTerms
+from site_agent.adapters import machine_checks
+from site_agent.app.doctor import CheckState, judge_memory, ok, skipped
+from site_agent.domain.memory_estimate import ModelShape, TrainingShape, needed_bytes
+from tests.tiny_model import make_tiny_model
+
+GIB = 2**30
+LLAMA_8B = ModelShape(
+    parameters=8_030_261_248, linear_parameters=6_979_321_856, hidden_size=4096, layers=32, vocabulary=128_256
+)
+
+
+def test_the_estimate_is_the_sum_of_its_parts() -> None:
+    terms = TrainingShape(adapter_parameters=0, tokens_per_batch=0, is_quantized=False, is_recomputed=False)
+    assert needed_bytes(LLAMA_8B, terms) == 2 * LLAMA_8B.parameters + GIB
+    adapter = TrainingShape(adapter_parameters=10**6, tokens_per_batch=0, is_quantized=False, is_recomputed=False)
+    assert needed_bytes(LLAMA_8B, adapter) - needed_bytes(LLAMA_8B, terms) == 16 * 10**6
+    tokens = TrainingShape(adapter_parameters=0, tokens_per_batch=1, is_quantized=False, is_recomputed=False)
+    grown = needed_bytes(LLAMA_8B, tokens) - needed_bytes(LLAMA_8B, terms)
+    assert grown == 4096 * 34 * 32 + 128_256 * 10
+
+
+def test_quantisation_and_recomputation_bring_an_8b_model_from_a_large_gpu_to_a_common_one() -> None:
+    whole = TrainingShape(adapter_parameters=42 * 10**6, tokens_per_batch=2048, is_quantized=False, is_recomputed=False)
+    small = TrainingShape(adapter_parameters=42 * 10**6, tokens_per_batch=2048, is_quantized=True, is_recomputed=True)
+    assert 24 * GIB < needed_bytes(LLAMA_8B, whole) < 40 * GIB
+    assert 6 * GIB < needed_bytes(LLAMA_8B, small) < 12 * GIB
+    assert judge_memory("gpu_memory", 24 * GIB, needed_bytes(LLAMA_8B, whole)).state is CheckState.FAILED
+
+
+def test_the_machines_memory_counts_where_training_is_on_its_cpu() -> None:
+    on_gpu, on_cpu = ok("gpu", "A GPU"), skipped("gpu", "trainer.device is cpu")
+    assert machine_checks.check_memory(on_cpu, GIB, lambda: 2 * GIB).state is CheckState.OK
+    too_little = machine_checks.check_memory(on_cpu, 3 * GIB, lambda: 2 * GIB)
+    assert (too_little.name, too_little.state) == ("memory", CheckState.FAILED)
+    assert machine_checks.check_memory(on_gpu, 3 * GIB, lambda: 2 * GIB).state is CheckState.SKIPPED
+    assert machine_checks.check_memory(on_cpu, None, lambda: 2 * GIB).state is CheckState.SKIPPED
+    assert 0 < machine_checks.machine_memory_bytes() < 2**50
+
+
+def test_what_a_run_asks_for_changes_the_estimate(tmp_path: Path) -> None:
+    folder, lora, training = make_tiny_model(tmp_path / "tiny"), LoraTerms(), TrainingTerms()
+
+    def estimate(lora: LoraTerms, training: TrainingTerms, *, is_on_gpu: bool = True) -> int:
+        needed = machine_checks.estimate_for(folder, lora, training, is_on_gpu=is_on_gpu)
+        assert needed is not None
+        return needed
+
+    usual = estimate(lora, training)
+    assert estimate(replace(lora, lora_rank=32), training) > usual
+    assert estimate(replace(lora, target_modules=("q_proj",)), training) < usual
+    assert estimate(lora, replace(training, tokens_per_batch=1024)) < usual
+    assert estimate(lora, replace(training, batch_size=1)) < usual, "a batch is no larger than its examples"
+    assert estimate(lora, replace(training, gradient_checkpointing=True)) < usual
+    assert estimate(lora, training, is_on_gpu=False) != usual
+    assert machine_checks.estimate_for(tmp_path, lora, training, is_on_gpu=True) is None, "nothing is there"
