@@ -35,7 +35,6 @@ from site_agent.app.download import download_once
 from site_agent.domain.assignment import Assignment, TrainWork
 from site_agent.domain.ledger import Origin
 
-CONTENT = {"num_examples": 100, "num_label_tokens": 5_000, "mean_loss": 1.0}
 LARGE = ("llama-3.1-8b", LoraTerms(lora_rank=16, lora_alpha=32))  # 84 MB in bf16
 _FAR = datetime.now(UTC) + timedelta(days=1)
 
@@ -120,7 +119,9 @@ async def global_adapter(site: RpcCoordinator, assignment: Assignment, path: Pat
     """Fetch what the round starts from; sent back as it is, it is an update with this content."""
     assert isinstance(assignment.work, TrainWork)
     await download_once(site, assignment.work.global_adapter, path)
-    return TrainedUpdate(base_digest=assignment.work.global_adapter.digest, tasks=(), **CONTENT)
+    return TrainedUpdate(
+        base_digest=assignment.work.global_adapter.digest, num_examples=100, num_label_tokens=5_000, mean_loss=1.0
+    )
 
 
 def told(line: str) -> None:

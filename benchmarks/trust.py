@@ -32,13 +32,13 @@ from benchmarks.machine import parser, write_figures  # noqa: E402
 from benchmarks.played import Played, global_adapter, next_assignment, playing, told  # noqa: E402
 from common.signing import UpdateStatement, load_signing_key  # noqa: E402
 from site_agent.adapters import rpc_client  # noqa: E402
-from site_agent.adapters.outgoing import OutgoingMessage, norms_of  # noqa: E402
+from site_agent.adapters.outgoing import norms_of  # noqa: E402
 from site_agent.adapters.update_file import describe_file, measure_move  # noqa: E402
 from site_agent.app.answers import UploadHeader  # noqa: E402
 from site_agent.app.ports import DescribedFile  # noqa: E402
 from site_agent.domain.assignment import Assignment, TrainWork  # noqa: E402
 from site_agent.domain.egress import judge_file, judge_norm, judge_tensors  # noqa: E402
-from site_agent.domain.ledger import Delivery  # noqa: E402
+from site_agent.domain.ledger import Delivery, OutgoingMessage  # noqa: E402
 from site_agent.policy_file import load_policy  # noqa: E402
 
 SITE = "site-1"
