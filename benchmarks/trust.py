@@ -39,7 +39,7 @@ from site_agent.app.ports import DescribedFile  # noqa: E402
 from site_agent.domain.assignment import Assignment, TrainWork  # noqa: E402
 from site_agent.domain.egress import judge_file, judge_norm, judge_tensors  # noqa: E402
 from site_agent.domain.ledger import Delivery, OutgoingMessage  # noqa: E402
-from site_agent.policy_file import load_policy  # noqa: E402
+from site_agent.domain.policy import unwritten_policy  # noqa: E402
 
 SITE = "site-1"
 
@@ -70,7 +70,7 @@ class Parts:
 
 def check(played: Played, assignment: Assignment, path: Path, file: DescribedFile) -> None:
     """The policy's checks, as `site_agent.app.give_answer` makes them."""
-    policy = load_policy(played.home(SITE) / "policy.toml", frozenset({"train"}), None).policy
+    policy = unwritten_policy({"train"}, {played.terms.aggregation.strategy})
     assert isinstance(assignment.work, TrainWork)
     decisions = (
         judge_file(file.layout, assignment.work.update_spec),
