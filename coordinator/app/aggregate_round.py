@@ -55,12 +55,35 @@ class Aggregate:
     state: AdapterFile | None = None
 
 
+def weigh(run: Run, accepted: Sequence[RosterEntry], files: RoundFiles) -> tuple[float, ...]:
+    """What each of ``accepted`` weighs; for a strategy that weighs by geometry all files are read once.
+
+    Raises:
+        UpdateRefusedError: a file is not what was admitted.
+        OSError: the disk failed.
+    """
+    assert run.spec is not None, "a round has an adapter specification"
+    strategy, geometry = strategy_of(run.terms), None
+    if Need.GEOMETRY in strategy.needs:
+        with ExitStack() as stack:
+            updates = [stack.enter_context(WeightsReader(path)) for path in files.updates]
+            current = stack.enter_context(WeightsReader(files.current))
+            geometry = _geometry(_modules(run.spec), updates, current, run.spec.lora_rank)
+    return strategy.weigh(contributions(accepted), geometry)
+
+
 def aggregate(
-    run: Run, accepted: Sequence[RosterEntry], files: RoundFiles, out: Path, state_out: Path | None = None
+    run: Run,
+    accepted: Sequence[RosterEntry],
+    files: RoundFiles,
+    out: Path,
+    state_out: Path | None = None,
+    weights: Sequence[float] | None = None,
 ) -> Aggregate:
     """Write the candidate of ``accepted`` to ``out``, and what a strategy keeps to ``state_out``.
 
-    ``accepted`` is sorted by site, so the outcome does not depend on the order of arrival.
+    ``accepted`` is sorted by site, so the outcome does not depend on the order of arrival. ``weights``: None for those
+    by :func:`weigh`.
 
     Raises:
         UpdateRefusedError: a file is not what was admitted.
@@ -68,21 +91,18 @@ def aggregate(
     """
     assert run.spec is not None, "a round has an adapter specification"
     strategy, rank = strategy_of(run.terms), run.spec.lora_rank
-    # A module's A and B stand next to each other (`common.adapter.check_spec`): that is how the file is written.
-    modules = [name.removesuffix(A_SUFFIX) for name in run.spec.names[::2]]
+    weights = weigh(run, accepted, files) if weights is None else weights
     with ExitStack() as stack:
         updates = [stack.enter_context(WeightsReader(path)) for path in files.updates]
         current = stack.enter_context(WeightsReader(files.current))
         previous = None if files.previous is None else stack.enter_context(WeightsReader(files.previous))
-        geometry = _geometry(modules, updates, current, rank) if Need.GEOMETRY in strategy.needs else None
-        weights = strategy.weigh(contributions(accepted), geometry)
         keeper = None
         if isinstance(strategy, StatefulStrategy):
             assert state_out is not None, "a strategy that keeps something is given where to"
             keeper = stack.enter_context(_StateKeeper(strategy, run.spec, files.state, state_out))
         shape = run.spec.at_rank(run.terms.published_rank)
         writer = stack.enter_context(WeightsWriter(out, shape.tensors, shape.dtype))
-        for module in modules:
+        for module in _modules(run.spec):
             before = _pair(current, module, rank)
             combined = strategy.combine(_pairs(module, updates, before, rank), weights, before)
             if previous is not None:
@@ -133,6 +153,11 @@ class _StateKeeper:
     def file(self) -> AdapterFile:
         """What was written, once it is whole."""
         return AdapterFile(digest=self._writer.digest, size_bytes=self._writer.size_bytes)
+
+
+def _modules(spec: AdapterSpec) -> list[str]:
+    """In the order of the file, in which a module's A and B stand side by side (`common.adapter.check_spec`)."""
+    return [name.removesuffix(A_SUFFIX) for name in spec.names[::2]]
 
 
 def _geometry(

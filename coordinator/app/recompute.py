@@ -13,12 +13,14 @@ from common.adapter import A_SUFFIX, B_SUFFIX, WireDtype
 from common.errors import FedMedError
 from common.ids import Digest
 from common.weights_io import WeightsReader, check_update
-from coordinator.app.aggregate_round import Aggregate, RoundFiles, aggregate
+from coordinator.app.aggregate_round import RoundFiles, aggregate, weigh
 from coordinator.app.cut_parts import write_part
 from coordinator.app.perform_commands import moved_from
 from coordinator.app.release_manifest import Manifest, update_path
 from coordinator.domain.adapter_parts import cuts_of, part_of
 from coordinator.domain.aggregation import is_elementwise, strategy_of
+from coordinator.domain.aggregation.geometry import product_distance, product_norm
+from coordinator.domain.aggregation.strategy import Factors, Need
 from coordinator.domain.kept_state import state_before
 from coordinator.domain.values import AdapterFile, Round, Run
 from coordinator.domain.verify import Finding, Problem
@@ -98,11 +100,13 @@ def _difference(run: Run, past: Round, read: RoundFiles, files: _Files) -> str |
         _check_content(run, past, read)
         if problem := _parts_difference(run, past, files):
             return problem
-        again = aggregate(run, past.accepted, read, out, state_out)
+        if problem := _weights_difference(run, past, read):
+            return problem
+        # By the weights of the record, which are those but for last digits that differ by machine.
+        weights = [entry.weight for entry in past.accepted]
+        again = aggregate(run, past.accepted, read, out, state_out, weights)
     except (FedMedError, ValueError, np.linalg.LinAlgError) as error:
         return f"expected updates that can be combined, got {error}"
-    if problem := _weights_difference(run, past, again):
-        return problem
     if past.state != again.state and is_elementwise(run.terms):
         return f"expected the state {again.state and again.state.digest}, got {past.state and past.state.digest}"
     if past.state is not None:
@@ -149,11 +153,12 @@ def _parts_difference(run: Run, past: Round, files: _Files) -> str | None:
     return None
 
 
-def _weights_difference(run: Run, past: Round, again: Aggregate) -> str | None:
-    tolerance = WEIGHT_TOLERANCE if is_elementwise(run.terms) else LOOSE_WEIGHT_TOLERANCE
-    for entry, (site, weight) in zip(past.accepted, again.weights, strict=True):
+def _weights_difference(run: Run, past: Round, read: RoundFiles) -> str | None:
+    is_by_geometry = Need.GEOMETRY in strategy_of(run.terms).needs
+    tolerance = LOOSE_WEIGHT_TOLERANCE if is_by_geometry else WEIGHT_TOLERANCE
+    for entry, weight in zip(past.accepted, weigh(run, past.accepted, read), strict=True):
         if not math.isclose(entry.weight, weight, rel_tol=tolerance, abs_tol=tolerance):
-            return f"expected a weight of {weight!r} for {site}, got {entry.weight!r}"
+            return f"expected a weight of {weight!r} for {entry.site}, got {entry.weight!r}"
     return None
 
 
@@ -162,11 +167,10 @@ def _apart(run: Run, published: Path, again: Path) -> float:
     assert run.spec is not None, "the record was checked"
     largest = 0.0
     with WeightsReader(published) as one, WeightsReader(again) as other:
-        for module in run.spec.modules:
-            products = [
-                each.tensor(module + B_SUFFIX).astype(np.float64) @ each.tensor(module + A_SUFFIX).astype(np.float64)
-                for each in (one, other)
-            ]
-            apart, norm = np.linalg.norm(products[0] - products[1]), np.linalg.norm(products[1])
-            largest = max(largest, float(apart / norm) if norm else (0.0 if apart == 0 else math.inf))
+        for module in (name.removesuffix(A_SUFFIX) for name in run.spec.names[::2]):
+            mine, theirs = (
+                Factors(a=each.tensor(module + A_SUFFIX), b=each.tensor(module + B_SUFFIX)) for each in (one, other)
+            )
+            norm, apart = product_norm(theirs), product_distance(mine, theirs)
+            largest = max(largest, apart / norm if norm else (0.0 if apart == 0 else math.inf))
     return largest

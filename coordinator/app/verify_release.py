@@ -15,27 +15,18 @@ from cryptography import x509
 
 from common.errors import FedMedError, InputInvalidError
 from common.hash_chain import parse_head
-from common.ids import Digest, digest_of
-from common.peft_folder import CONFIG_FILE, WEIGHTS_FILE, peft_config
+from common.ids import Digest
+from common.peft_folder import CONFIG_FILE, LINEAGE_FILE, WEIGHTS_FILE, peft_config
 from common.signing import UpdateStatement, fingerprint, is_signed
 from common.signing_certificates import CertifiedKey, consortium_of, read_certified_key
 from common.tls import Caller, Role
-from common.weights_io import WeightsReader, check_update, file_digest
+from common.weights_io import WeightsReader, check_update
+from coordinator.app.publish_adapter import lineage
 from coordinator.app.recompute import Recomputed, recompute
-from coordinator.app.release_manifest import (
-    FORMAT,
-    MANIFEST_FILE,
-    SIGNATURE_FILE,
-    Manifest,
-    ManifestSignature,
-    decode_manifest,
-    decode_signature,
-)
+from coordinator.app.release_files import file_findings, files_in, read_signed
+from coordinator.app.release_manifest import FORMAT, MANIFEST_FILE, Manifest, weights_of
 from coordinator.domain.values import RosterEntry, Round
 from coordinator.domain.verify import Finding, Problem, base_of, lineage_findings
-
-# Far above a manifest of 5,000 sites in hundreds of rounds; what is larger is not read.
-MAX_MANIFEST_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +64,11 @@ def verify_release(
     Raises:
         OSError: the disk failed.
     """
-    paths = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
-    manifest, findings = _read_signed(paths, root, revoked)
+    paths = files_in(folder)
+    manifest, findings = read_signed(paths, root, revoked)
     if manifest is None:
         return Verification(findings=tuple(findings))
-    findings += _file_findings(paths, manifest)
+    findings += file_findings(paths, manifest)
     if findings:  # what is not what it says is not read
         return Verification(findings=tuple(findings), manifest=manifest)
     findings += _record_findings(manifest, root)
@@ -90,7 +81,7 @@ def verify_release(
         for finding in _update_findings(manifest, past, entry, keys)
     ]
     if not findings:
-        findings += _content_findings(paths, manifest)
+        findings += [*_listing_findings(manifest), *_content_findings(paths, manifest)]
     findings += [*keys.findings, *about_updates]
     recomputed = Recomputed()
     if not any(not finding.problem.is_doubt for finding in findings):
@@ -104,62 +95,9 @@ def verify_release(
     )
 
 
+_WEIGHTS_SUFFIX = ".safetensors"
 # Without terms and a form of the adapter nothing can be said of what sites trained from.
 _FORMLESS = (Problem.TERMS_DIFFER, Problem.SPECIFICATION_DIFFERS)
-
-
-def _read_signed(
-    paths: dict[str, Path], root: x509.Certificate, revoked: Collection[Digest]
-) -> tuple[Manifest | None, list[Finding]]:
-    """The manifest, if the release key's signature holds for it; else what is wrong, and with which of the files."""
-    missing = [name for name in (MANIFEST_FILE, SIGNATURE_FILE) if not _is_plain(paths.get(name))]
-    if missing:
-        return None, [_finding(Problem.FILE_MISSING, name, "expected a file, got none") for name in missing]
-    if paths[MANIFEST_FILE].stat().st_size > MAX_MANIFEST_BYTES:
-        too_large = f"expected at most {MAX_MANIFEST_BYTES} bytes"
-        return None, [_finding(Problem.MANIFEST_UNREADABLE, MANIFEST_FILE, too_large)]
-    content = paths[MANIFEST_FILE].read_bytes()
-    try:
-        signature = decode_signature(paths[SIGNATURE_FILE].read_bytes())
-        _check_signature(signature, root, revoked)
-    except (ValueError, InputInvalidError, RecursionError) as error:
-        return None, [_finding(Problem.RELEASE_SIGNATURE_INVALID, SIGNATURE_FILE, str(error))]
-    if (got := digest_of(content)) != signature.manifest_digest:
-        detail = f"expected {signature.manifest_digest}, which the release key signed, got {got}"
-        return None, [_finding(Problem.FILE_CHANGED, MANIFEST_FILE, detail)]
-    try:
-        return decode_manifest(content), []
-    except (ValueError, RecursionError) as error:
-        return None, [_finding(Problem.MANIFEST_UNREADABLE, MANIFEST_FILE, str(error))]
-
-
-def _check_signature(signature: ManifestSignature, root: x509.Certificate, revoked: Collection[Digest]) -> None:
-    certified = read_certified_key(signature.certificate, root)
-    if certified.caller.role is not Role.COORDINATOR:
-        raise ValueError(f"expected the key of a coordinator, got that of {certified.caller.uri}")
-    if certified.public_key != signature.public_key:
-        raise ValueError(f"expected the key {certified.public_key}, which the root certified")
-    if not is_signed(signature.message, signature.public_key, signature.signature):
-        raise ValueError("expected a signature by that key, got another")
-    if fingerprint(signature.public_key) in revoked:
-        raise ValueError(f"expected a key that was not revoked, got {signature.public_key}")
-
-
-def _file_findings(paths: dict[str, Path], manifest: Manifest) -> Iterator[Finding]:
-    listed = {file.path: file for file in manifest.files}
-    for path in sorted(paths.keys() - listed.keys() - {MANIFEST_FILE, SIGNATURE_FILE}):
-        yield _finding(Problem.FILE_UNEXPECTED, path, "expected no file that the manifest does not list")
-    if WEIGHTS_FILE not in listed or CONFIG_FILE not in listed or len(listed) != len(manifest.files):
-        expected = f"expected {WEIGHTS_FILE} and {CONFIG_FILE} in the list of files, and each file once"
-        yield _finding(Problem.MANIFEST_UNREADABLE, MANIFEST_FILE, expected)
-    for path, file in listed.items():
-        if not _is_plain(paths.get(path)):
-            yield _finding(Problem.FILE_MISSING, path, "expected a file, got none")
-            continue
-        size, digest = paths[path].stat().st_size, file_digest(paths[path])
-        if (size, digest) != (file.size_bytes, file.digest):
-            detail = f"expected {file.size_bytes} bytes with {file.digest}, got {size} with {digest}"
-            yield _finding(Problem.FILE_CHANGED, path, detail)
 
 
 def _record_findings(manifest: Manifest, root: x509.Certificate) -> Iterator[Finding]:
@@ -187,29 +125,61 @@ def _record_findings(manifest: Manifest, root: x509.Certificate) -> Iterator[Fin
     yield from lineage_findings(manifest.run, manifest.version, MANIFEST_FILE)
 
 
+def _listing_findings(manifest: Manifest) -> Iterator[Finding]:
+    """Whether the weights in the list are those that the record names: all that were kept, or the adapter alone.
+
+    So a round cannot go without being computed again because one of its updates was left out, and no update can stand
+    in the place of another.
+    """
+    listed = {file.path: file for file in manifest.files}
+    weights = {path for path in listed if path.endswith(_WEIGHTS_SUFFIX)}
+    wanted = {file.path: file for file in weights_of(manifest.run, with_updates=weights != {WEIGHTS_FILE})}
+    for path in sorted(weights - wanted.keys()):
+        yield _finding(Problem.FILE_UNEXPECTED, path, "expected no weights that the record does not name")
+    for path, file in wanted.items():
+        if path not in listed:
+            yield _finding(Problem.FILE_MISSING, path, "expected it beside the other weights that were kept, got none")
+        elif listed[path] != file:
+            expected = f"expected {file.size_bytes} bytes with {file.digest}, as the record says"
+            got = f"{listed[path].size_bytes} with {listed[path].digest}"
+            yield _finding(Problem.LINEAGE_BROKEN, path, f"{expected}, got {got}")
+
+
 def _content_findings(paths: dict[str, Path], manifest: Manifest) -> Iterator[Finding]:
-    """Whether the adapter is the last candidate and has the form of the terms, and its configuration with it."""
-    run, listed = manifest.run, {file.path: file for file in manifest.files}
+    """Whether the adapter has the form of the terms, and what lies beside it says what the record does."""
+    run = manifest.run
     candidate = run.rounds[-1].candidate
     if candidate is None:
         return
     spec = run.spec_of(candidate)
-    if listed[WEIGHTS_FILE].digest != candidate.digest:
-        expected = f"expected the candidate of the last round, {candidate.digest}"
-        yield _finding(Problem.LINEAGE_BROKEN, WEIGHTS_FILE, expected)
     try:
         with WeightsReader(paths[WEIGHTS_FILE]) as reader:
             check_update(reader, spec.tensors, spec.dtype)
     except FedMedError as error:
         yield _finding(Problem.SPECIFICATION_DIFFERS, WEIGHTS_FILE, error.message)
+    if _document(paths[CONFIG_FILE]) != peft_config(spec, run.terms):
+        expected = "expected what the terms and the adapter's form give"
+        yield _finding(Problem.SPECIFICATION_DIFFERS, CONFIG_FILE, expected)
+    said = _document(paths[LINEAGE_FILE]) if LINEAGE_FILE in paths else {}
+    if not isinstance(said, dict) or _contradicts(said, lineage(run, run.rounds[-1])):
+        yield _finding(Problem.LINEAGE_BROKEN, LINEAGE_FILE, f"expected what {MANIFEST_FILE} says of the last round")
+
+
+def _document(path: Path) -> object:
+    """The JSON in a file; None when there is none."""
     try:
-        is_expected = json.loads(paths[CONFIG_FILE].read_bytes()) == peft_config(spec, run.terms)
+        return json.loads(path.read_bytes())
     except (ValueError, RecursionError):
-        is_expected = False
-    if not is_expected:
-        yield _finding(
-            Problem.SPECIFICATION_DIFFERS, CONFIG_FILE, "expected what the terms and the adapter's form give"
-        )
+        return None
+
+
+def _contradicts(said: object, known: object) -> bool:
+    """Whether ``said`` differs from ``known``; a key that only one of them has is of another version, and no lie."""
+    if isinstance(said, dict) and isinstance(known, dict):
+        return any(_contradicts(said[key], known[key]) for key in said.keys() & known.keys())
+    if isinstance(said, list) and isinstance(known, list):
+        return len(said) != len(known) or any(map(_contradicts, said, known))
+    return said != known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,10 +249,6 @@ def _update_findings(manifest: Manifest, past: Round, entry: RosterEntry, keys: 
             f"expected a key that was not revoked, got {signed.public_key}: who has a copy of it may have signed this"
         )
         yield Finding(problem=Problem.SIGNING_KEY_REVOKED, file=MANIFEST_FILE, about=about, detail=detail)
-
-
-def _is_plain(path: Path | None) -> bool:
-    return path is not None and path.is_file() and not path.is_symlink()
 
 
 def _finding(problem: Problem, file: str, detail: str) -> Finding:

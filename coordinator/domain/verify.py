@@ -71,7 +71,12 @@ class Finding:
 
     def __str__(self) -> str:
         about = f" ({self.about})" if self.about else ""
-        return f"{self.problem}: {self.file}{about}: {self.detail}"
+        return _printable(f"{self.problem}: {self.file}{about}: {self.detail}")
+
+
+def _printable(text: str) -> str:
+    """``text`` for a terminal: names of files and words of a manifest are a stranger's, and could steer it."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def lineage_findings(run: Run, version: int, file: str) -> tuple[Finding, ...]:

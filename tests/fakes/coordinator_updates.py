@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from common.adapter import AdapterSpec, WireDtype
+from common.adapter import B_SUFFIX, AdapterSpec, WireDtype
 from common.chunks import chunk_ranges
 from common.ids import AssignmentId, Digest
 from common.weights_io import write_weights
@@ -38,6 +38,16 @@ def update_bytes(folder: Path, spec: AdapterSpec, seed: int) -> bytes:
     """The file of :func:`random_weights` in the specification's dtype, as a site would write it."""
     path = folder / f"update-{seed}.safetensors"
     write_weights(path, random_weights(spec, seed), spec.dtype)
+    content = path.read_bytes()
+    path.unlink()
+    return content
+
+
+def first_bytes(folder: Path, spec: AdapterSpec) -> bytes:
+    """The file of a first adapter as an evaluator makes it: A random, B zero."""
+    path = folder / "first.safetensors"
+    weights = random_weights(spec, seed=1000)
+    write_weights(path, {n: w * (0 if n.endswith(B_SUFFIX) else 1) for n, w in weights.items()}, spec.dtype)
     content = path.read_bytes()
     path.unlink()
     return content

@@ -160,13 +160,15 @@ class World:
         assert self.run.spec is not None
         return self.run.spec
 
-    async def begin(self, terms: Terms | None = None, spec: AdapterSpec | None = None) -> Run:
-        """Create a run and send its first adapter; its first round waits for sites."""
+    async def begin(
+        self, terms: Terms | None = None, spec: AdapterSpec | None = None, content: bytes | None = None
+    ) -> Run:
+        """Create a run and send its first adapter, ``content`` or a random one; its first round waits for sites."""
         run = await create(self.driver, self.clock, terms or make_terms())
         given = assignments.for_evaluator(run, EVALUATOR)
         assert given is not None
         spec = spec or make_spec()
-        content = update_bytes(self.root, spec, seed=1000)
+        content = content or update_bytes(self.root, spec, seed=1000)
         claim = UploadClaim(
             assignment_id=given.assignment_id, digest=digest_bytes(content), size_bytes=len(content), first_spec=spec
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.ids import SiteName
+from common.ids import SiteName, digest_of
 from common.terms import AggregationTerms, GateMetric, GateTerms, RoundTerms, Terms
 from common.tls import Caller, Role
 from coordinator.app.make_release import ReleaseMaker, ReleaseWish
@@ -20,11 +21,13 @@ from coordinator.app.release_manifest import (
     encode_manifest,
     encode_signature,
 )
+from coordinator.app.verify_release import Verification, verify_release
 from coordinator.domain import assignments
 from coordinator.domain.values import Phase, RunState
-from tests.fakes.coordinator_updates import chunks_of, update_bytes
+from coordinator.domain.verify import Problem
+from tests.fakes.coordinator_updates import chunks_of, first_bytes, update_bytes
 from tests.fakes.coordinator_values import ANNA, SITES, make_round_terms, make_scores, make_spec, make_terms
-from tests.fakes.coordinator_world import World, evaluator, site_caller
+from tests.fakes.coordinator_world import World, coordinator, evaluator, site_caller
 from tests.fakes.signing import Signers
 
 OPERATOR = Caller(name=ANNA, role=Role.OPERATOR, consortium="demo")
@@ -44,11 +47,16 @@ def release_terms(
 
 
 async def play(
-    world: World, terms: Terms, sign: Callable[..., object] | Signers | None, f1_tenths: tuple[int, ...] = ()
+    world: World,
+    terms: Terms,
+    sign: Callable[..., object] | Signers | None,
+    f1_tenths: tuple[int, ...] = (),
+    max_lora_ranks: Mapping[SiteName, int] = {},
 ) -> None:
     """Bring a run of ``terms`` to its end; sites sign by ``sign``; candidates get those F1 scores, in tenths."""
-    await world.begin(terms, make_spec(modules=2, width=6, dtype=terms.aggregation.wire_dtype))
-    await world.invite()
+    spec = make_spec(modules=2, width=6, dtype=terms.aggregation.wire_dtype).at_rank(terms.lora.lora_rank)
+    await world.begin(terms, spec, first_bytes(world.root, spec))
+    await world.invite(max_lora_ranks=max_lora_ranks)
     while world.run.state is RunState.RUNNING and world.run.current is not None:
         current = world.round
         match current.phase:
@@ -75,9 +83,9 @@ async def play(
 
 async def send(world: World, site: SiteName, sign: Callable[..., object] | Signers | None) -> None:
     """Upload an honest update of that site, signed if there is somebody who signs."""
-    plan = world.assignment(site).plan
-    assert plan is not None
-    asked = replace(world.spec(), tensors=world.spec().tensors_of(plan.uploaded))
+    plan, spec = world.assignment(site).plan, world.assignment(site).adapter_spec
+    assert plan is not None and spec is not None
+    asked = replace(spec, tensors=spec.tensors_of(plan.uploaded))
     content = update_bytes(world.root, asked, seed=10 * world.round.number + SITES.index(site))
     claim = world.claim(site, content, num_label_tokens=100 * (SITES.index(site) + 1))
     if isinstance(sign, Signers):
@@ -121,3 +129,40 @@ def forge(folder: Path, signers: Signers, change: Callable[[dict[str, Any]], obj
     content = encode_manifest(decode_manifest(json.dumps(document).encode()))
     (folder / MANIFEST_FILE).write_bytes(content)
     (folder / SIGNATURE_FILE).write_bytes(encode_signature(content, signers.release_key))
+
+
+def relisted(document: dict[str, Any], folder: Path, name: str, content: bytes) -> None:
+    """Put other content in place of a file, in the list, too."""
+    (folder / name).write_bytes(content)
+    for file in document["files"]:
+        if file["path"] == name:
+            file.update(digest=digest_of(content), size_bytes=len(content))
+
+
+async def released(
+    root: Path,
+    signers: Signers,
+    terms: Terms,
+    f1_tenths: tuple[int, ...] = (),
+    max_lora_ranks: Mapping[SiteName, int] = {},
+    **wish: object,
+) -> Path:
+    """The release of a run of ``terms`` that was played in ``root``."""
+    async with coordinator(root / "state", keys=signers.known) as world:
+        await play(world, terms, signers, f1_tenths, max_lora_ranks)
+        return await write_release(world, signers, root / "release", **wish)
+
+
+def checked(folder: Path, signers: Signers) -> Verification:
+    """What a third party with the root's certificate is told."""
+    scratch = folder.with_name(f"{folder.name}-scratch")
+    scratch.mkdir(exist_ok=True)
+    found = verify_release(folder, signers.root, scratch)
+    if any(scratch.iterdir()):
+        shutil.rmtree(scratch)
+    return found
+
+
+def named(found: Verification) -> set[tuple[Problem, str]]:
+    """Each problem and the file that it names."""
+    return {(each.problem, each.file) for each in found.findings}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,20 +12,25 @@ from typing import Any
 
 import pytest
 
-from common.adapter import WireDtype
+from common.ids import digest_of
+from common.peft_folder import LINEAGE_FILE, WEIGHTS_FILE
 from common.strategy_terms import FedMedLoraPlusTerms
-from common.terms import AggregationTerms, GateMetric, GateTerms, OnRejection, Terms
-from coordinator.app.release_manifest import MANIFEST_FILE, SIGNATURE_FILE
-from coordinator.app.verify_release import Verification, verify_release
+from common.terms import AggregationTerms, GateMetric, GateTerms, OnRejection
 from coordinator.domain.verify import Problem
 from tests.fakes.coordinator_values import ANNA, BERTA
 from tests.fakes.coordinator_world import coordinator
-from tests.fakes.releases import forge, manifest_of, play, release_terms, write_release
+from tests.fakes.releases import (
+    checked,
+    forge,
+    manifest_of,
+    named,
+    play,
+    release_terms,
+    released,
+    relisted,
+    write_release,
+)
 from tests.fakes.signing import Signers
-
-# A byte of a file may be changed in 255 ways; one way for each of so many bytes of a large file.
-SAMPLED = 8
-SMALL_BYTES = 700
 
 
 @pytest.fixture(scope="module")
@@ -44,117 +49,10 @@ def honest(_honest: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(_honest, tmp_path / "release"))
 
 
-async def released(root: Path, signers: Signers, terms: Terms, f1_tenths: tuple[int, ...] = (), **wish: object) -> Path:
-    async with coordinator(root / "state", keys=signers.known) as world:
-        await play(world, terms, signers, f1_tenths)
-        return await write_release(world, signers, root / "release", **wish)
-
-
-def checked(folder: Path, signers: Signers) -> Verification:
-    scratch = folder.with_name(f"{folder.name}-scratch")
-    scratch.mkdir(exist_ok=True)
-    found = verify_release(folder, signers.root, scratch)
-    if any(scratch.iterdir()):
-        shutil.rmtree(scratch)
-    return found
-
-
-def named(found: Verification) -> set[tuple[Problem, str]]:
-    return {(each.problem, each.file) for each in found.findings}
-
-
 def test_an_honest_release_is_what_it_says(honest: Path, signers: Signers) -> None:
     found = checked(honest, signers)
     assert found.findings == ()
     assert (found.signed_updates, found.recomputed) == (6, (1, 2))
-
-
-# Bytes
-
-
-def test_any_byte_that_is_changed_in_any_file_is_found_and_the_file_is_named(honest: Path, signers: Signers) -> None:
-    dice = random.Random(1)
-    folders: set[str] = set()
-    for path in sorted(path for path in honest.rglob("*") if path.is_file()):
-        content, name = path.read_bytes(), str(path.relative_to(honest))
-        # Of the small files below one folder, which are of one kind, the first one stands for all.
-        top = path.relative_to(honest).parts[0]
-        is_small = len(content) <= SMALL_BYTES and top not in folders
-        folders.add(top)
-        every = range(len(content))
-        for place in every if is_small else dice.sample(every, SAMPLED):
-            changed = bytearray(content)
-            changed[place] ^= 1 << dice.randrange(8)
-            path.write_bytes(changed)
-            found = checked(honest, signers)
-            assert found.is_false, f"byte {place} of {name}"
-            assert {each.file for each in found.findings} == {name}, f"byte {place} of {name}"
-        path.write_bytes(content)
-    assert checked(honest, signers).findings == ()
-
-
-@pytest.mark.filterwarnings("ignore:Parsed a serial number")
-def test_every_byte_of_the_signature_file_counts(honest: Path, signers: Signers) -> None:
-    path, dice = honest / SIGNATURE_FILE, random.Random(2)
-    content = path.read_bytes()
-    for place in range(len(content)):
-        changed = bytearray(content)
-        changed[place] ^= 1 << dice.randrange(8)
-        path.write_bytes(changed)
-        assert named(checked(honest, signers)) == {(Problem.RELEASE_SIGNATURE_INVALID, SIGNATURE_FILE)}, place
-
-
-def test_a_file_that_is_cut_short_or_longer_is_found(honest: Path, signers: Signers) -> None:
-    for path in sorted(path for path in honest.rglob("*") if path.is_file()):
-        content, name = path.read_bytes(), str(path.relative_to(honest))
-        for changed in (content[:-1], content + b"\n", b""):
-            path.write_bytes(changed)
-            assert {each.file for each in checked(honest, signers).findings} == {name}
-        path.write_bytes(content)
-
-
-def test_a_missing_file_is_found(honest: Path, signers: Signers) -> None:
-    for path in sorted(path for path in honest.rglob("*") if path.is_file()):
-        content, name = path.read_bytes(), str(path.relative_to(honest))
-        path.unlink()
-        assert named(checked(honest, signers)) == {(Problem.FILE_MISSING, name)}
-        path.write_bytes(content)
-
-
-@pytest.mark.parametrize("name", ["adapter.bin", "updates/round-0001/dora.safetensors", ".hidden"])
-def test_a_file_that_nobody_listed_is_found(honest: Path, signers: Signers, name: str) -> None:
-    (honest / name).write_bytes(b"")
-    assert named(checked(honest, signers)) == {(Problem.FILE_UNEXPECTED, name)}
-
-
-def test_a_link_is_no_file(honest: Path, signers: Signers, tmp_path: Path) -> None:
-    (honest / "README.md").rename(tmp_path / "elsewhere")
-    (honest / "README.md").symlink_to(tmp_path / "elsewhere")
-    assert named(checked(honest, signers)) == {(Problem.FILE_MISSING, "README.md")}
-
-
-def test_files_that_were_exchanged_are_both_found(honest: Path, signers: Signers) -> None:
-    one, other = (honest / f"updates/round-0001/{site}.safetensors" for site in (ANNA, BERTA))
-    content = one.read_bytes()
-    one.write_bytes(other.read_bytes())
-    other.write_bytes(content)
-    assert named(checked(honest, signers)) == {
-        (Problem.FILE_CHANGED, f"updates/round-0001/{site}.safetensors") for site in (ANNA, BERTA)
-    }
-
-
-def test_a_release_of_another_consortium_is_none_of_this_one(honest: Path, tmp_path: Path) -> None:
-    other = Signers(tmp_path)
-    assert named(checked(honest, other)) == {(Problem.RELEASE_SIGNATURE_INVALID, SIGNATURE_FILE)}
-
-
-def test_a_signature_by_a_sites_key_is_none_of_a_release(honest: Path, signers: Signers) -> None:
-    from coordinator.app.release_manifest import encode_signature
-
-    content = (honest / MANIFEST_FILE).read_bytes()
-    (honest / SIGNATURE_FILE).write_bytes(encode_signature(content, signers.key_of(ANNA)))
-    (found,) = checked(honest, signers).findings
-    assert "key of a coordinator" in found.detail
 
 
 # What a hostile coordinator says, with its own release key
@@ -255,29 +153,66 @@ def test_what_is_not_proven_is_told_from_what_is_false(honest: Path, signers: Si
     assert found.recomputed == (1, 2)
 
 
-def relisted(document: dict[str, Any], folder: Path, name: str, content: bytes) -> None:
-    """Put other content in place of a file, in the list, too."""
-    from common.ids import digest_of
-
-    (folder / name).write_bytes(content)
-    for file in document["files"]:
-        if file["path"] == name:
-            file.update(digest=digest_of(content), size_bytes=len(content))
-
-
 def test_another_adapter_in_place_of_the_aggregate_is_found_and_named(honest: Path, signers: Signers) -> None:
     """The coordinator says that the updates gave an adapter that they did not give."""
-    name = "adapter_model.safetensors"
-    changed = bytearray((honest / name).read_bytes())
-    changed[-2] ^= 1
+    content = (honest / WEIGHTS_FILE).read_bytes()
+    changed = content[:-2] + bytes([content[-2] ^ 1]) + content[-1:]
 
     def change(document: dict[str, Any]) -> None:
-        relisted(document, honest, name, bytes(changed))
-        listed = next(file for file in document["files"] if file["path"] == name)
-        document["run"]["rounds"][1]["candidate"]["digest"] = listed["digest"]
+        relisted(document, honest, WEIGHTS_FILE, changed)
+        document["run"]["rounds"][1]["candidate"]["digest"] = digest_of(changed)
+        lineage_file = json.loads((honest / LINEAGE_FILE).read_bytes())
+        lineage_file["digest"] = digest_of(changed)
+        relisted(document, honest, LINEAGE_FILE, json.dumps(lineage_file).encode())
 
     forge(honest, signers, change)
-    assert named(checked(honest, signers)) == {(Problem.AGGREGATE_DIFFERS, name)}
+    assert named(checked(honest, signers)) == {(Problem.AGGREGATE_DIFFERS, WEIGHTS_FILE)}
+
+
+def test_an_update_that_lies_in_the_place_of_a_signed_one_is_found(honest: Path, signers: Signers) -> None:
+    """The record holds what the site signed, the list what the coordinator would like to have aggregated."""
+    name = f"updates/round-0001/{ANNA}.safetensors"
+    other = (honest / f"updates/round-0002/{ANNA}.safetensors").read_bytes()
+    forge(honest, signers, lambda document: relisted(document, honest, name, other))
+    assert named(checked(honest, signers)) == {(Problem.LINEAGE_BROKEN, name)}
+
+
+def test_a_round_cannot_go_unchecked_because_an_update_was_left_out(honest: Path, signers: Signers) -> None:
+    name = f"updates/round-0001/{ANNA}.safetensors"
+    (honest / name).unlink()
+
+    def change(document: dict[str, Any]) -> None:
+        document["files"] = [file for file in document["files"] if file["path"] != name]
+
+    forge(honest, signers, change)
+    assert named(checked(honest, signers)) == {(Problem.FILE_MISSING, name)}
+
+
+def test_weights_that_no_round_names_are_found_though_they_are_listed(honest: Path, signers: Signers) -> None:
+    name = "adapters/better.safetensors"
+    content = (honest / WEIGHTS_FILE).read_bytes()
+
+    def change(document: dict[str, Any]) -> None:
+        document["files"].append({"path": name, "digest": digest_of(content), "size_bytes": len(content)})
+        (honest / name).write_bytes(content)
+
+    forge(honest, signers, change)
+    assert named(checked(honest, signers)) == {(Problem.FILE_UNEXPECTED, name)}
+
+
+@pytest.mark.parametrize("change", [{"round": 1}, {"roster": []}, {"scores": {}}, {"terms": {"name": "other"}}])
+def test_a_lineage_file_that_says_otherwise_than_the_record_is_found(
+    honest: Path, signers: Signers, change: dict[str, Any]
+) -> None:
+    content = json.dumps({**json.loads((honest / LINEAGE_FILE).read_bytes()), **change}).encode()
+    forge(honest, signers, lambda document: relisted(document, honest, LINEAGE_FILE, content))
+    assert named(checked(honest, signers)) == {(Problem.LINEAGE_BROKEN, LINEAGE_FILE)}
+
+
+def test_a_lineage_file_of_a_version_that_says_more_is_no_lie(honest: Path, signers: Signers) -> None:
+    content = json.dumps({**json.loads((honest / LINEAGE_FILE).read_bytes()), "weather": "fair"}).encode()
+    forge(honest, signers, lambda document: relisted(document, honest, LINEAGE_FILE, content))
+    assert checked(honest, signers).findings == ()
 
 
 def test_another_adapter_than_the_last_candidate_is_found(honest: Path, signers: Signers) -> None:
@@ -311,29 +246,6 @@ async def test_the_key_of_a_site_whose_certificate_comes_later_is_confirmed(tmp_
 
 
 # Other runs
-
-
-STRATEGIES = [
-    AggregationTerms(server_momentum=0.5),
-    AggregationTerms(strategy="fed_medlora_plus", fed_medlora_plus=FedMedLoraPlusTerms()),
-    AggregationTerms(strategy="ffa_lora"),
-    AggregationTerms(strategy="rolora"),
-    AggregationTerms(strategy="coordinate_median"),
-    AggregationTerms(strategy="flexlora"),
-    AggregationTerms(strategy="flexlora", wire_dtype=WireDtype.F32),
-    AggregationTerms(strategy="geometric_median"),
-]
-
-
-@pytest.mark.parametrize(
-    "aggregation", STRATEGIES, ids=lambda each: f"{each.strategy}-{each.server_momentum:g}-{each.wire_dtype}"
-)
-async def test_a_run_of_each_kind_of_strategy_can_be_computed_again(
-    tmp_path: Path, signers: Signers, aggregation: AggregationTerms
-) -> None:
-    folder = await released(tmp_path, signers, release_terms(aggregation, count=3))
-    found = checked(folder, signers)
-    assert (found.findings, found.recomputed) == ((), (1, 2, 3))
 
 
 @pytest.mark.parametrize("on_rejection", OnRejection)

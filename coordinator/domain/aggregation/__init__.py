@@ -52,7 +52,8 @@ STRATEGIES: dict[str, Callable[[Terms], Strategy]] = {
 }
 
 
-# Those that treat every number by itself: the same on every machine, bit for bit. The others go through BLAS or LAPACK.
+# Those that, by given weights, treat every number by itself: the same on every machine, bit for bit. The others go
+# through BLAS or LAPACK.
 _ELEMENTWISE = frozenset(
     each.name
     for each in (
@@ -62,8 +63,11 @@ _ELEMENTWISE = frozenset(
         FedAvgM,
         FedMedLora,
         FedMedLoraPlus,
+        FedSaLora,
         FedYogi,
         FfaLora,
+        HetLora,
+        NormBound,
         RoLora,
         TrimmedMean,
     )
@@ -71,7 +75,7 @@ _ELEMENTWISE = frozenset(
 
 
 def is_elementwise(terms: Terms) -> bool:
-    """Whether the strategy of ``terms`` gives the same bits on every machine."""
+    """Whether the strategy of ``terms`` combines to the same bits on every machine, by the same weights."""
     return terms.aggregation.strategy in _ELEMENTWISE
 
 

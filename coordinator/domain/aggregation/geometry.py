@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.domain.aggregation.ranks import padded
+from coordinator.domain.aggregation.ranks import joined, padded
 from coordinator.domain.aggregation.strategy import Factors, Geometry
 
 _ROWS = 1024
@@ -44,6 +44,21 @@ def squared_distances(geometry: Geometry) -> NDArray[np.float64]:
     """``(K, K)``: between the products of every two updates; never below 0, which rounding could bring about."""
     norms = np.diag(geometry.products)
     return np.maximum(norms[:, None] + norms[None, :] - 2 * geometry.products, 0.0)
+
+
+def product_norm(pair: Factors) -> float:
+    """Frobenius norm of B A. With B = Q_B R_B and A^T = Q_A R_A it is that of R_B R_A^T, of (lora_rank, lora_rank).
+
+    Through QR and not through X^T X, which would square what is small against the rest and lose half of its digits.
+    """
+    b_rest = np.linalg.qr(pair.b.astype(np.float64)).R
+    a_rest = np.linalg.qr(pair.a.T.astype(np.float64)).R
+    return float(np.linalg.norm(b_rest @ a_rest.T))
+
+
+def product_distance(one: Factors, other: Factors) -> float:
+    """Frobenius norm of B_1 A_1 - B_2 A_2, which is the product of their ranks together, those of one side negated."""
+    return product_norm(joined(one, Factors(a=other.a, b=-other.b)))
 
 
 def _gram(factors: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
