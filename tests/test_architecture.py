@@ -74,7 +74,13 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 def sources(*tops: str) -> tuple[tuple[str, ast.Module], ...]:
     """Every module below the folders ``tops``, by its path, parsed."""
     paths = sorted(path for top in tops for path in (ROOT / top).rglob("*.py"))
-    return tuple((str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))) for path in paths)
+    return tuple((str(path.relative_to(ROOT)), parsed(path)) for path in paths)
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """The module in that file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def functions(*tops: str) -> Iterator[tuple[str, Function]]:

@@ -1,7 +1,11 @@
-"""The real trainer, but for what it does with a good order: it raises errors whose messages are all of its notes."""
+"""The real trainer, but for what it does with a good order: it raises errors whose messages are all of its notes.
+
+In a folder with a file ``abort`` it dies as of a fault in a library instead, with the notes in its memory.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -12,6 +16,8 @@ from site_agent.trainer.__main__ import main
 from site_agent.trainer.order_files import ProgressFile
 from site_agent.trainer.training import perform
 
+ABORT_FILE = "abort"
+
 
 def crash(
     order: InitialiseOrder | TrainOrder | EvaluateOrder, base_model: Path, folder: Path, progress: ProgressFile
@@ -20,6 +26,8 @@ def crash(
     assert isinstance(order, TrainOrder)
     text = "".join(Path(file).read_text() for file in order.data_files)
     warnings.warn(text, stacklevel=1)
+    if (folder / ABORT_FILE).exists():
+        os.abort()
     try:
         raise KeyError(text)
     except KeyError as error:

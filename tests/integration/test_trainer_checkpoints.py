@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 LORA = LoraTerms(lora_rank=4, lora_alpha=8, lora_dropout=0.1, target_modules=TINY_TARGET_MODULES)
-# Long enough to be caught in the middle: some hundreds of steps.
+# Long enough to be caught in the middle: some hundred steps.
 TRAINING = TrainingTerms(learning_rate=1e-3, local_epochs=6, batch_size=1)
 HANG_SECONDS = 300.0
 
@@ -52,7 +53,7 @@ def order(tmp_path_factory: pytest.TempPathFactory) -> TrainOrder:
         lora=LORA,
         task=TaskTerms(entity_types=("drug", "problem"), max_new_tokens=8),
         training=TRAINING,
-        data_files=(str(write_passages(home / "notes.jsonl", 20)),),
+        data_files=(str(write_passages(home / "notes.jsonl", 12)),),
         trained=FactorSet.A_AND_B,
         uploaded=FactorSet.A_AND_B,
         round_number=1,
@@ -77,6 +78,11 @@ def order_folder(folder: Path, order: TrainOrder, first: Path) -> Path:
     (folder / ORDER_FILE).write_bytes(ORDER.dump_json(order))
     (folder / ADAPTER_FILE).write_bytes(first.read_bytes())
     return folder
+
+
+def without_checkpoints(order: TrainOrder) -> TrainOrder:
+    """One whose training leaves none: neither writing them nor going on from them may change a byte."""
+    return replace(order, checkpoint_seconds=3600.0)
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
@@ -112,7 +118,7 @@ def stop_in_training(folder: Path) -> None:
 
 
 def test_an_update_does_not_depend_on_kills_and_stops(order: TrainOrder, first: Path, tmp_path: Path) -> None:
-    undisturbed = order_folder(tmp_path / "undisturbed", order, first)
+    undisturbed = order_folder(tmp_path / "undisturbed", without_checkpoints(order), first)
     assert run_order(undisturbed) == 0
     disturbed = order_folder(tmp_path / "disturbed", order, first)
     kill_in_training(disturbed)
@@ -131,9 +137,9 @@ def test_a_checkpoint_of_other_notes_means_nothing(order: TrainOrder, first: Pat
     notes = Path(order.data_files[0])
     was = notes.read_bytes()
     try:
-        write_passages(notes, 10)
+        write_passages(notes, 4)
         assert start(folder).wait(HANG_SECONDS) == 0
-        fresh = order_folder(tmp_path / "fresh", order, first)
+        fresh = order_folder(tmp_path / "fresh", without_checkpoints(order), first)
         assert run_order(fresh) == 0
     finally:
         notes.write_bytes(was)

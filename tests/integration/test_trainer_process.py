@@ -366,3 +366,19 @@ def test_without_an_order_folder_the_usage_is_told(no_sockets: Path) -> None:
     done = run(no_sockets)
     assert done.returncode == 2
     assert b"usage" in done.stderr
+
+
+@pytest.mark.parametrize("limit", ["0", "1", '"$(ulimit -H -c)"'])
+def test_the_kernel_writes_no_core_file_of_a_trainer_whatever_the_machine_allows(no_sockets: Path, limit: str) -> None:
+    code = (
+        "import resource; from site_agent.trainer.quiet import quiet_libraries; quiet_libraries();"
+        "print(*resource.getrlimit(resource.RLIMIT_CORE))"
+    )
+    child = subprocess.run(
+        ["sh", "-c", f'ulimit -c {limit}; exec "$@"', "sh", sys.executable, "-c", code],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        cwd=no_sockets,
+        capture_output=True,
+        check=True,
+    )
+    assert set(map(int, child.stdout.split())) <= {0, 1}
