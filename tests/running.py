@@ -24,7 +24,7 @@ import grpc  # noqa: E402
 from common.tls import CHANNEL_OPTIONS, channel_credentials, load_identity  # noqa: E402
 from coordinator.adapters.pki.ca import create_ca, issue  # noqa: E402
 
-START_SECONDS = 60.0
+START_SECONDS = STOP_SECONDS = 60.0
 LOWEST_PORT, PORTS = 12_000, 20_000
 
 
@@ -136,7 +136,7 @@ def running_coordinator(
         )
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(STOP_SECONDS)
 
 
 def _wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -21,7 +21,7 @@ from tests.running import wait_until
 from tests.tiny_model import make_tiny_model
 
 ROUNDS, SITES, EXAMPLES, PASSAGES = 2, 3, 6, 2
-SECONDS = 540.0
+SECONDS = 1200.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

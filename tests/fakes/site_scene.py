@@ -170,7 +170,7 @@ class Scene:
 
 async def until(happened: Callable[[], object]) -> None:
     """Let the loop run until ``happened``, for a bounded time."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not happened():  # noqa: ASYNC110 - the journal's files have no event
             await asyncio.sleep(0.001)
 

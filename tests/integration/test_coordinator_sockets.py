@@ -26,7 +26,7 @@ from common.tls import Role, parse_caller
 from coordinator.adapters.rpc.access import ROLES_BY_RPC, authorise
 from fedmedlora.v1 import admin_pb2, admin_pb2_grpc, rounds_pb2, rounds_pb2_grpc
 
-CALL_SECONDS = 10.0
+CALL_SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def serving(folder: Path) -> Iterator[str]:
         yield f"localhost:{port}"
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def test_from_an_empty_folder_to_a_member_by_the_commands_alone(tmp_path: Path) -> None:
