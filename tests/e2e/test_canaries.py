@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,11 +24,13 @@ import pytest
 from rich.console import Console
 from tokenizers import Tokenizer
 
+from common.adapter import FactorSet
 from demo.federation import addresses_of, run_prepared
 from demo.options import DemoOptions
 from demo.prepare import EVALUATOR, POLICY, Addresses, Prepared, prepare
 from demo.processes import process_group
-from site_agent.orders import ORDER_FILE
+from site_agent.orders import ORDER, ORDER_FILE, BaseModelSource, TrainOrder
+from site_agent.trainer.base_model_files import describe_base_model
 from tests.e2e.disguises import disguises, unpacked
 from tests.e2e.wiretap import Wiretap
 from tests.fakes import crashing_trainer
@@ -207,10 +208,28 @@ def test_the_canaries_are_in_no_file_but_the_notes(ended: Ended) -> None:
     assert files_that_tell(ended) == ended.planted
 
 
+def order_of(ended: Ended) -> TrainOrder:
+    """What a trainer of the site is told to do; the agents remove theirs when they are done."""
+    model = ended.folder / "tiny"
+    base = BaseModelSource(location=str(model), expected=describe_base_model(model, "tiny"), device="cpu", threads=1)
+    return TrainOrder(
+        base_model=base,
+        lora=ended.prepared.terms.lora,
+        task=ended.prepared.terms.task,
+        training=ended.prepared.terms.training,
+        data_files=(str(ended.configs[CRASHING].parent / "train.jsonl"),),
+        trained=FactorSet.A_AND_B,
+        uploaded=FactorSet.A_AND_B,
+        round_number=1,
+        seed=1,
+        wire_dtype="bf16",
+    )
+
+
 def test_a_trainer_that_dies_of_a_fault_leaves_no_image_of_its_memory(ended: Ended) -> None:
-    order = next(ended.configs[CRASHING].parent.glob(f"state/assignments/*/{ORDER_FILE}")).parent
-    folder = Path(shutil.copytree(order, ended.folder / "faulty"))
-    (folder / "failure.json").unlink(missing_ok=True)
+    folder = ended.folder / "faulty"
+    folder.mkdir()
+    (folder / ORDER_FILE).write_bytes(ORDER.dump_json(order_of(ended)))
     (folder / crashing_trainer.ABORT_FILE).touch()
     run = ["sh", "-c", 'ulimit -S -c "$(ulimit -H -c)"; exec "$@"', "sh", sys.executable, crashing_trainer.__file__]
     died = subprocess.run([*run, str(folder)], cwd=folder, capture_output=True, timeout=120, check=False)
