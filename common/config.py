@@ -87,7 +87,12 @@ def load_toml(path: Path, model: type[Model]) -> Model:
     Raises:
         InputInvalidError: CONFIG_INVALID, with all problems, one a line: key path, expected, got.
     """
-    document = json.dumps(read_toml(path), default=str)
+    return parse_toml(path, read_config(path), model)
+
+
+def parse_toml(path: Path, content: bytes, model: type[Model]) -> Model:
+    """The same of ``content``, which was read from ``path``."""
+    document = json.dumps(_tables(path, content), default=str)
     try:
         # As JSON, because strict validation then takes a string for a path or an enum, and no string for a number.
         return model.model_validate_json(document, strict=True, extra="forbid", context={"folder": path.parent})
@@ -101,10 +106,24 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         InputInvalidError: CONFIG_INVALID, with line and column of what is not TOML.
     """
+    return _tables(path, read_config(path))
+
+
+def read_config(path: Path) -> bytes:
+    """The bytes of a configuration.
+
+    Raises:
+        InputInvalidError: CONFIG_INVALID, it cannot be read.
+    """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return path.read_bytes()
     except OSError as error:
         raise config_invalid(path, [str(error.strerror)]) from None
+
+
+def _tables(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        return tomllib.loads(content.decode("utf-8").replace("\r\n", "\n"))
     except UnicodeDecodeError:
         raise config_invalid(path, ["expected UTF-8"]) from None
     except tomllib.TOMLDecodeError as error:

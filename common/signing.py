@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from common.errors import InputInvalidError, Reason
 from common.files import read_private
+from common.given_under import GivenUnder
 from common.hash_chain import canonical_json
 from common.ids import Digest, RunId, digest_of
 
@@ -41,6 +42,7 @@ class UpdateStatement:
         terms_digest: As the site computed it from the terms that it trained by.
         base_digest: The adapter that training started from.
         tasks: Name, examples and label tokens of each task, where the site counted by task.
+        given_under: Which policy the site approved it under, where the coordinator asks for that.
     """
 
     run_id: RunId
@@ -51,6 +53,7 @@ class UpdateStatement:
     num_examples: int
     num_label_tokens: int
     tasks: tuple[tuple[str, int, int], ...] = ()
+    given_under: GivenUnder | None = None
 
     @property
     def message(self) -> bytes:
@@ -65,6 +68,7 @@ class UpdateStatement:
                 "num_examples": self.num_examples,
                 "num_label_tokens": self.num_label_tokens,
                 **({"tasks": self.tasks} if self.tasks else {}),
+                **({"given_under": self.given_under.document} if self.given_under is not None else {}),
             }
         )
 

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from common.errors import InputInvalidError, Reason
 from common.files import replacing
+from common.given_under import GivenUnder, PolicyStand
 from common.hash_chain import EMPTY_CHAIN, ChainBrokenError, ChainEntry, ChainHead, entries_of, parse_head
 from common.signing_certificates import read_root
 from coordinator.adapters.rpc.operator_client import connect
@@ -25,6 +26,7 @@ from coordinator.app.release_manifest import MANIFEST_FILE, decode_manifest
 from coordinator.app.revoked_keys import read_list
 from coordinator.app.verify_release import Verification, verify_release
 from coordinator.cli_runs import Address, IdentityFolder
+from coordinator.domain.values import Run
 
 audit = typer.Typer(no_args_is_help=True, help="Read, keep and check the audit log.")
 
@@ -96,9 +98,23 @@ def _text(folder: Path, found: Verification) -> str:
         updates = sum(len(past.accepted) for past in run.rounds)
         lines.append(f"version {found.manifest.version} of {run.terms.name} ({found.manifest.consortium})")
         lines.append(f"updates signed by keys that the root confirms: {found.signed_updates} of {updates}")
+        lines.append(f"policies of their own that the sites gave them under: {_stands(run)}")
         again = ", ".join(map(str, found.recomputed)) or "none, for their updates are not in the release"
         lines.append(f"rounds computed again from their updates: {again}")
     return "\n".join(lines)
+
+
+def _stands(run: Run) -> str:
+    """How many updates say what of their site's policy."""
+    said = [given_under and str(given_under.stand) for _, _, given_under in _given_under(run)]
+    counts = {each or "untold": said.count(each) for each in (*map(str, PolicyStand), None)}
+    return ", ".join(f"{count} {stand}" for stand, count in counts.items() if count)
+
+
+def _given_under(run: Run) -> Iterator[tuple[int, str, GivenUnder | None]]:
+    for past in run.rounds:
+        for entry in past.accepted:
+            yield past.number, entry.site, entry.update.given_under if entry.update is not None else None
 
 
 def _json(found: Verification) -> str:
@@ -110,6 +126,15 @@ def _json(found: Verification) -> str:
         ],
         "signed_updates": found.signed_updates,
         "recomputed_rounds": found.recomputed,
+        "given_under": [
+            {
+                "round": number,
+                "site": site,
+                "stand": given_under and given_under.stand,
+                "digest": given_under and given_under.digest,
+            }
+            for number, site, given_under in (() if found.manifest is None else _given_under(found.manifest.run))
+        ],
         "version": None if found.manifest is None else found.manifest.version,
         "run": None if found.manifest is None else found.manifest.run.terms.name,
     }

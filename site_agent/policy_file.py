@@ -18,9 +18,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from common.adapter import MAX_LORA_RANK
-from common.config import ByteSize, config_invalid, load_toml
+from common.config import ByteSize, config_invalid, parse_toml, read_config
 from common.errors import InputInvalidError
-from common.ids import Digest, check_digest
+from common.ids import Digest, check_digest, digest_of
 from site_agent.domain.policy import (
     METRICS,
     MINUTES_A_DAY,
@@ -176,7 +176,8 @@ def load_policy(path: Path, kinds: Iterable[str], weights_digest: Digest | None)
     Raises:
         InputInvalidError: CONFIG_INVALID, with all problems.
     """
-    file = load_toml(path, PolicyFile)
+    content = read_config(path)
+    file = parse_toml(path, content, PolicyFile)
     bounds, problems = _bounds(file.terms)
     if problems:
         raise config_invalid(path, problems)
@@ -197,6 +198,7 @@ def load_policy(path: Path, kinds: Iterable[str], weights_digest: Digest | None)
         gpu_share=file.times.gpu_share,
         egress=_egress(file.egress),
         has_standing_approval=file.approval.standing,
+        digest=digest_of(content),
     )
     return WrittenPolicy(
         consortium=file.federation.consortium,

@@ -30,6 +30,7 @@ def statement_of(run: Run, round_number: int, digest: Digest, claim: ClaimedUpda
         num_examples=claim.num_examples,
         num_label_tokens=claim.num_label_tokens,
         tasks=tuple((each.task, each.num_examples, each.num_label_tokens) for each in claim.tasks),
+        given_under=claim.given_under,
     )
 
 

@@ -25,7 +25,9 @@ from common.signing import SigningKey
 from coordinator.domain.cohort import kept_updates
 from coordinator.domain.values import AdapterFile, Run
 
-FORMAT = 1
+# What is written, and what can be read: before 2, nothing was said of sites' policies.
+FORMAT = 2
+FORMATS = (1, FORMAT)
 MANIFEST_FILE = "release.json"
 SIGNATURE_FILE = "release_signature.json"
 _CONTEXT = b"fedmedlora release v1\n"

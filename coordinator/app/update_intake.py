@@ -150,6 +150,7 @@ class UpdateIntake:
             num_label_tokens=claim.update.num_label_tokens,
             tasks=claim.update.tasks,
             signed=_signed_by(claim.signature),
+            given_under=claim.update.given_under,
         )
         await self._blobs.keep_update(claim.assignment_id, claim.digest)
         await self._driver.post(

@@ -24,7 +24,7 @@ from common.weights_io import WeightsReader, check_update
 from coordinator.app.publish_adapter import lineage
 from coordinator.app.recompute import Recomputed, recompute
 from coordinator.app.release_files import file_findings, files_in, read_signed
-from coordinator.app.release_manifest import FORMAT, MANIFEST_FILE, Manifest, weights_of
+from coordinator.app.release_manifest import FORMATS, MANIFEST_FILE, Manifest, weights_of
 from coordinator.domain.values import RosterEntry, Round
 from coordinator.domain.verify import Finding, Problem, base_of, lineage_findings
 
@@ -103,7 +103,11 @@ _FORMLESS = (Problem.TERMS_DIFFER, Problem.SPECIFICATION_DIFFERS)
 def _record_findings(manifest: Manifest, root: x509.Certificate) -> Iterator[Finding]:
     terms = manifest.run.terms
     problems = [
-        (manifest.format == FORMAT, Problem.MANIFEST_UNREADABLE, f"expected format {FORMAT}, got {manifest.format}"),
+        (
+            manifest.format in FORMATS,
+            Problem.MANIFEST_UNREADABLE,
+            f"expected a format of {FORMATS}, got {manifest.format}",
+        ),
         (
             manifest.consortium == consortium_of(root),
             Problem.MANIFEST_UNREADABLE,
@@ -232,9 +236,12 @@ def _update_findings(manifest: Manifest, past: Round, entry: RosterEntry, keys: 
         num_examples=entry.update.num_examples,
         num_label_tokens=entry.update.num_label_tokens,
         tasks=tuple((each.task, each.num_examples, each.num_label_tokens) for each in entry.update.tasks),
+        given_under=entry.update.given_under,
     )
     if not is_signed(statement.message, signed.public_key, signed.signature):
-        detail = f"expected a signature by {signed.public_key[:64]} over run, terms, round, base, update and counts"
+        detail = (
+            f"expected a signature by {signed.public_key[:64]} over run, terms, round, base, update, counts and policy"
+        )
         yield Finding(problem=Problem.UPDATE_SIGNATURE_INVALID, file=MANIFEST_FILE, about=about, detail=detail)
         return
     holder = Caller(name=entry.site, role=Role.SITE, consortium=manifest.consortium)

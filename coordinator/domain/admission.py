@@ -15,6 +15,7 @@ from common.errors import (
     Reason,
     UpdateRefusedError,
 )
+from common.given_under import GivenUnder, check_given_under
 from common.ids import AssignmentId, Digest, SiteName
 from common.terms import GateMetric, Task, Terms
 from coordinator.domain.aggregation import strategy_of
@@ -48,6 +49,7 @@ class ClaimedUpdate:
     num_examples: int
     num_label_tokens: int
     tasks: tuple[TaskCounts, ...] = ()
+    given_under: GivenUnder | None = None
 
 
 def max_update_bytes(spec: AdapterSpec, tensors: tuple[TensorSpec, ...]) -> int:
@@ -61,7 +63,10 @@ def check_claim(terms: Terms, claim: ClaimedUpdate, base: Digest, max_bytes: int
 
     Raises:
         UpdateRefusedError: UPDATE_BASE_DIFFERS, UPDATE_TOO_LARGE or UPDATE_COUNT_ABSURD, expected against got.
+        InputInvalidError: DIGEST_INVALID or FIELD_INVALID, of the policy that it is said to be given under.
     """
+    if claim.given_under is not None:
+        check_given_under(claim.given_under)
     if claim.base_digest != base:
         raise UpdateRefusedError(Reason.UPDATE_BASE_DIFFERS, f"base_digest: expected {base}, got {claim.base_digest}")
     check_size(claim.size_bytes, max_bytes)

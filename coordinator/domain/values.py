@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from common.adapter import AdapterSpec
 from common.errors import Reason
+from common.given_under import GivenUnder
 from common.ids import AssignmentId, Digest, RunId, SiteName
 from common.terms import Task, Terms
 
@@ -110,13 +111,18 @@ class SignedBy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """An accepted update: its file, the counts that came with it, in all and task by task, and the site's signature."""
+    """An accepted update: its file, the counts that came with it, in all and task by task, and the site's signature.
+
+    Attributes:
+        given_under: What the site says of the policy that it gave it under; None: nothing, as earlier agents.
+    """
 
     file: AdapterFile
     num_examples: int
     num_label_tokens: int
     tasks: tuple[TaskCounts, ...] = ()
     signed: SignedBy | None = None
+    given_under: GivenUnder | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -175,6 +175,7 @@ def _entry_problem(so_far: Run, past: Round, entry: RosterEntry) -> str | None:
         num_examples=entry.update.num_examples,
         num_label_tokens=entry.update.num_label_tokens,
         tasks=entry.update.tasks,
+        given_under=entry.update.given_under,
     )
     spec = so_far.spec.at_rank(entry.lora_rank or so_far.spec.lora_rank)
     tensors = spec.tensors_of(strategy_of(so_far.terms).plan(past.number, entry.site).uploaded)

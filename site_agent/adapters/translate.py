@@ -8,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from common.adapter import AdapterSpec, FactorSet
 from common.errors import InputInvalidError, Reason
+from common.given_under import PolicyStand
 from common.ids import AssignmentId, RunId, check_digest
 from common.rpc_errors import reason_from_proto
 from common.terms import Task
@@ -38,6 +39,11 @@ _FACTORS = {
     types_pb2.FACTOR_SET_A_AND_B: FactorSet.A_AND_B,
     types_pb2.FACTOR_SET_A_ONLY: FactorSet.A_ONLY,
     types_pb2.FACTOR_SET_B_ONLY: FactorSet.B_ONLY,
+}
+_STANDS = {
+    PolicyStand.SHOWN: rounds_pb2.POLICY_STAND_SHOWN,
+    PolicyStand.WITHHELD: rounds_pb2.POLICY_STAND_WITHHELD,
+    PolicyStand.UNWRITTEN: rounds_pb2.POLICY_STAND_UNWRITTEN,
 }
 _TASKS = {Task.ENTITIES: types_pb2.TASK_ENTITIES, Task.RELATIONS: types_pb2.TASK_RELATIONS}
 _STAGES = {
@@ -109,6 +115,7 @@ def _work(message: rounds_pb2.Assignment) -> Work:
                 uploaded=_factors(message.train.uploaded, "train.uploaded"),
                 side=_side(message.train),
                 own=_factors(message.train.own, "train.own") if message.train.own else None,
+                asks_given_under=message.train.asks_given_under,
             )
         case "score":
             return ScoreWork(
@@ -165,6 +172,9 @@ def upload_header(header: UploadHeader) -> rounds_pb2.UploadUpdateRequest:
             if update.mean_loss is not None:
                 message.trained.mean_loss = update.mean_loss
             message.trained.tasks.extend(_task_counts(each) for each in update.tasks)
+            if update.given_under is not None:
+                message.trained.given_under.stand = _STANDS[update.given_under.stand]
+                message.trained.given_under.digest = update.given_under.digest or ""
         case FirstAdapter(spec=spec):
             message.first.spec.CopyFrom(spec_to_proto(spec))
     return rounds_pb2.UploadUpdateRequest(header=message)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from common.adapter import AdapterSpec
+from common.given_under import GivenUnder
 from common.ids import AssignmentId, Digest
 from common.signing import UpdateSignature
 from common.terms import Task
@@ -26,6 +27,7 @@ class TrainedUpdate:
     num_label_tokens: int
     mean_loss: float | None
     tasks: tuple[TaskCounts, ...] = ()
+    given_under: GivenUnder | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,9 +152,11 @@ def reported_progress(progress: Progress, egress: EgressPolicy) -> ReportedProgr
 def metric_names(answer: TrainedUpdate | EvaluationScores | ReportedProgress) -> frozenset[str]:
     """Names of everything in ``answer`` that was measured here: a field added later is seen by the egress check.
 
-    What stands in a task's part is named after it, as ``tasks.num_examples``.
+    What stands in a part is named after it, as ``tasks.num_examples`` and ``given_under.digest``.
     """
-    names = {field.name for field in fields(answer)} - {"base_digest", "tasks"}
+    names = {field.name for field in fields(answer)} - {"base_digest", "tasks", "given_under"}
+    if isinstance(answer, TrainedUpdate) and answer.given_under is not None:
+        names |= {f"given_under.{field.name}" for field in fields(answer.given_under)}
     if not isinstance(answer, ReportedProgress):
         names |= {f"tasks.{field.name}" for part in answer.tasks for field in fields(part)}
     return frozenset(names)

@@ -32,6 +32,7 @@ from site_agent.domain.decision import ALLOWED, Decision, first_no
 from site_agent.domain.egress import (
     EVALUATION_METRICS,
     UPDATE_METRICS,
+    given_under,
     judge_counts,
     judge_file,
     judge_metrics,
@@ -57,6 +58,8 @@ async def give_answer(assignment: Assignment, parts: Parts, hold: Hold) -> Event
     match assignment.work, outcome:
         case TrainWork() as work, TrainResult() as result:
             update = trained_update(result, work.global_adapter.digest, egress)
+            if work.asks_given_under:
+                update = replace(update, given_under=given_under(parts.policy))
             decision = first_no(judge_metrics(metric_names(update), UPDATE_METRICS), _judge_counts(update, parts))
             return await _send_file(assignment, decision, work.update_spec, update, parts, hold)
         case InitialiseWork(), InitialiseResult(spec=spec):
@@ -140,6 +143,7 @@ def _signature(
             num_examples=content.num_examples,
             num_label_tokens=content.num_label_tokens,
             tasks=tuple((each.task, each.num_examples, each.num_label_tokens) for each in content.tasks),
+            given_under=content.given_under,
         )
     )
 

@@ -39,6 +39,7 @@ class TrainWork:
     Attributes:
         side: What is added to it while training and stays as it is, if anything, and its shape.
         own: Factors that the site keeps, and starts from as it kept them, where it has any.
+        asks_given_under: Whether the coordinator takes what the site says of its policy.
     """
 
     global_adapter: AdapterRef
@@ -47,6 +48,7 @@ class TrainWork:
     uploaded: FactorSet
     side: tuple[AdapterRef, AdapterSpec] | None = None
     own: FactorSet | None = None
+    asks_given_under: bool = False
 
     @property
     def update_spec(self) -> UpdateSpec:

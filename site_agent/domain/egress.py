@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 from common.adapter import TensorSpec
 from common.errors import Reason
+from common.given_under import GivenUnder, PolicyStand
 from site_agent.domain.assignment import UpdateSpec
 from site_agent.domain.decision import ALLOWED, Decision
-from site_agent.domain.policy import EgressPolicy, SitePolicy
+from site_agent.domain.policy import POLICY_DIGEST, EgressPolicy, SitePolicy
 
 _TASK_COUNTS = frozenset({"tasks.task", "tasks.num_examples", "tasks.num_label_tokens"})
-UPDATE_METRICS = frozenset({"num_examples", "num_label_tokens", "mean_loss"}) | _TASK_COUNTS
+_GIVEN_UNDER = frozenset({"given_under.stand", "given_under.digest"})
+UPDATE_METRICS = frozenset({"num_examples", "num_label_tokens", "mean_loss"}) | _TASK_COUNTS | _GIVEN_UNDER
 _SCORES = frozenset({"mean_loss", "num_examples", "num_label_tokens", "strict", "lenient"})
 EVALUATION_METRICS = _SCORES | {"seconds", "data_digest", "tasks.task"} | {f"tasks.{score}" for score in _SCORES}
 # peft and transformers refuse a file that does not say for which framework it was written.
@@ -94,6 +96,15 @@ def judge_counts(counts: Mapping[str, int], egress: EgressPolicy) -> Decision:
 def is_small_cell(count: int, egress: EgressPolicy) -> bool:
     """Whether ``count`` is of so few that it could tell of one patient. None at all tells of nobody."""
     return 0 < count < egress.smallest_cell
+
+
+def given_under(policy: SitePolicy) -> GivenUnder:
+    """What of ``policy`` an update may say; of its file the digest alone, and that only where it says so itself."""
+    if policy.digest is None:
+        return GivenUnder(stand=PolicyStand.UNWRITTEN)
+    if POLICY_DIGEST not in policy.egress.metrics:
+        return GivenUnder(stand=PolicyStand.WITHHELD)
+    return GivenUnder(stand=PolicyStand.SHOWN, digest=policy.digest)
 
 
 def _pattern(names: str) -> re.Pattern[str]:

@@ -16,12 +16,14 @@ from common.ids import Digest
 
 MINUTES_A_DAY = 24 * 60
 
+# Which policy an update was given under; without this name among the metrics it is said that the site does not tell.
+POLICY_DIGEST = "policy_digest"
 # Everything that an agent measures and could give, by the names of the messages' fields; the loss in progress reports
 # has a switch of its own.
 UPDATE_COUNTS = frozenset({"num_examples", "num_label_tokens"})
 # "tasks" stands for the same counts and scores task by task, which a run of several tasks cannot do without.
 METRICS = UPDATE_COUNTS | {
-    *("mean_loss", "strict", "lenient", "seconds", "tasks", "data_digest"),
+    *("mean_loss", "strict", "lenient", "seconds", "tasks", "data_digest", POLICY_DIGEST),
     *("step", "steps", "tokens_per_second"),
 }
 
@@ -166,6 +168,7 @@ class SitePolicy:
         max_rounds_a_day: In so many rounds a day it trains; 0: in any number.
         gpu_share: Of its device that the trainer may use, above 0 and at most 1.
         has_standing_approval: Runs within this policy need no person's approval.
+        digest: SHA-256 of the file that it was read from; None: nobody wrote one.
     """
 
     kinds: frozenset[str]
@@ -179,6 +182,7 @@ class SitePolicy:
     gpu_share: float
     egress: EgressPolicy
     has_standing_approval: bool
+    digest: Digest | None = None
 
 
 def unwritten_policy(

@@ -7,6 +7,7 @@ from google.protobuf.message import Message
 
 from common.adapter import FactorSet
 from common.errors import InputInvalidError, Reason
+from common.given_under import GivenUnder, PolicyStand
 from common.ids import AssignmentId
 from common.rpc_errors import reason_to_proto
 from common.terms import Task
@@ -38,12 +39,13 @@ def read(offer: rounds_pb2.Assignment) -> Assignment | Unreadable | Cancel | Non
 
 
 def fields_of(message: type[Message]) -> set[str]:
-    """Names of its fields; those of a task's part are named after it, as the egress check names them."""
+    """Names of its fields; those of a part are named after it, as the egress check names them."""
     names = set(message.DESCRIPTOR.fields_by_name)
-    part = message.DESCRIPTOR.fields_by_name.get("tasks")
-    if part is None or part.message_type is None:
-        return names
-    return names - {"tasks"} | {f"tasks.{name}" for name in part.message_type.fields_by_name}
+    for whole in ("tasks", "given_under"):
+        part = message.DESCRIPTOR.fields_by_name.get(whole)
+        if part is not None and part.message_type is not None:
+            names = names - {whole} | {f"{whole}.{name}" for name in part.message_type.fields_by_name}
+    return names
 
 
 def test_a_train_assignment_is_read_whole() -> None:
@@ -176,7 +178,12 @@ def test_the_wire_has_no_metric_that_the_egress_check_does_not_know() -> None:
 def test_counts_and_scores_of_each_task_go_on_the_wire_as_they_are() -> None:
     counts = TaskCounts(task=Task.RELATIONS, num_examples=3, num_label_tokens=9)
     update = TrainedUpdate(
-        base_digest=digest("base"), num_examples=3, num_label_tokens=9, mean_loss=0.5, tasks=(counts,)
+        base_digest=digest("base"),
+        num_examples=3,
+        num_label_tokens=9,
+        mean_loss=0.5,
+        tasks=(counts,),
+        given_under=GivenUnder(stand=PolicyStand.WITHHELD),
     )
     header = UploadHeader(assignment_id=ID, digest=digest("file"), size_bytes=4, content=update)
     (sent,) = translate.upload_header(header).header.trained.tasks

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from common.adapter import AdapterSpec, WireDtype
 from common.errors import Reason
+from common.given_under import GivenUnder, PolicyStand
 from common.ids import AssignmentId, RunId, SiteName
 from common.strategy_terms import FedMedLoraPlusTerms, KrumTerms, NormBoundTerms
 from common.terms import (
@@ -134,7 +135,13 @@ SCORES = st.builds(
     lenient=F1_SCORES,
     duration_seconds=NUMBERS,
 )
-UPDATES = st.builds(Update, file=FILES, num_examples=COUNTS, num_label_tokens=COUNTS)
+UPDATES = st.builds(
+    Update,
+    file=FILES,
+    num_examples=COUNTS,
+    num_label_tokens=COUNTS,
+    given_under=st.none() | st.builds(GivenUnder, stand=st.sampled_from(PolicyStand), digest=DIGESTS),
+)
 ROSTER_ENTRIES = st.builds(
     RosterEntry,
     site=SITE_NAMES,

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from common.given_under import GivenUnder, PolicyStand
 from common.ids import SiteName, digest_of
 from common.terms import AggregationTerms, GateMetric, GateTerms, RoundTerms, Terms
 from common.tls import Caller, Role
@@ -26,10 +27,25 @@ from coordinator.domain import assignments
 from coordinator.domain.values import Phase, RunState
 from coordinator.domain.verify import Problem
 from tests.fakes.coordinator_updates import chunks_of, first_bytes, update_bytes
-from tests.fakes.coordinator_values import ANNA, SITES, make_round_terms, make_scores, make_spec, make_terms
+from tests.fakes.coordinator_values import (
+    ANNA,
+    BERTA,
+    CLARA,
+    SITES,
+    make_round_terms,
+    make_scores,
+    make_spec,
+    make_terms,
+)
 from tests.fakes.coordinator_world import World, coordinator, evaluator, site_caller
 from tests.fakes.signing import Signers
 
+# One site shows its policy, one keeps it, one has none.
+POLICIES = {
+    ANNA: GivenUnder(stand=PolicyStand.SHOWN, digest=digest_of(b"anna's policy")),
+    BERTA: GivenUnder(stand=PolicyStand.WITHHELD),
+    CLARA: GivenUnder(stand=PolicyStand.UNWRITTEN),
+}
 OPERATOR = Caller(name=ANNA, role=Role.OPERATOR, consortium="demo")
 
 
@@ -88,6 +104,8 @@ async def send(world: World, site: SiteName, sign: Callable[..., object] | Signe
     asked = replace(spec, tensors=spec.tensors_of(plan.uploaded))
     content = update_bytes(world.root, asked, seed=10 * world.round.number + SITES.index(site))
     claim = world.claim(site, content, num_label_tokens=100 * (SITES.index(site) + 1))
+    assert claim.update is not None
+    claim = replace(claim, update=replace(claim.update, given_under=POLICIES[site]))
     if isinstance(sign, Signers):
         claim = sign.signed(site, world.run, world.round.number, claim)
     await world.intake.receive(site_caller(site), claim, chunks_of(content))

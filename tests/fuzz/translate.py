@@ -60,6 +60,7 @@ def upload_header(content: bytes) -> None:
                 TaskCounts(task=each.task, num_examples=each.num_examples, num_label_tokens=each.num_label_tokens)
                 for each in claim.update.tasks
             ),
+            given_under=claim.update.given_under,
         )
     header = UploadHeader(
         assignment_id=claim.assignment_id,
@@ -242,11 +243,19 @@ def seeds() -> list[bytes]:
     header = rounds_pb2.UploadHeader(assignment_id=AN_ID, digest=digest, size_bytes=9)
     trained = rounds_pb2.TrainedUpdate(base_digest=digest, num_examples=1, num_label_tokens=2)
     trained.tasks.add(task=types_pb2.TASK_RELATIONS, num_examples=1, num_label_tokens=2)
+    shown, withheld = rounds_pb2.POLICY_STAND_SHOWN, rounds_pb2.POLICY_STAND_WITHHELD
+    policies = [
+        rounds_pb2.TrainedUpdate(
+            base_digest=digest, num_examples=1, num_label_tokens=2, given_under=rounds_pb2.GivenUnder(**said)
+        )
+        for said in ({"stand": shown, "digest": digest}, {"stand": withheld}, {"stand": withheld, "digest": digest}, {})
+    ]
     first = rounds_pb2.FirstAdapter(spec=spec_to_proto(message))
     signature = rounds_pb2.UpdateSignature(signature=bytes(64), public_key=bytes(32), certificate=b"PEM")
     headers = [
         rounds_pb2.UploadHeader(**_fields(header), trained=trained, signature=signature),
         rounds_pb2.UploadHeader(**_fields(header), trained=trained),
+        *(rounds_pb2.UploadHeader(**_fields(header), trained=each) for each in policies),
         rounds_pb2.UploadHeader(**_fields(header), first=first),
         header,
     ]

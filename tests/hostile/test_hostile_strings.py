@@ -58,6 +58,7 @@ def filled(method: MethodDescriptor) -> list[Message]:
         return [admin_pb2.CreateRunRequest(terms=terms_to_proto(replace(terms, task=related, gate=tested)))]
     if method.name == "UploadUpdate":
         trained = rounds_pb2.TrainedUpdate(base_digest="b", num_examples=1, num_label_tokens=1)
+        trained.given_under.stand, trained.given_under.digest = rounds_pb2.POLICY_STAND_SHOWN, "d"
         first = rounds_pb2.FirstAdapter(spec=spec_to_proto(make_spec(modules=1)))
         headers = [rounds_pb2.UploadHeader(trained=trained), rounds_pb2.UploadHeader(first=first)]
         for header in headers:

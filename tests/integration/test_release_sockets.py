@@ -21,8 +21,9 @@ from coordinator.adapters.rpc.release_client import fetch_release
 from coordinator.adapters.storage.postgres import PostgresDatabase
 from coordinator.app.make_release import ReleaseWish
 from tests.fakes.coordinator_served import Served, serving
+from tests.fakes.coordinator_values import ANNA
 from tests.fakes.coordinator_world import World, coordinator
-from tests.fakes.releases import manifest_of, play, release_terms
+from tests.fakes.releases import POLICIES, manifest_of, play, release_terms
 from tests.fakes.signing import Signers
 from tests.postgres import PostgresServer
 from tests.running import make_consortium
@@ -62,25 +63,27 @@ async def fetched(served: Served, out: Path, **wish: object) -> Path:
     return out
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "coordinator", *arguments], capture_output=True, text=True, env=dict(os.environ)
-    )
+def command(*arguments: str, within: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    line = [sys.executable, "-m", "coordinator", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, env=environment, cwd=within)
 
 
 async def test_a_third_party_with_the_release_and_the_root_certificate_alone_is_told_yes(
     served: Served, world: World, signers: Signers, tmp_path: Path
 ) -> None:
-    folder = await fetched(served, tmp_path / "third-party" / "release")
+    empty = tmp_path / "third-party"  # but for the release and the root's certificate
+    folder = await fetched(served, empty / "release")
     root = tmp_path / "third-party" / CA_CERTIFICATE_FILE
     root.write_bytes(signers.root_pem)
-    said = command("verify", str(folder), "--ca", str(root))
+    said = command("verify", "release", "--ca", CA_CERTIFICATE_FILE, within=empty)
     assert (said.returncode, said.stdout.splitlines()) == (
         0,
         [
-            f"{folder}: yes",
+            "release: yes",
             "version 2 of trial (demo)",
             "updates signed by keys that the root confirms: 6 of 6",
+            "policies of their own that the sites gave them under: 2 shown, 2 withheld, 2 unwritten",
             "rounds computed again from their updates: 1, 2",
         ],
     ), said.stderr
@@ -91,6 +94,12 @@ async def test_a_third_party_with_the_release_and_the_root_certificate_alone_is_
     document = json.loads(said.stdout)
     assert (said.returncode, document["verdict"]) == (1, "no")
     assert [each["file"] for each in document["findings"]] == [str(update.relative_to(folder))]
+    assert document["given_under"][0] == {
+        "round": 1,
+        "site": ANNA,
+        "stand": "shown",
+        "digest": POLICIES[ANNA].digest,
+    }
 
 
 async def test_a_release_is_in_the_audit_log_whose_head_before_it_the_release_holds(

@@ -17,9 +17,11 @@ from common.peft_folder import LINEAGE_FILE, WEIGHTS_FILE
 from common.strategy_terms import FedMedLoraPlusTerms
 from common.terms import AggregationTerms, GateMetric, GateTerms, OnRejection
 from coordinator.domain.verify import Problem
+from tests.fakes import releases
 from tests.fakes.coordinator_values import ANNA, BERTA
 from tests.fakes.coordinator_world import coordinator
 from tests.fakes.releases import (
+    POLICIES,
     checked,
     forge,
     manifest_of,
@@ -55,6 +57,29 @@ def test_an_honest_release_is_what_it_says(honest: Path, signers: Signers) -> No
     assert (found.signed_updates, found.recomputed) == (6, (1, 2))
 
 
+def test_the_manifest_says_under_which_policy_each_site_gave_each_update(honest: Path) -> None:
+    said = [
+        {entry.site: entry.update.given_under for entry in past.accepted if entry.update is not None}
+        for past in manifest_of(honest).run.rounds
+    ]
+    assert said == [POLICIES, POLICIES]
+
+
+def test_a_release_of_an_earlier_version_which_says_nothing_of_policies_is_read(
+    tmp_path: Path, signers: Signers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(releases, "POLICIES", dict.fromkeys(POLICIES))
+    folder = asyncio.run(released(tmp_path, signers, release_terms(count=1)))
+
+    def as_before(document: dict[str, Any]) -> None:
+        document["format"] = 1
+        for site in range(len(POLICIES)):
+            del entry(document, site)["update"]["given_under"]
+
+    forge(folder, signers, as_before)
+    assert checked(folder, signers).findings == ()
+
+
 # What a hostile coordinator says, with its own release key
 
 
@@ -71,6 +96,19 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], Problem]] = {
     "other counts": (
         lambda d: entry(d)["update"].update(num_examples=11),
         Problem.UPDATE_SIGNATURE_INVALID,
+    ),
+    "another policy": (
+        lambda d: entry(d)["update"]["given_under"].update(digest="sha256:" + "0" * 64),
+        Problem.UPDATE_SIGNATURE_INVALID,
+    ),
+    "a policy that was shown and is said to be withheld": (
+        lambda d: entry(d)["update"].update(given_under={"stand": "withheld", "digest": None}),
+        Problem.UPDATE_SIGNATURE_INVALID,
+    ),
+    "a policy left out": (lambda d: entry(d)["update"].update(given_under=None), Problem.UPDATE_SIGNATURE_INVALID),
+    "a policy shown without a digest": (
+        lambda d: entry(d)["update"]["given_under"].update(digest=""),
+        Problem.ROSTER_IMPOSSIBLE,
     ),
     "another update": (
         lambda d: entry(d)["update"]["file"].update(digest=entry(d, 1)["update"]["file"]["digest"]),
@@ -129,7 +167,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], Problem]] = {
     "another form": (lambda d: d["run"]["spec"].update(lora_alpha=9), Problem.SPECIFICATION_DIFFERS),
     "no form": (lambda d: d["run"].update(spec=None), Problem.SPECIFICATION_DIFFERS),
     "another consortium": (lambda d: d.update(consortium="elsewhere"), Problem.MANIFEST_UNREADABLE),
-    "another format": (lambda d: d.update(format=2), Problem.MANIFEST_UNREADABLE),
+    "another format": (lambda d: d.update(format=3), Problem.MANIFEST_UNREADABLE),
     "no head of the audit log": (lambda d: d.update(audit_head="none"), Problem.MANIFEST_UNREADABLE),
     "no list of files": (lambda d: d.update(files=[]), Problem.MANIFEST_UNREADABLE),
 }

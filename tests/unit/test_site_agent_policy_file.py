@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,8 @@ def test_the_example_bounds_every_field_that_the_policy_bounds() -> None:
 def test_the_examples_commented_lines_show_the_defaults(tmp_path: Path) -> None:
     uncommented = re.sub(r"(?m)^# (?=[a-z_]+ = )", "", TEXT)
     assert uncommented.count("\n# ") < TEXT.count("\n# ")
-    assert load(tmp_path, uncommented).policy == load_policy(EXAMPLE, {"train"}, None).policy
+    shown, example = (read.policy for read in (load(tmp_path, uncommented), load_policy(EXAMPLE, {"train"}, None)))
+    assert replace(shown, digest=example.digest) == example
 
 
 def test_the_example_says_what_it_means() -> None:

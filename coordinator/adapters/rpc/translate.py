@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from common.adapter import AdapterSpec, FactorSet
 from common.chunk_messages import ChunkMessage
 from common.errors import InputInvalidError, Reason
+from common.given_under import GivenUnder, PolicyStand, check_given_under
 from common.ids import AssignmentId, Digest, check_digest
 from common.rpc_errors import reason_from_proto, reason_to_proto
 from common.signing import MAX_CERTIFICATE_BYTES, UpdateSignature
@@ -23,6 +24,11 @@ from coordinator.domain.assignments import Assignment, AssignmentKind
 from coordinator.domain.values import AdapterFile, F1Score, Scores, TaskCounts, TaskScores
 from fedmedlora.v1 import admin_pb2, errors_pb2, rounds_pb2, types_pb2
 
+_STANDS = {
+    rounds_pb2.POLICY_STAND_SHOWN: PolicyStand.SHOWN,
+    rounds_pb2.POLICY_STAND_WITHHELD: PolicyStand.WITHHELD,
+    rounds_pb2.POLICY_STAND_UNWRITTEN: PolicyStand.UNWRITTEN,
+}
 _FACTORS = {
     FactorSet.A_AND_B: types_pb2.FACTOR_SET_A_AND_B,
     FactorSet.A_ONLY: types_pb2.FACTOR_SET_A_ONLY,
@@ -147,6 +153,7 @@ def _assignment(assignment: Assignment) -> rounds_pb2.Assignment:
                 work.side_spec.CopyFrom(spec_to_proto(assignment.side[1]))
             if assignment.plan.own is not None:
                 work.own = _FACTORS[assignment.plan.own]
+            work.asks_given_under = True
             message.train.CopyFrom(work)
         case AssignmentKind.SCORE:
             message.score.CopyFrom(rounds_pb2.ScoreWork(update=adapter, adapter_spec=shape))
@@ -210,8 +217,19 @@ def _with_update(claim: UploadClaim, header: rounds_pb2.UploadHeader) -> UploadC
                 )
                 for each in trained.tasks
             ),
+            given_under=_given_under_from(trained),
         ),
     )
+
+
+def _given_under_from(trained: rounds_pb2.TrainedUpdate) -> GivenUnder | None:
+    if not trained.HasField("given_under"):
+        return None
+    said = trained.given_under
+    if said.stand not in _STANDS:
+        expected = f"given_under.stand: expected a known one, got number {int(said.stand)}"
+        raise InputInvalidError(Reason.FIELD_INVALID, expected)
+    return check_given_under(GivenUnder(stand=_STANDS[said.stand], digest=Digest(said.digest) if said.digest else None))
 
 
 def _task_from(value: types_pb2.Task.ValueType, what: str) -> Task:

@@ -23,6 +23,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _PolicyStand:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PolicyStandEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PolicyStand.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POLICY_STAND_UNSPECIFIED: _PolicyStand.ValueType  # 0
+    """Refused."""
+    POLICY_STAND_SHOWN: _PolicyStand.ValueType  # 1
+    """It has written one, and shows its digest."""
+    POLICY_STAND_WITHHELD: _PolicyStand.ValueType  # 2
+    """It has written one, which keeps its digest at home."""
+    POLICY_STAND_UNWRITTEN: _PolicyStand.ValueType  # 3
+    """It has written none: a person approved the run."""
+
+class PolicyStand(_PolicyStand, metaclass=_PolicyStandEnumTypeWrapper):
+    """What a site says of the policy that it gives an update under."""
+
+POLICY_STAND_UNSPECIFIED: PolicyStand.ValueType  # 0
+"""Refused."""
+POLICY_STAND_SHOWN: PolicyStand.ValueType  # 1
+"""It has written one, and shows its digest."""
+POLICY_STAND_WITHHELD: PolicyStand.ValueType  # 2
+"""It has written one, which keeps its digest at home."""
+POLICY_STAND_UNWRITTEN: PolicyStand.ValueType  # 3
+"""It has written none: a person approved the run."""
+Global___PolicyStand: _TypeAlias = PolicyStand  # noqa: Y015
+
 class _TrainerStage:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -266,6 +294,7 @@ class TrainWork(_message.Message):
     SIDE_ADAPTER_FIELD_NUMBER: _builtins.int
     SIDE_SPEC_FIELD_NUMBER: _builtins.int
     OWN_FIELD_NUMBER: _builtins.int
+    ASKS_GIVEN_UNDER_FIELD_NUMBER: _builtins.int
     trained: _types_pb2.FactorSet.ValueType
     """Required. The factors that training may change."""
     uploaded: _types_pb2.FactorSet.ValueType
@@ -274,6 +303,8 @@ class TrainWork(_message.Message):
     """Optional. Factors that are the site's own: training starts from those that it kept of an earlier round, where it
     has any, and it keeps what training makes of them.
     """
+    asks_given_under: _builtins.bool
+    """Optional. Whether the coordinator takes `given_under` of an update; one that does not say so is told nothing."""
     @_builtins.property
     def global_adapter(self) -> _types_pb2.AdapterRef:
         """Required. Where training starts: the global adapter, or what of it the site trains."""
@@ -300,10 +331,11 @@ class TrainWork(_message.Message):
         side_adapter: _types_pb2.AdapterRef | None = ...,
         side_spec: _types_pb2.AdapterSpec | None = ...,
         own: _types_pb2.FactorSet.ValueType = ...,
+        asks_given_under: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter_spec", b"adapter_spec", "global_adapter", b"global_adapter", "side_adapter", b"side_adapter", "side_spec", b"side_spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_spec", b"adapter_spec", "global_adapter", b"global_adapter", "own", b"own", "side_adapter", b"side_adapter", "side_spec", b"side_spec", "trained", b"trained", "uploaded", b"uploaded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_spec", b"adapter_spec", "asks_given_under", b"asks_given_under", "global_adapter", b"global_adapter", "own", b"own", "side_adapter", b"side_adapter", "side_spec", b"side_spec", "trained", b"trained", "uploaded", b"uploaded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -630,7 +662,7 @@ Global___UploadHeader: _TypeAlias = UploadHeader  # noqa: Y015
 
 @_typing.final
 class UpdateSignature(_message.Message):
-    """The site's signature over run, terms, round, base, update and counts (`common/signing.py` has the bytes)."""
+    """The site's signature over run, terms, round, base, update, counts and policy (`common/signing.py` has the bytes)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -669,6 +701,7 @@ class TrainedUpdate(_message.Message):
     NUM_LABEL_TOKENS_FIELD_NUMBER: _builtins.int
     MEAN_LOSS_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
+    GIVEN_UNDER_FIELD_NUMBER: _builtins.int
     base_digest: _builtins.str
     """Required. Digest of the adapter that training started from."""
     num_examples: _builtins.int
@@ -681,6 +714,10 @@ class TrainedUpdate(_message.Message):
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskCounts]:
         """Required in a run of several tasks: the counts of each task that the site has examples of; they sum to those above."""
 
+    @_builtins.property
+    def given_under(self) -> Global___GivenUnder:
+        """Optional. The policy of the site's own under which it gives the update; part of what it signs."""
+
     def __init__(
         self,
         *,
@@ -689,16 +726,43 @@ class TrainedUpdate(_message.Message):
         num_label_tokens: _builtins.int = ...,
         mean_loss: _builtins.float | None = ...,
         tasks: _abc.Iterable[Global___TaskCounts] | None = ...,
+        given_under: Global___GivenUnder | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_mean_loss", b"_mean_loss", "mean_loss", b"mean_loss"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mean_loss", b"_mean_loss", "given_under", b"given_under", "mean_loss", b"mean_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean_loss", b"_mean_loss", "base_digest", b"base_digest", "mean_loss", b"mean_loss", "num_examples", b"num_examples", "num_label_tokens", b"num_label_tokens", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean_loss", b"_mean_loss", "base_digest", b"base_digest", "given_under", b"given_under", "mean_loss", b"mean_loss", "num_examples", b"num_examples", "num_label_tokens", b"num_label_tokens", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mean_loss: _TypeAlias = _typing.Literal["mean_loss"]  # noqa: Y015
     _WhichOneofArgType__mean_loss: _TypeAlias = _typing.Literal["_mean_loss", b"_mean_loss"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_loss) -> _WhichOneofReturnType__mean_loss | None: ...
 
 Global___TrainedUpdate: _TypeAlias = TrainedUpdate  # noqa: Y015
+
+@_typing.final
+class GivenUnder(_message.Message):
+    """Under which policy of its own a site gives an update. The policy itself does not travel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAND_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    stand: Global___PolicyStand.ValueType
+    """Required."""
+    digest: _builtins.str
+    """Required with POLICY_STAND_SHOWN, and with nothing else. SHA-256 of the policy's file."""
+    def __init__(
+        self,
+        *,
+        stand: Global___PolicyStand.ValueType = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "stand", b"stand"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GivenUnder: _TypeAlias = GivenUnder  # noqa: Y015
 
 @_typing.final
 class TaskCounts(_message.Message):
