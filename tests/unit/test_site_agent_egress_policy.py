@@ -78,6 +78,13 @@ def test_the_norm_is_of_what_training_changed_over_all_tensors(tmp_path: Path, d
     assert measure_move(tmp_path / "part", tmp_path / "start") == pytest.approx(math.sqrt(24))
 
 
+def test_a_move_beyond_what_float32_holds_is_within_no_bound(tmp_path: Path) -> None:
+    write_weights(tmp_path / "start", {"a": np.full((2, 3), -3e38, np.float32)}, WireDtype.F32)
+    for there in (3e38, 1e30):
+        write_weights(tmp_path / "update", {"a": np.full((2, 3), there, np.float32)}, WireDtype.F32)
+        assert not judge_norm(measure_move(tmp_path / "update", tmp_path / "start"), NARROW).is_allowed
+
+
 def test_a_tensor_without_a_counterpart_has_no_norm(tmp_path: Path) -> None:
     write_weights(tmp_path / "start", {"a": np.ones((2, 3), np.float32)}, WireDtype.F32)
     write_weights(tmp_path / "update", {"a": np.ones((3, 3), np.float32)}, WireDtype.F32)
