@@ -14,10 +14,12 @@ _FACTOR_BYTES = 16
 # Of one layer's activations for one token, in units of the hidden size: with attention that keeps no matrix of scores
 # (arXiv 2205.05198, table 2, without its 5 as/h; 2 bytes a number are in it). With recomputation: its input alone.
 _LAYER_UNITS, _LAYER_UNITS_RECOMPUTED = 34, 2
-# Of one token's logits: in the model's 16 bits, in float32, and their gradient in float32.
-_LOGIT_BYTES = 2 + 4 + 4
-# CUDA's context, kernels and what the allocator cannot give back; on a CPU Python, torch and transformers.
-_FIXED_BYTES = 2**30
+# Of one token's logits on a GPU: in the model's 16 bits, in float32, and their gradient in float32. On a CPU, all in
+# float32: the logits, their logarithm of softmax, and the gradients of both.
+_LOGIT_BYTES, _LOGIT_BYTES_ON_CPU = 2 + 4 + 4, 4 * 4
+# CUDA's context, kernels and what the allocator cannot give back; on a CPU Python, torch and transformers, which
+# take some 430 MB (`benchmarks/training_memory.py`).
+_FIXED_BYTES, _FIXED_BYTES_ON_CPU = 2**30, 2**29
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +46,15 @@ class TrainingShape:
 
 def needed_bytes(model: ModelShape, training: TrainingShape) -> int:
     """Bytes of base weights, adapter with optimiser, activations and logits of one batch, and what is fixed."""
-    wide = 1 if training.is_on_gpu else 2
+    is_on_gpu = training.is_on_gpu
+    wide = 1 if is_on_gpu else 2
     weights = model.parameters * 2.0 * wide
     if training.is_quantized:
         weights -= model.linear_parameters * (2 * wide - _NF4_BYTES)
     units = _LAYER_UNITS_RECOMPUTED if training.is_recomputed else _LAYER_UNITS
     one_layer_again = _LAYER_UNITS if training.is_recomputed else 0
-    activations = wide * training.tokens_per_batch * model.hidden_size * (units * model.layers + one_layer_again)
-    logits = training.tokens_per_batch * model.vocabulary * _LOGIT_BYTES
-    return int(weights + training.adapter_parameters * _FACTOR_BYTES + activations + logits + _FIXED_BYTES)
+    activations = wide * model.hidden_size * (units * model.layers + one_layer_again)
+    logits = model.vocabulary * (_LOGIT_BYTES if is_on_gpu else _LOGIT_BYTES_ON_CPU)
+    adapter = training.adapter_parameters * _FACTOR_BYTES
+    fixed = _FIXED_BYTES if is_on_gpu else _FIXED_BYTES_ON_CPU
+    return int(weights + adapter + training.tokens_per_batch * (activations + logits) + fixed)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from common.terms import LoraTerms, TrainingTerms
 from site_agent.adapters import machine_checks
 from site_agent.app.doctor import CheckState, judge_memory, ok, skipped
@@ -61,3 +63,26 @@ def test_what_a_run_asks_for_changes_the_estimate(tmp_path: Path) -> None:
     assert estimate(lora, replace(training, gradient_checkpointing=True)) < usual
     assert estimate(lora, training, is_on_gpu=False) != usual
     assert machine_checks.estimate_for(tmp_path, lora, training, is_on_gpu=True) is None, "nothing is there"
+
+
+# The base model of the demo, and what training it on a CPU took at most (benchmarks/training_memory.py, 2026-11-27).
+SMOLLM2 = ModelShape(
+    parameters=134_515_008, linear_parameters=106_203_456, hidden_size=576, layers=30, vocabulary=49_152
+)
+
+
+@pytest.mark.parametrize(
+    ("adapter_parameters", "tokens_per_batch", "measured_bytes"),
+    [(2_442_240, 640, 2_181_292_032), (4_884_480, 2048, 4_765_147_136)],
+)
+def test_the_estimate_for_a_cpu_is_near_what_was_measured_and_not_below(
+    adapter_parameters: int, tokens_per_batch: int, measured_bytes: int
+) -> None:
+    shape = TrainingShape(
+        adapter_parameters=adapter_parameters,
+        tokens_per_batch=tokens_per_batch,
+        is_quantized=False,
+        is_recomputed=False,
+        is_on_gpu=False,
+    )
+    assert 1.0 <= needed_bytes(SMOLLM2, shape) / measured_bytes < 1.15
