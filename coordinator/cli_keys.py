@@ -1,4 +1,4 @@
-"""``fedmed-coordinator key ...``: signing keys, certified and revoked where the root's key is."""
+"""``fedmed-coordinator key ...``: signing keys, certified and disowned where the root's key is, or revoked."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from common.tls import Caller, Role
 from coordinator.adapters.pki.ca import load_ca
 from coordinator.adapters.pki.key_certification import certify_key, is_root
 from coordinator.app.revoked_keys import RevokedKeys, read_list, sign_list
+from coordinator.cli_runs import Address, IdentityFolder, ask
 
 keys = typer.Typer(no_args_is_help=True, help="Certify and revoke the keys with which sites sign updates.")
 
@@ -41,6 +42,17 @@ def certify(
     certificate = certify_key(ca, caller, public_key)
     write_whole(out, certificate.encode("ascii"))
     typer.echo(f"{caller.uri} signs with {fingerprint(public_key)}: {out}")
+
+
+@keys.command()
+def revoke(
+    key_fingerprint: Annotated[str, typer.Argument(metavar="FINGERPRINT", help="as `site show` has it, `sha256:...`")],
+    coordinator: Address,
+    identity: IdentityFolder,
+) -> None:
+    """Let the coordinator take no update any more that this key signs; those in open rounds go."""
+    ask(coordinator, identity, lambda client: client.revoke_signing_key(key_fingerprint))
+    typer.echo(f"signing key {key_fingerprint} is revoked")
 
 
 @keys.command()

@@ -93,7 +93,8 @@ def site_page(site: admin_pb2.Site) -> Group:
     if site.HasField("enrolled_at"):
         lines.append(f"enrolled {moment(site.enrolled_at)} UTC")
     if site.signing_key_fingerprint:
-        lines.append(f"signs updates with the key {site.signing_key_fingerprint}")
+        revoked = ", which is revoked" if site.is_signing_key_revoked else ""
+        lines.append(f"signs updates with the key {site.signing_key_fingerprint}{revoked}")
     for each in site.certificates:  # lines, not a table: a serial is copied, so it must not be broken
         revoked = f", revoked {moment(each.revoked_at)}" if each.HasField("revoked_at") else ""
         lines.append(f"certificate {each.serial} until {moment(each.expires_at)}{revoked}")

@@ -18,7 +18,6 @@ from structlog.typing import FilteringBoundLogger
 from common.clock import Clock, SystemClock
 from common.errors import FedMedError, InputInvalidError, NotNowError, Reason, UnavailableError
 from common.identity_folder import IdentityFolder
-from common.ids import SiteName
 from common.logging import get_logger
 from common.signing import RELEASE_FILES, load_signing_key
 from coordinator.adapters.metrics import CoordinatorMetrics, Snapshot, serve_metrics
@@ -248,7 +247,7 @@ def _round_use_cases(config: CoordinatorSection, core: _Core, blobs: BlobStore) 
     return RoundUseCases(
         driver=core.driver,
         poll=Poll(core.driver, core.presence, core.store, core.standings, core.clock, config.poll_hold),
-        intake=UpdateIntake(core.driver, blobs, core.clock, _signing_keys(core)),
+        intake=UpdateIntake(core.driver, blobs, core.clock, _signing_keys(core), core.standings),
         answers=core.answers,
         blobs=blobs,
         meter=TrafficMeter(core.store),
@@ -257,11 +256,9 @@ def _round_use_cases(config: CoordinatorSection, core: _Core, blobs: BlobStore) 
 
 
 def _signing_keys(core: _Core) -> KnownSigningKeys:
-    def enrolled(site: SiteName) -> str:
-        member = core.standings.member(site)
-        return "" if member is None else member.signing_public_key
-
-    return KnownSigningKeys(lambda: core.identity.identity().trust_bundle_pem, enrolled)
+    return KnownSigningKeys(
+        lambda: core.identity.identity().trust_bundle_pem, core.standings.signing_key, core.standings.is_key_revoked
+    )
 
 
 async def _started(

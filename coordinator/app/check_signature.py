@@ -13,7 +13,10 @@ from coordinator.domain.values import Run
 
 
 class SigningKeys(Protocol):
-    """Whose signing keys are whose."""
+    """Whose signing keys are whose, now."""
+
+    def is_revoked(self, public_key: str) -> bool:
+        """Whether the key (64 hex digits) counts no more, whosever it is."""
 
     def objection(self, caller: Caller, signature: UpdateSignature) -> str | None:
         """Why the key is not known to be the caller's, expected against got; None when it is."""
@@ -40,7 +43,7 @@ def check_signature(
     """Check that the update is signed as the terms ask; a signature that is not asked for must hold all the same.
 
     Raises:
-        UpdateRefusedError: SIGNATURE_MISSING, SIGNATURE_INVALID or SIGNING_KEY_UNKNOWN.
+        UpdateRefusedError: SIGNATURE_MISSING or SIGNATURE_INVALID; as `check_key`.
     """
     if signature is None:
         if run.terms.admission.requires_signatures:
@@ -54,5 +57,17 @@ def check_signature(
             f"signature: expected one by {signature.public_key[:64]} over run {statement.run_id}, terms "
             f"{statement.terms_digest}, round {statement.round_number}, base, update and counts; got another",
         )
+    check_key(caller, signature, keys)
+
+
+def check_key(caller: Caller, signature: UpdateSignature, keys: SigningKeys) -> None:
+    """Check that the key is the one with which the caller signs now.
+
+    Raises:
+        UpdateRefusedError: SIGNING_KEY_REVOKED or SIGNING_KEY_UNKNOWN.
+    """
+    if keys.is_revoked(signature.public_key):
+        message = f"signing key: expected one that was not revoked, got {signature.public_key}; enrol anew with another"
+        raise UpdateRefusedError(Reason.SIGNING_KEY_REVOKED, message)
     if objection := keys.objection(caller, signature):
         raise UpdateRefusedError(Reason.SIGNING_KEY_UNKNOWN, f"signing key: {objection}")

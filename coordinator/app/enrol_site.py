@@ -10,6 +10,7 @@ from typing import Never
 from common.clock import Clock
 from common.errors import InputInvalidError, NotAllowedError, OverloadedError, Reason
 from common.ids import Role, SiteName, check_name, digest_of
+from common.signing import fingerprint
 from common.signing_requests import SigningRequest, read_request
 from common.tls import Caller, Peer
 from coordinator.app.ports import Audit, CertificateIssuer, MemberStore
@@ -128,7 +129,7 @@ class Enrolment:
             OverloadedError: TOO_MANY_ATTEMPTS.
             InputInvalidError: FIELD_INVALID, SIGNING_REQUEST_INVALID.
             NotAllowedError: TOKEN_UNKNOWN, TOKEN_SPENT, TOKEN_EXPIRED, TOKEN_NAME_DIFFERS, SITE_BANNED;
-                ROLE_NOT_ALLOWED, the name came by another role meanwhile.
+                ROLE_NOT_ALLOWED, the name came by another role meanwhile; SIGNING_KEY_REVOKED.
             NotNowError: NOT_ISSUING.
         """
         self._attempts.count(source)
@@ -145,6 +146,8 @@ class Enrolment:
             reason = Reason.SITE_BANNED
         if reason is None and self._standings.role(name) not in (None, request.caller.role):
             reason = Reason.ROLE_NOT_ALLOWED
+        if reason is None and self._is_revoked(signing_key):
+            reason = Reason.SIGNING_KEY_REVOKED
         if reason is not None:
             await self._refuse(source, name, reason)
         signed = self._issuer.sign(request, now)
@@ -192,15 +195,23 @@ class Enrolment:
         return Certified(chain_pem=signed.chain_pem, trust_bundle_pem=self._issuer.trust_bundle_pem())
 
     def _member_with_key(self, caller: Caller, signing_key: str) -> Member | None:
-        """The member to store when ``signing_key`` is the first that is heard of; None when nothing changes."""
+        """The member to store when ``signing_key`` is the first that is heard of; None when nothing changes.
+
+        In place of a key that was revoked comes another by a join token alone, or by the root's certificate.
+        """
         known = self._standings.member(caller.name)
         if not signing_key or (known is not None and known.signing_public_key == signing_key):
+            return None
+        if self._is_revoked(signing_key) or (known is not None and self._is_revoked(known.signing_public_key)):
             return None
         if known is not None and known.signing_public_key:
             message = f"signing_public_key: expected the one with which {caller.name} enrolled, got another"
             raise NotAllowedError(Reason.SIGNING_KEY_DIFFERS, message)
         known = known or Member(name=caller.name, role=caller.role)
         return replace(known, role=caller.role, signing_public_key=signing_key)
+
+    def _is_revoked(self, signing_key: str) -> bool:
+        return bool(signing_key) and self._standings.is_key_revoked(fingerprint(signing_key))
 
     async def _refuse(self, source: str, name: SiteName, reason: Reason) -> Never:
         await self._audit.record([self._event(AuditAction.ENROLMENT_REFUSED, source, name, reason)])

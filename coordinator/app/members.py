@@ -1,4 +1,4 @@
-"""What an operator, or a member itself, decides about a membership: ban, unban, revoke, withdraw. It admits nobody."""
+"""What an operator, or a member itself, decides about a membership: ban, unban, revoke, withdraw. Admits nobody."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 
 from common.clock import Clock
 from common.errors import InputInvalidError, NotFoundError, Reason
-from common.ids import SiteName, check_name
+from common.ids import Digest, SiteName, check_digest, check_name
+from common.signing import fingerprint
 from common.tls import Caller
 from coordinator.app.ports import BlobStore, MemberStore
 from coordinator.app.round_driver import RoundDriver
@@ -23,7 +24,10 @@ LONGEST_LIFE = timedelta(days=3650)
 
 
 class Members:
-    """Answers ``BanSite``, ``UnbanSite``, ``RevokeCertificate`` and ``Withdraw``: first stored, then acted upon."""
+    """Answers ``BanSite``, ``UnbanSite``, ``RevokeCertificate``, ``RevokeSigningKey`` and ``Withdraw``.
+
+    What is decided is stored first, and then acted upon.
+    """
 
     def __init__(
         self,
@@ -90,6 +94,29 @@ class Members:
             await self._store.revoke(revoked, self._event(AuditAction.CERTIFICATE_REVOKED, operator, serial))
             self._standings.note_certificate(revoked, now)
 
+    async def revoke_key(self, operator: Caller, key: str) -> None:
+        """Let the signing key of that fingerprint count no more: updates that it signed leave the rounds that are open.
+
+        Raises:
+            InputInvalidError: DIGEST_INVALID.
+        """
+        await self._standings.alone(self._revoke_key(operator, check_digest(key, "fingerprint")))
+
+    async def _revoke_key(self, operator: Caller, key: Digest) -> None:
+        if not self._standings.is_key_revoked(key):
+            await self._store.revoke_key(key, self._event(AuditAction.SIGNING_KEY_REVOKED, operator, key))
+            self._standings.note_revoked_key(key)
+        await self._drop_signed(operator)
+
+    async def _drop_signed(self, caller: Caller | None = None) -> None:
+        """Let open rounds go on without updates that revoked keys have signed."""
+        for run in self._driver.runs:
+            for entry in run.current.accepted if run.current is not None else ():
+                signed = None if entry.update is None else entry.update.signed
+                if signed is not None and self._standings.is_key_revoked(fingerprint(signed.public_key)):
+                    left = ev.SiteLeft(at=self._clock.now(), site=entry.site, reason=Reason.SIGNING_KEY_REVOKED)
+                    await self._driver.post(run.run_id, left, caller)
+
     async def withdraw(self, caller: Caller) -> datetime:
         """End the caller's membership, drop it from open rounds, delete its updates; returns when."""
         return await self._standings.alone(self._withdraw(caller))
@@ -107,6 +134,7 @@ class Members:
         for member in self._standings.members:
             if member.standing is not Standing.MEMBER:
                 await self._leave(member.name, member.standing)
+        await self._drop_signed()
 
     async def _set(self, member: Member, event: AuditEvent) -> None:
         await self._store.save_member(member, event)

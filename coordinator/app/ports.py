@@ -82,10 +82,15 @@ class RunStore(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
-    """Every member, sorted by name, and every certificate that is remembered, the first to expire first."""
+    """Every member, sorted by name, and every certificate that is remembered, the first to expire first.
+
+    Attributes:
+        revoked_keys: Fingerprints of signing keys.
+    """
 
     members: tuple[Member, ...] = ()
     certificates: tuple[IssuedCertificate, ...] = ()
+    revoked_keys: frozenset[Digest] = frozenset()
 
 
 class MemberStore(Protocol):
@@ -117,6 +122,9 @@ class MemberStore(Protocol):
 
     async def revoke(self, certificate: IssuedCertificate, event: AuditEvent) -> None:
         """Note that a certificate is good no more, whether issued here or not, nor its name's spent tokens."""
+
+    async def revoke_key(self, fingerprint: Digest, event: AuditEvent) -> None:
+        """Note that a signing key counts no more; noting it again is no error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

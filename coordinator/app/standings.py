@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from common.errors import FedMedError, NotAllowedError, Reason, UnauthenticatedError
-from common.ids import Role, SiteName
+from common.ids import Digest, Role, SiteName
+from common.signing import fingerprint
 from common.tls import Caller, Peer
 from coordinator.app.ports import Membership
 from coordinator.domain.enrolment import (
@@ -35,6 +36,7 @@ class Standings:
         self._heard = dict(heard or {})
         self._members = {member.name: member for member in known.members}
         self._certificates = {each.serial: each for each in known.certificates}
+        self._revoked_keys = known.revoked_keys
         self._listeners: list[Callable[[], None]] = []
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()  # the loop itself holds its tasks weakly
@@ -71,6 +73,26 @@ class Standings:
         """Every certificate that is remembered and has not expired, the last to expire first."""
         valid = (each for each in self._certificates.values() if each.expires_at > now)
         return tuple(sorted(valid, key=lambda each: (each.expires_at, each.serial), reverse=True))
+
+    @property
+    def revoked_keys(self) -> frozenset[Digest]:
+        """Fingerprints of the signing keys that were revoked."""
+        return self._revoked_keys
+
+    def is_key_revoked(self, key: Digest) -> bool:
+        """Whether the signing key of that fingerprint was revoked."""
+        return key in self._revoked_keys
+
+    def signing_key(self, name: SiteName) -> str:
+        """The public key (hex) with which that name signs now, by its enrolment; empty when none counts."""
+        member = self._members.get(name)
+        if (
+            member is None
+            or not member.signing_public_key
+            or self.is_key_revoked(fingerprint(member.signing_public_key))
+        ):
+            return ""
+        return member.signing_public_key
 
     def is_out(self, name: SiteName) -> bool:
         """Whether that name takes part in nothing any more."""
@@ -126,6 +148,10 @@ class Standings:
         """This is stored of a member."""
         self._members[member.name] = member
         self._tell()
+
+    def note_revoked_key(self, key: Digest) -> None:
+        """The signing key of that fingerprint is stored as revoked."""
+        self._revoked_keys |= {key}
 
     def note_certificate(self, certificate: IssuedCertificate, now: datetime) -> None:
         """This certificate is stored; those that have expired are forgotten."""

@@ -22,14 +22,15 @@ from common.errors import (
     TransferBrokenError,
     UpdateRefusedError,
 )
-from common.ids import AssignmentId, Digest
+from common.ids import AssignmentId, Digest, RunId
 from common.signing import UpdateSignature
 from common.tls import Caller
 from common.weights_io import WeightsReader, check_update
-from coordinator.app.check_signature import SigningKeys, check_signature, statement_of
+from coordinator.app.check_signature import SigningKeys, check_key, check_signature, statement_of
 from coordinator.app.poll import find_assignment
 from coordinator.app.ports import BlobStore, PartialUpload
 from coordinator.app.round_driver import RoundDriver
+from coordinator.app.standings import Standings
 from coordinator.domain import events as ev
 from coordinator.domain.admission import (
     ClaimedUpdate,
@@ -75,11 +76,14 @@ class UploadState:
 class UpdateIntake:
     """Answers ``GetUploadOffset`` and ``UploadUpdate``."""
 
-    def __init__(self, driver: RoundDriver, blobs: BlobStore, clock: Clock, keys: SigningKeys) -> None:
+    def __init__(
+        self, driver: RoundDriver, blobs: BlobStore, clock: Clock, keys: SigningKeys, standings: Standings
+    ) -> None:
         self._driver = driver
         self._blobs = blobs
         self._clock = clock
         self._keys = keys
+        self._standings = standings
         self._receiving: set[AssignmentId] = set()
 
     async def state(self, caller: Caller, assignment_id: AssignmentId, digest: Digest) -> UploadState:
@@ -153,15 +157,23 @@ class UpdateIntake:
             given_under=claim.update.given_under,
         )
         await self._blobs.keep_update(claim.assignment_id, claim.digest)
-        await self._driver.post(
-            assignment.run.run_id,
-            ev.UpdateAccepted(at=self._clock.now(), assignment_id=claim.assignment_id, update=update),
-            caller,
-        )
+        # In turn with what is decided on members: a key that is revoked from now on has its update taken out again.
+        await self._standings.alone(self._accept(assignment.run.run_id, caller, claim, update))
         entry = _entry(self._driver, claim.assignment_id)
         if entry is None or entry.update != update:
             raise _too_late()
         return claim.digest
+
+    async def _accept(self, run_id: RunId, caller: Caller, claim: UploadClaim, update: Update) -> None:
+        """Take an update into its round, unless its key was revoked, or replaced, while its bytes arrived."""
+        if claim.signature is not None:
+            try:
+                check_key(caller, claim.signature, self._keys)
+            except UpdateRefusedError:
+                await self._blobs.delete_updates([claim.assignment_id])
+                raise
+        accepted = ev.UpdateAccepted(at=self._clock.now(), assignment_id=claim.assignment_id, update=update)
+        await self._driver.post(run_id, accepted, caller)
 
     async def _receive_bytes(self, claim: UploadClaim, chunks: AsyncIterator[ReceivedChunk]) -> None:
         partial = await self._blobs.open_partial(claim.assignment_id, claim.digest, claim.size_bytes)

@@ -40,6 +40,7 @@ class AuditAction(StrEnum):
     ENROLMENT_REFUSED = "enrolment_refused"
     CERTIFICATE_RENEWED = "certificate_renewed"
     CERTIFICATE_REVOKED = "certificate_revoked"
+    SIGNING_KEY_REVOKED = "signing_key_revoked"
     SITE_BANNED = "site_banned"
     SITE_UNBANNED = "site_unbanned"
     SITE_WITHDRAWN = "site_withdrawn"
@@ -52,7 +53,7 @@ class AuditEvent:
     Attributes:
         caller: Whose call brought it about, as its certificate names it, or ``COORDINATOR``; of an
             enrolment, the address that it came from.
-        subject: Whom or what it is about: a run's or a site's name, or a certificate's serial.
+        subject: Whom or what it is about: a run's or a site's name, a certificate's serial, or a key's fingerprint.
         state: How a run or a round ended.
         digest: Of the terms, adapter, update or manifest that it is about.
     """

@@ -59,7 +59,10 @@ class AssignmentDeclined:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteLeft:
-    """A site takes part no more: it has withdrawn, or was banned. What it sent is not combined, if it can be helped."""
+    """A site takes part no more: it has withdrawn, or was banned, or its update is by a key that was revoked since.
+
+    What it sent is not combined, if it can be helped.
+    """
 
     at: datetime
     site: SiteName

@@ -137,6 +137,15 @@ async def test_a_certificate_is_revoked_whether_it_was_issued_here_or_not(lives:
         assert (await store.membership()).certificates == (revoked,)
 
 
+async def test_a_revoked_signing_key_is_known_in_the_next_life_and_may_be_revoked_again(lives: Lives) -> None:
+    key, other = digest_of(b"key"), digest_of(b"another key")
+    async with lives.life() as store:
+        for each in (key, other, key):
+            await store.revoke_key(each, event())
+    async with lives.life() as store:
+        assert (await store.membership()).revoked_keys == {key, other}
+
+
 async def test_tokens_that_expired_long_ago_are_forgotten_and_others_are_not(lives: Lives) -> None:
     late = replace(TOKEN, token_hash=digest_of(b"late"), expires_at=START + 60 * DAY)
     async with lives.life() as store:

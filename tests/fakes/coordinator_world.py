@@ -60,6 +60,9 @@ class NobodysKeys:
     def objection(self, caller: Caller, signature: UpdateSignature) -> str | None:
         return "expected one that somebody knows"
 
+    def is_revoked(self, public_key: str) -> bool:
+        return False
+
 
 class FakeClock:
     """A clock that stands still until it is moved."""
@@ -278,7 +281,7 @@ async def coordinator(
             presence=presence,
             observer=observer,
             driver=driver,
-            intake=UpdateIntake(driver, blobs, clock, keys or NobodysKeys()),
+            intake=UpdateIntake(driver, blobs, clock, keys or NobodysKeys(), standings),
             answers=Answers(driver, clock),
             poll=Poll(driver, presence, store, standings, clock, HOLD_SECONDS),
             performer=performer,

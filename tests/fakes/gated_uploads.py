@@ -78,7 +78,7 @@ class _GatedPartial:
 
 def gated_intake(world: World, gate: Gate) -> UpdateIntake:
     """The world's intake of updates, behind ``gate``."""
-    return UpdateIntake(world.driver, GatedBlobs(world.kept, gate), world.clock, NobodysKeys())
+    return UpdateIntake(world.driver, GatedBlobs(world.kept, gate), world.clock, NobodysKeys(), world.standings)
 
 
 def written(path: Path, content: bytes) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.running import make_consortium  # isort: skip  (hardens TLS first)
 
@@ -25,6 +27,7 @@ from coordinator.adapters.pki.issuing import FolderIssuer
 from coordinator.adapters.pki.own_certificate import OwnCertificate
 from coordinator.adapters.pki.trust import distrust, trust
 from coordinator.adapters.rpc.operator_client import connect
+from coordinator.cli_text import site_page
 from coordinator.domain.values import SiteOutcome
 from fedmedlora.v1 import admin_pb2
 from site_agent.adapters import enrolment_client
@@ -259,6 +262,22 @@ async def test_a_ban_is_lifted_and_the_site_goes_on_with_the_certificate_that_it
             await agent.renew()
             sites = {site.name: site for site in await client.list_sites()}
         assert sites[ANNA].signing_key_fingerprint == digest_of(prepare_signing_key(anna.folder))
+
+
+async def test_an_operator_revokes_the_key_that_a_site_signs_with_and_sees_that_it_is(tmp_path: Path) -> None:
+    async with coordinator(tmp_path / "state") as world, serving(world, make_consortium(tmp_path)) as served:
+        operator = served.consortium.identity("operator", Role.OPERATOR)
+        agent = agent_of(IdentityFolder(served.consortium.identity(ANNA, Role.SITE)), served, tmp_path)
+        async with connected(agent), connect(served.address, operator) as client:
+            await agent.renew()
+            (before,) = await client.list_sites()
+            await client.revoke_signing_key(before.signing_key_fingerprint)
+            (after,) = await client.list_sites()
+            await agent.renew()  # its certificates are another matter
+        assert (before.is_signing_key_revoked, after.is_signing_key_revoked) == (False, True)
+        page = io.StringIO()
+        Console(file=page, width=200).print(site_page(after))
+        assert f"{before.signing_key_fingerprint}, which is revoked" in page.getvalue()
 
 
 async def test_a_member_keeps_the_key_with_which_it_signs(tmp_path: Path) -> None:

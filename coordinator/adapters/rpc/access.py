@@ -36,6 +36,7 @@ ROLES_BY_RPC: dict[str, frozenset[Role]] = {
     "/fedmedlora.v1.AdminService/BanSite": _OPERATOR,
     "/fedmedlora.v1.AdminService/UnbanSite": _OPERATOR,
     "/fedmedlora.v1.AdminService/RevokeCertificate": _OPERATOR,
+    "/fedmedlora.v1.AdminService/RevokeSigningKey": _OPERATOR,
     "/fedmedlora.v1.IdentityService/RenewCertificate": _MEMBERS,
     "/fedmedlora.v1.IdentityService/Withdraw": _AGENTS,
     "/fedmedlora.v1.AdminService/GetRelease": _OPERATOR,

@@ -10,7 +10,7 @@ import grpc.aio
 
 from common.clock import Clock
 from common.errors import NotNowError, Reason, UnavailableError
-from common.ids import SiteName
+from common.ids import Digest, SiteName
 from common.tls import caller_from_context
 from common.wire import spec_to_proto, terms_from_proto, terms_to_proto
 from coordinator.adapters.rpc import reports
@@ -150,6 +150,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         for name in sorted(seen.keys() | {member.name for member in standings.members}):
             site = reports.site(name, seen.get(name), standings.member(name), certificates)
             site.is_present = self._use.presence.is_present(name)
+            site.is_signing_key_revoked = standings.is_key_revoked(Digest(site.signing_key_fingerprint))
             sites.append(site)
         return admin_pb2.ListSitesResponse(sites=sites)
 
@@ -189,6 +190,13 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         """See the proto."""
         await self._use.membership.members.revoke(caller_from_context(context), request.serial)
         return admin_pb2.RevokeCertificateResponse()
+
+    async def RevokeSigningKey(
+        self, request: admin_pb2.RevokeSigningKeyRequest, context: Context
+    ) -> admin_pb2.RevokeSigningKeyResponse:
+        """See the proto."""
+        await self._use.membership.members.revoke_key(caller_from_context(context), request.fingerprint)
+        return admin_pb2.RevokeSigningKeyResponse()
 
     async def _post_to_open(self, context: Context, id_or_name: str, event: ev.RunEvent) -> Run:
         """Step a run that is open, or say that it has ended, be it while the event waited."""

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, Table, delete, insert, select, update
 
 from common.ids import Digest, Role, SiteName
 from coordinator.adapters.storage import audit_log
-from coordinator.adapters.storage.tables import CERTIFICATES, JOIN_TOKENS, MEMBERS
+from coordinator.adapters.storage.tables import CERTIFICATES, JOIN_TOKENS, MEMBERS, REVOKED_KEYS
 from coordinator.app.ports import Membership
 from coordinator.domain.audit import AuditEvent
 from coordinator.domain.enrolment import (
@@ -78,6 +78,10 @@ class SqlMemberStore:
         """Note that a certificate is good no more, whether issued here or not, nor its name's spent tokens."""
         await self._transact(event, lambda connection: _revoke(connection, certificate))
 
+    async def revoke_key(self, fingerprint: Digest, event: AuditEvent) -> None:
+        """Note that a signing key counts no more; noting it again is no error."""
+        await self._transact(event, lambda connection: _revoke_key(connection, fingerprint, event.at))
+
     async def _transact(self, event: AuditEvent | None, work: Callable[[Connection], None]) -> None:
         def told(connection: Connection) -> None:
             work(connection)
@@ -110,6 +114,7 @@ def _membership(connection: Connection) -> Membership:
     return Membership(
         members=tuple(sorted(members, key=lambda member: member.name)),
         certificates=tuple(sorted(certificates, key=lambda each: (each.expires_at, each.serial))),
+        revoked_keys=frozenset(Digest(row.fingerprint) for row in connection.execute(select(REVOKED_KEYS))),
     )
 
 
@@ -207,6 +212,12 @@ def _revoke(connection: Connection, certificate: IssuedCertificate) -> None:
     known = update(CERTIFICATES).where(CERTIFICATES.c.serial == certificate.serial)
     if connection.execute(known.values(revoked_at=certificate.revoked_at)).rowcount == 0:
         _insert(connection, CERTIFICATES, _certificate_row(certificate))
+
+
+def _revoke_key(connection: Connection, fingerprint: Digest, at: datetime) -> None:
+    known = select(REVOKED_KEYS).where(REVOKED_KEYS.c.fingerprint == fingerprint)
+    if connection.execute(known).first() is None:
+        _insert(connection, REVOKED_KEYS, {"fingerprint": fingerprint, "revoked_at": at})
 
 
 def _insert(connection: Connection, table: Table, row: dict[str, object]) -> None:

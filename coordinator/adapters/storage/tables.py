@@ -103,6 +103,13 @@ JOIN_TOKENS = Table(
     Column("spent_by", String(71), nullable=True),
 )
 
+REVOKED_KEYS = Table(
+    "revoked_keys",
+    METADATA,
+    Column("fingerprint", String(71), primary_key=True),
+    Column("revoked_at", DateTime(timezone=True), nullable=False),
+)
+
 CERTIFICATES = Table(
     "certificates",
     METADATA,

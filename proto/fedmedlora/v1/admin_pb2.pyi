@@ -1014,6 +1014,7 @@ class Site(_message.Message):
     ENROLLED_AT_FIELD_NUMBER: _builtins.int
     SIGNING_KEY_FINGERPRINT_FIELD_NUMBER: _builtins.int
     CERTIFICATES_FIELD_NUMBER: _builtins.int
+    IS_SIGNING_KEY_REVOKED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required."""
     role: _builtins.str
@@ -1024,6 +1025,8 @@ class Site(_message.Message):
     """Required. How it stands."""
     signing_key_fingerprint: _builtins.str
     """SHA-256 of the key with which it signs updates, as `sha256:` and hex; empty when it has none."""
+    is_signing_key_revoked: _builtins.bool
+    """Required. Whether that signing key was revoked."""
     @_builtins.property
     def last_seen_at(self) -> _timestamp_pb2.Timestamp:
         """When it was last heard of; absent for one that never polled."""
@@ -1047,10 +1050,11 @@ class Site(_message.Message):
         enrolled_at: _timestamp_pb2.Timestamp | None = ...,
         signing_key_fingerprint: _builtins.str = ...,
         certificates: _abc.Iterable[Global___Certificate] | None = ...,
+        is_signing_key_revoked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["enrolled_at", b"enrolled_at", "last_seen_at", b"last_seen_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificates", b"certificates", "enrolled_at", b"enrolled_at", "is_present", b"is_present", "last_seen_at", b"last_seen_at", "name", b"name", "role", b"role", "signing_key_fingerprint", b"signing_key_fingerprint", "standing", b"standing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificates", b"certificates", "enrolled_at", b"enrolled_at", "is_present", b"is_present", "is_signing_key_revoked", b"is_signing_key_revoked", "last_seen_at", b"last_seen_at", "name", b"name", "role", b"role", "signing_key_fingerprint", b"signing_key_fingerprint", "standing", b"standing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1278,6 +1282,45 @@ class RevokeCertificateResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeCertificateResponse: _TypeAlias = RevokeCertificateResponse  # noqa: Y015
+
+@_typing.final
+class RevokeSigningKeyRequest(_message.Message):
+    """Revokes one signing key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    fingerprint: _builtins.str
+    """Required. SHA-256 of the public key, as ListSites shows it: `sha256:` and hex."""
+    def __init__(
+        self,
+        *,
+        fingerprint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeSigningKeyRequest: _TypeAlias = RevokeSigningKeyRequest  # noqa: Y015
+
+@_typing.final
+class RevokeSigningKeyResponse(_message.Message):
+    """It is revoked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeSigningKeyResponse: _TypeAlias = RevokeSigningKeyResponse  # noqa: Y015
 
 @_typing.final
 class GetReleaseRequest(_message.Message):

@@ -111,6 +111,11 @@ class AdminServiceStub:
                 request_serializer=fedmedlora_dot_v1_dot_admin__pb2.RevokeCertificateRequest.SerializeToString,
                 response_deserializer=fedmedlora_dot_v1_dot_admin__pb2.RevokeCertificateResponse.FromString,
                 _registered_method=True)
+        self.RevokeSigningKey = channel.unary_unary(
+                '/fedmedlora.v1.AdminService/RevokeSigningKey',
+                request_serializer=fedmedlora_dot_v1_dot_admin__pb2.RevokeSigningKeyRequest.SerializeToString,
+                response_deserializer=fedmedlora_dot_v1_dot_admin__pb2.RevokeSigningKeyResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -244,6 +249,15 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RevokeSigningKey(self, request, context):
+        """Revokes a key with which updates are signed, whoever certified it: no update that it signed is taken any more, and
+        those that it signed leave the rounds that are open and not combined yet.
+        Callers: operator. Idempotent. Refuses with DIGEST_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -321,6 +335,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RevokeCertificate,
                     request_deserializer=fedmedlora_dot_v1_dot_admin__pb2.RevokeCertificateRequest.FromString,
                     response_serializer=fedmedlora_dot_v1_dot_admin__pb2.RevokeCertificateResponse.SerializeToString,
+            ),
+            'RevokeSigningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeSigningKey,
+                    request_deserializer=fedmedlora_dot_v1_dot_admin__pb2.RevokeSigningKeyRequest.FromString,
+                    response_serializer=fedmedlora_dot_v1_dot_admin__pb2.RevokeSigningKeyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -730,6 +749,33 @@ class AdminService:
             '/fedmedlora.v1.AdminService/RevokeCertificate',
             fedmedlora_dot_v1_dot_admin__pb2.RevokeCertificateRequest.SerializeToString,
             fedmedlora_dot_v1_dot_admin__pb2.RevokeCertificateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeSigningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedmedlora.v1.AdminService/RevokeSigningKey',
+            fedmedlora_dot_v1_dot_admin__pb2.RevokeSigningKeyRequest.SerializeToString,
+            fedmedlora_dot_v1_dot_admin__pb2.RevokeSigningKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

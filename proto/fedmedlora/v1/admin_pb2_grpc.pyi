@@ -101,6 +101,11 @@ class AdminServiceStub:
     CERTIFICATE_REVOKED.
     Callers: operator. Idempotent. Refuses with FIELD_INVALID.
     """
+    RevokeSigningKey: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RevokeSigningKeyRequest, _admin_pb2.RevokeSigningKeyResponse]
+    """Revokes a key with which updates are signed, whoever certified it: no update that it signed is taken any more, and
+    those that it signed leave the rounds that are open and not combined yet.
+    Callers: operator. Idempotent. Refuses with DIGEST_INVALID.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -174,6 +179,11 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Revokes one certificate, whoever issued it: calls made with it end, and every later one is refused with
     CERTIFICATE_REVOKED.
     Callers: operator. Idempotent. Refuses with FIELD_INVALID.
+    """
+    RevokeSigningKey: _aio.UnaryUnaryMultiCallable[_admin_pb2.RevokeSigningKeyRequest, _admin_pb2.RevokeSigningKeyResponse]  # type: ignore[assignment]
+    """Revokes a key with which updates are signed, whoever certified it: no update that it signed is taken any more, and
+    those that it signed leave the rounds that are open and not combined yet.
+    Callers: operator. Idempotent. Refuses with DIGEST_INVALID.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -335,6 +345,17 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Revokes one certificate, whoever issued it: calls made with it end, and every later one is refused with
         CERTIFICATE_REVOKED.
         Callers: operator. Idempotent. Refuses with FIELD_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeSigningKey(
+        self,
+        request: _admin_pb2.RevokeSigningKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.RevokeSigningKeyResponse, _abc.Awaitable[_admin_pb2.RevokeSigningKeyResponse]]:
+        """Revokes a key with which updates are signed, whoever certified it: no update that it signed is taken any more, and
+        those that it signed leave the rounds that are open and not combined yet.
+        Callers: operator. Idempotent. Refuses with DIGEST_INVALID.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -86,7 +86,7 @@ class RenewCertificateRequest(_message.Message):
     signing_request_pem: _builtins.bytes
     """Required. As in EnrolRequest; the key may be a new one."""
     signing_public_key: _builtins.bytes
-    """As in EnrolRequest. A member that has one keeps it: another one is refused."""
+    """As in EnrolRequest. A member that has one keeps it: another one is refused, or passed over once that one is revoked."""
     def __init__(
         self,
         *,

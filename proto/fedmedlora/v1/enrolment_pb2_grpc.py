@@ -53,7 +53,8 @@ class EnrolmentServiceServicer:
         the one exception to "identity comes from the certificate".
         Callers: whoever holds a join token. Idempotent: the same token with the same key again gets another certificate.
         Refuses with FIELD_INVALID, SIGNING_REQUEST_INVALID, TOKEN_UNKNOWN, TOKEN_SPENT, TOKEN_EXPIRED, TOKEN_NAME_DIFFERS,
-        SITE_BANNED, ROLE_NOT_ALLOWED when the name has come by another role since, TOO_MANY_ATTEMPTS, TOO_MANY_STREAMS.
+        SITE_BANNED, SIGNING_KEY_REVOKED, ROLE_NOT_ALLOWED when the name has come by another role since, TOO_MANY_ATTEMPTS,
+        TOO_MANY_STREAMS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,8 @@ class EnrolmentServiceStub:
     the one exception to "identity comes from the certificate".
     Callers: whoever holds a join token. Idempotent: the same token with the same key again gets another certificate.
     Refuses with FIELD_INVALID, SIGNING_REQUEST_INVALID, TOKEN_UNKNOWN, TOKEN_SPENT, TOKEN_EXPIRED, TOKEN_NAME_DIFFERS,
-    SITE_BANNED, ROLE_NOT_ALLOWED when the name has come by another role since, TOO_MANY_ATTEMPTS, TOO_MANY_STREAMS.
+    SITE_BANNED, SIGNING_KEY_REVOKED, ROLE_NOT_ALLOWED when the name has come by another role since, TOO_MANY_ATTEMPTS,
+    TOO_MANY_STREAMS.
     """
 
 @_typing.type_check_only
@@ -55,7 +56,8 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
     the one exception to "identity comes from the certificate".
     Callers: whoever holds a join token. Idempotent: the same token with the same key again gets another certificate.
     Refuses with FIELD_INVALID, SIGNING_REQUEST_INVALID, TOKEN_UNKNOWN, TOKEN_SPENT, TOKEN_EXPIRED, TOKEN_NAME_DIFFERS,
-    SITE_BANNED, ROLE_NOT_ALLOWED when the name has come by another role since, TOO_MANY_ATTEMPTS, TOO_MANY_STREAMS.
+    SITE_BANNED, SIGNING_KEY_REVOKED, ROLE_NOT_ALLOWED when the name has come by another role since, TOO_MANY_ATTEMPTS,
+    TOO_MANY_STREAMS.
     """
 
 class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -73,7 +75,8 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         the one exception to "identity comes from the certificate".
         Callers: whoever holds a join token. Idempotent: the same token with the same key again gets another certificate.
         Refuses with FIELD_INVALID, SIGNING_REQUEST_INVALID, TOKEN_UNKNOWN, TOKEN_SPENT, TOKEN_EXPIRED, TOKEN_NAME_DIFFERS,
-        SITE_BANNED, ROLE_NOT_ALLOWED when the name has come by another role since, TOO_MANY_ATTEMPTS, TOO_MANY_STREAMS.
+        SITE_BANNED, SIGNING_KEY_REVOKED, ROLE_NOT_ALLOWED when the name has come by another role since, TOO_MANY_ATTEMPTS,
+        TOO_MANY_STREAMS.
         """
 
 def add_EnrolmentServiceServicer_to_server(servicer: EnrolmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

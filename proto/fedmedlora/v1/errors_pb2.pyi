@@ -118,6 +118,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The signature is not one of this update by that key."""
     REASON_SIGNING_KEY_UNKNOWN: _Reason.ValueType  # 65
     """Nobody has said that the signing key is the caller's: the root certified none such, and none was enrolled."""
+    REASON_SIGNING_KEY_REVOKED: _Reason.ValueType  # 66
+    """The signing key was revoked: its holder needs another."""
     REASON_BASE_MODEL_MISMATCH: _Reason.ValueType  # 70
     """The site's base model is not the one of the terms."""
     REASON_BASE_MODEL_UNREADABLE: _Reason.ValueType  # 71
@@ -288,6 +290,8 @@ REASON_SIGNATURE_INVALID: Reason.ValueType  # 64
 """The signature is not one of this update by that key."""
 REASON_SIGNING_KEY_UNKNOWN: Reason.ValueType  # 65
 """Nobody has said that the signing key is the caller's: the root certified none such, and none was enrolled."""
+REASON_SIGNING_KEY_REVOKED: Reason.ValueType  # 66
+"""The signing key was revoked: its holder needs another."""
 REASON_BASE_MODEL_MISMATCH: Reason.ValueType  # 70
 """The site's base model is not the one of the terms."""
 REASON_BASE_MODEL_UNREADABLE: Reason.ValueType  # 71
