@@ -101,6 +101,7 @@ def _text(folder: Path, found: Verification) -> str:
         lines.append(f"policies of their own that the sites gave them under: {_stands(run)}")
         again = ", ".join(map(str, found.recomputed)) or "none, for their updates are not in the release"
         lines.append(f"rounds computed again from their updates: {again}")
+        lines += [f"update deleted on withdrawal: {each}" for each in _withdrawn(found)]
     return "\n".join(lines)
 
 
@@ -115,6 +116,12 @@ def _given_under(run: Run) -> Iterator[tuple[int, str, GivenUnder | None]]:
     for past in run.rounds:
         for entry in past.accepted:
             yield past.number, entry.site, entry.update.given_under if entry.update is not None else None
+
+
+def _withdrawn(found: Verification) -> list[str]:
+    """Whose updates the release would hold, had their sites not withdrawn."""
+    rounds = () if found.manifest is None else found.manifest.run.rounds
+    return [f"round {past.number}, {entry.site}" for past in rounds for entry in past.roster if entry.is_withdrawn]
 
 
 def _json(found: Verification) -> str:
@@ -135,6 +142,7 @@ def _json(found: Verification) -> str:
             }
             for number, site, given_under in (() if found.manifest is None else _given_under(found.manifest.run))
         ],
+        "deleted_on_withdrawal": _withdrawn(found),
         "version": None if found.manifest is None else found.manifest.version,
         "run": None if found.manifest is None else found.manifest.run.terms.name,
     }

@@ -151,7 +151,12 @@ class Members:
             await self._delete_updates(site)
 
     async def _delete_updates(self, site: SiteName) -> None:
-        """Delete every update of ``site`` but one that is being combined, which goes with its round."""
+        """Delete every update of ``site`` but one that is being combined, which goes with its round.
+
+        First it is noted that none is kept: a round that ends meanwhile, and a release, go by that.
+        """
+        for run in self._driver.runs:
+            await self._driver.post(run.run_id, ev.UpdatesWithdrawn(at=self._clock.now(), site=site))
         rounds = [past for run in self._driver.runs for past in run.rounds if past.phase is not Phase.AGGREGATING]
         ids = [entry.assignment_id for past in rounds for entry in past.roster if entry.site == site]
         await self._blobs.delete_updates(ids)

@@ -21,9 +21,9 @@ def train_assignment_id(run_id: RunId, round_number: int, site: SiteName) -> Ass
 
 
 def kept_updates(run: Run, closed: Round) -> tuple[RosterEntry, ...]:
-    """The entries of a closed round whose updates stay: the terms say so, and they are in a candidate."""
+    """The entries of a closed round whose updates stay: combined, by terms that say so, of sites that have not left."""
     is_kept = run.terms.rounds.keeps_updates and closed.phase in (Phase.COMMITTED, Phase.REJECTED)
-    return closed.accepted if is_kept else ()
+    return tuple(entry for entry in closed.accepted if not entry.is_withdrawn) if is_kept else ()
 
 
 def score_assignment_id(run_id: RunId, round_number: int, evaluator: SiteName, site: SiteName) -> AssignmentId:

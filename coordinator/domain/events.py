@@ -70,6 +70,14 @@ class SiteLeft:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpdatesWithdrawn:
+    """A site has withdrawn: no update of its own is kept, of whatever round, once it is combined."""
+
+    at: datetime
+    site: SiteName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FirstAdapterReceived:
     """An evaluator made the first adapter."""
 
@@ -223,4 +231,4 @@ RoundEvent = (
 )
 # What an operator or the clock does to the time that a run has.
 TimeEvent = TimeLost | PauseRequested | ResumeRequested | ExtensionRequested
-RunEvent = RoundEvent | FirstAdapterReceived | Published | TimeEvent
+RunEvent = RoundEvent | FirstAdapterReceived | Published | UpdatesWithdrawn | TimeEvent

@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from common.errors import Reason
-from common.ids import RunId
+from common.ids import RunId, SiteName
 from common.terms import OnRejection, Terms
 from coordinator.domain import events as ev
 from coordinator.domain import round_machine
@@ -31,6 +31,7 @@ from coordinator.domain.values import (
     Deadline,
     DeadlineName,
     Phase,
+    RosterEntry,
     Round,
     Run,
     RunState,
@@ -48,10 +49,12 @@ def create_run(run_id: RunId, terms: Terms, at: datetime) -> Run:
 
 
 def step(run: Run, event: ev.RunEvent) -> Step:
-    """Move the run by one event; a run that has ended never moves, but for what it serves."""
+    """Move the run by one event; a run that has ended never moves, but for what it serves and what is kept of it."""
     match event:
         case ev.Published():
             return _published(run, event), ()
+        case ev.UpdatesWithdrawn(site=site):
+            return _withdrawn(run, site), ()
         case ev.TimeLost() | ev.PauseRequested() | ev.ResumeRequested() | ev.ExtensionRequested():
             return step_time(run, event), ()
         case ev.DeadlinePassed() if not is_due(run, event):
@@ -140,6 +143,22 @@ def _published(run: Run, event: ev.Published) -> Run:
     if run.state is RunState.RUNNING and closed.number >= run.terms.rounds.count:
         return _end(run, RunState.COMPLETED, event.at, None)
     return run
+
+
+def _withdrawn(run: Run, site: SiteName) -> Run:
+    """The run of which no update of that site is kept. A round that is being combined goes on with what it has.
+
+    To combine it anew without the site would make another adapter from the same roster, and take nothing out of the
+    versions before: what was combined stays in the adapters, and of the round under way it is combined already.
+    """
+    if not run.terms.rounds.keeps_updates:
+        return run
+
+    def marked(entry: RosterEntry) -> RosterEntry:
+        is_its_own = entry.site == site and entry.update is not None
+        return replace(entry, is_withdrawn=True) if is_its_own else entry
+
+    return replace(run, rounds=tuple(replace(past, roster=tuple(map(marked, past.roster))) for past in run.rounds))
 
 
 def next_start(run: Run, closed: Round) -> AdapterFile:

@@ -194,6 +194,7 @@ class RosterEntry:
     Attributes:
         lora_rank: At which it trains; None: the run's.
         scores: How the update did on the consortium's validation set, where the strategy asks for that.
+        is_withdrawn: The update is in the aggregate, and its file is not kept as the terms say: the site has withdrawn.
     """
 
     site: SiteName
@@ -204,6 +205,7 @@ class RosterEntry:
     scores: Scores | None = None
     weight: float = 0.0
     lora_rank: int | None = None
+    is_withdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
