@@ -155,7 +155,7 @@ def list_entries(coordinator: Address, identity: IdentityFolder) -> None:
     table = Table("number", "at", "what", "about", "round", "caller", "more")
     for entry in _checked(_fetch(coordinator, identity)):
         said = entry.document
-        more = " ".join(f"{key}={said[key]}" for key in ("site", "state", "reason", "digest") if key in said)
+        more = " ".join(f"{key}={said[key]}" for key in ("site", "state", "reason", "digest", "count") if key in said)
         row = [entry.head.sequence, *(said.get(key, "") for key in ("at", "action", "subject", "round_number"))]
         table.add_row(*map(str, row), str(said.get("caller", "")), more)
     Console().print(table)

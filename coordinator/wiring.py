@@ -25,7 +25,7 @@ from coordinator.adapters.pki.issuing import FolderIssuer
 from coordinator.adapters.pki.own_certificate import OwnCertificate
 from coordinator.adapters.pki.signing_keys import KnownSigningKeys
 from coordinator.adapters.rpc.admin_service import AdminServicer, AdminUseCases, MembershipUseCases, RegistryServicer
-from coordinator.adapters.rpc.identity_service import EnrolmentServicer, IdentityServicer
+from coordinator.adapters.rpc.identity_service import EnrolmentServicer, IdentityServicer, keep_refusals_told
 from coordinator.adapters.rpc.interceptor import GuardInterceptor
 from coordinator.adapters.rpc.rounds_service import RoundServicer, RoundUseCases
 from coordinator.adapters.rpc.server import RunningServer, Servicers, start_enrolment_server, start_server
@@ -211,6 +211,7 @@ async def _serve(
                 driver.watch(),
                 driver.perform_commands(performer.perform),
                 restore(lost, blobs, performer.registry, log),
+                keep_refusals_told(membership.enrolment, log),
                 OwnCertificate(folder=core.identity, issuer=issuer, clock=core.clock, log=log).keep(),
             ]
             await _until_stopped(works, database)

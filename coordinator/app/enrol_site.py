@@ -14,6 +14,7 @@ from common.signing import fingerprint
 from common.signing_requests import SigningRequest, read_request
 from common.tls import Caller, Peer
 from coordinator.app.ports import Audit, CertificateIssuer, MemberStore
+from coordinator.app.refusal_log import RefusalLog
 from coordinator.app.standings import Standings
 from coordinator.domain.audit import AuditAction, AuditEvent
 from coordinator.domain.enrolment import (
@@ -90,7 +91,7 @@ class Enrolment:
         self._store = store
         self._standings = standings
         self._issuer = issuer
-        self._audit = audit
+        self._refusals = RefusalLog(audit, clock)
         self._clock = clock
         self._draw_token = draw_token
         self._attempts = Attempts(monotonic=clock.monotonic)
@@ -165,6 +166,10 @@ class Enrolment:
         self._standings.note_certificate(signed.issued, now)
         return Certified(chain_pem=signed.chain_pem, trust_bundle_pem=self._issuer.trust_bundle_pem())
 
+    async def tell_refusals(self) -> None:
+        """Audit the refused tokens that were counted and not told of yet; see `RefusalLog`."""
+        await self._standings.alone(self._refusals.tell())
+
     async def renew(self, peer: Peer, application: Application) -> Certified:
         """A certificate after the one that ``peer`` calls with.
 
@@ -214,11 +219,11 @@ class Enrolment:
         return bool(signing_key) and self._standings.is_key_revoked(fingerprint(signing_key))
 
     async def _refuse(self, source: str, name: SiteName, reason: Reason) -> Never:
-        await self._audit.record([self._event(AuditAction.ENROLMENT_REFUSED, source, name, reason)])
+        await self._refusals.note(source, name, reason)
         raise NotAllowedError(reason, f"token: it does not make {name} a member: {reason}")
 
-    def _event(self, action: AuditAction, caller: str, subject: SiteName, reason: Reason | None = None) -> AuditEvent:
-        return AuditEvent(at=self._clock.now(), action=action, caller=caller, subject=subject, reason=reason)
+    def _event(self, action: AuditAction, caller: str, subject: SiteName) -> AuditEvent:
+        return AuditEvent(at=self._clock.now(), action=action, caller=caller, subject=subject)
 
 
 def _read(application: Application) -> SigningRequest:

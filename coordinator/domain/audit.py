@@ -56,6 +56,7 @@ class AuditEvent:
         subject: Whom or what it is about: a run's or a site's name, a certificate's serial, or a key's fingerprint.
         state: How a run or a round ended.
         digest: Of the terms, adapter, update or manifest that it is about.
+        count: Of further refusals of the same kind; None for an entry of one event.
     """
 
     at: datetime
@@ -68,6 +69,7 @@ class AuditEvent:
     state: str | None = None
     reason: Reason | None = None
     digest: Digest | None = None
+    count: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

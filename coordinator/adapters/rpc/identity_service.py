@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 from urllib.parse import unquote
@@ -17,6 +18,7 @@ from coordinator.adapters.metrics import CoordinatorMetrics
 from coordinator.adapters.rpc.translate import timestamp
 from coordinator.app.enrol_site import Application, Enrolment
 from coordinator.app.members import Members
+from coordinator.app.refusal_log import INTERVAL_SECONDS
 from fedmedlora.v1 import enrolment_pb2, enrolment_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -65,6 +67,16 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         return enrolment_pb2.EnrolResponse(
             certificate_chain_pem=certified.chain_pem, trust_bundle_pem=certified.trust_bundle_pem
         )
+
+
+async def keep_refusals_told(enrolment: Enrolment, log: FilteringBoundLogger) -> None:
+    """For ever: see to it that refusals that were counted get into the audit log, also when no other one follows."""
+    while True:
+        await asyncio.sleep(INTERVAL_SECONDS)
+        try:
+            await enrolment.tell_refusals()
+        except Exception as error:  # a full disk, say: they are counted on
+            log_fault(log, "refusals_not_audited", error)
 
 
 def source_of(peer: str) -> str:
