@@ -51,8 +51,7 @@ def product_norm(pair: Factors) -> float:
 
     Through QR and not through X^T X, which would square what is small against the rest and lose half of its digits.
     """
-    b_rest = np.linalg.qr(pair.b.astype(np.float64)).R
-    a_rest = np.linalg.qr(pair.a.T.astype(np.float64)).R
+    b_rest, a_rest = (np.asarray(np.linalg.qr(each.astype(np.float64), mode="r")) for each in (pair.b, pair.a.T))
     return float(np.linalg.norm(b_rest @ a_rest.T))
 
 
