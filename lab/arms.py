@@ -96,9 +96,9 @@ class Bench:
                 terms = self._terms(arm, seed, [CENTRE])
                 rank = terms.lora.lora_rank
                 model = Model(arm=arm.name, seed=seed, trained_on=NOBODY, adapter=None, lora_rank=rank, terms=terms)
-                return Played(scored=await self.scorer.score(model, self._settings(), priority))
+                return Played(scored=await self.scorer.score(model, self.settings, priority))
             case "single_site":
-                return _together(await carry_all([self._play_alone(arm, site, seed)
+                return together(await carry_all([self._play_alone(arm, site, seed)
                                                   for site in self.experiment.sites_of(arm)]))  # fmt: skip
             case _:
                 return await self._play_together(arm, seed)
@@ -224,7 +224,7 @@ class Bench:
             shared += [] if past.is_partial else [this_one]
             personal += await self._personal(this_one, course, past.number)
         priority, inside = self.priority(arm, seed), dict.fromkeys(self.experiment.corpora, Setting.IN_DOMAIN)
-        work = [self.scorer.score(one, self._settings(), priority) for one in shared]
+        work = [self.scorer.score(one, self.settings, priority) for one in shared]
         work += [self.scorer.score(one, inside, priority) for one in personal]
         scored = [row for rows in await carry_all(work) for row in rows]
         return Played(scored=scored, trained=list(training_rows(arm.name, seed, course)))
@@ -251,7 +251,9 @@ class Bench:
         )
         return await self.scorer.validation_loss(model, self.priority(arm, seed))
 
-    def _settings(self) -> Mapping[str, Setting]:
+    @property
+    def settings(self) -> Mapping[str, Setting]:
+        """The corpora that every model is scored on, in order."""
         inside = dict.fromkeys(self.experiment.corpora, Setting.IN_DOMAIN)
         return {**inside, **dict.fromkeys(self.experiment.test.external, Setting.EXTERNAL)}
 
@@ -278,7 +280,8 @@ def at_rank(terms: Terms, lora_rank: int) -> Terms:
     return replace(terms, lora=replace(terms.lora, lora_rank=lora_rank))
 
 
-def _together(played: Sequence[Played]) -> Played:
+def together(played: Sequence[Played]) -> Played:
+    """What came of several, as of one."""
     return Played(
         scored=[row for one in played for row in one.scored],
         trained=[row for one in played for row in one.trained],

@@ -84,6 +84,7 @@ class Arm(_Table):
     """One way to make a model.
 
     Attributes:
+        model: ``encoder``: a small BERT that labels words, all of its parameters trained, in place of adapters.
         sites: Who takes part; empty: all sites.
         seeds: Empty: those of the experiment.
         terms: What is other than in the experiment's terms.
@@ -93,6 +94,7 @@ class Arm(_Table):
 
     name: Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[\w .,+=()/-]+$")]
     kind: Literal["zero_shot", "single_site", "centralised", "federated", "best_of"]
+    model: Literal["base_model", "encoder"] = "base_model"
     sites: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     terms: dict[str, Any] = {}
@@ -122,7 +124,7 @@ class Experiment(_Table):
         for what, names in (("sites", [one.name for one in self.sites]), ("arms", [one.name for one in self.arms])):
             if len(set(names)) < len(names):
                 raise ValueError(f"{what}: expected every name once")
-        problems = [*self._unknown_sites(), *self._unknown_arms(), *self._seen_test_sets()]
+        problems = [*self._unknown_sites(), *self._unknown_arms(), *self._other_models(), *self._seen_test_sets()]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -139,6 +141,22 @@ class Experiment(_Table):
         problems = [f"{what}: expected federated arms, got {name!r}" for what, name in asked if name not in federated]
         wrong = [arm.name for arm in self.arms if bool(arm.of) != (arm.kind == "best_of")]
         return [*problems, *(f"arm {name}: expected `of` with best_of alone" for name in wrong)]
+
+    def _other_models(self) -> list[str]:
+        """What asks an encoder for what is of adapters, or compares the losses of the two."""
+        models = {arm.name: arm.model for arm in self.arms}
+        problems = [
+            f"arm {arm.name}: of: expected arms of its model, {arm.model}, got {name!r}"
+            for arm in self.arms
+            for name in arm.of
+            if models.get(name, arm.model) != arm.model
+        ]
+        problems += [f"arm {arm.name}: expected an encoder to be trained, got zero_shot"
+                     for arm in self.arms if (arm.model, arm.kind) == ("encoder", "zero_shot")]  # fmt: skip
+        continued = self.new_site.continues if self.new_site else ()
+        problems += [f"new_site.continues: expected arms with adapters, got {name!r}"
+                     for name in continued if models.get(name) == "encoder"]  # fmt: skip
+        return problems
 
     def _seen_test_sets(self) -> list[str]:
         """An external corpus is one that no site has seen."""

@@ -73,6 +73,7 @@ class Trained:
 
     Attributes:
         lora_rank: At which it trained.
+        full_model_bytes: What would travel if the whole model did; 0: as `Findings` has it.
         is_alone: The run has no other site: its updates are for comparison, and would not travel.
     """
 
@@ -90,6 +91,7 @@ class Trained:
     upload_bytes: int
     download_bytes: int
     lora_rank: int = 0
+    full_model_bytes: int = 0
     is_alone: bool = False
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.config import parse_seconds
+from lab.encoder.package import FOLDER
 
 CHECK, RUN, REPORT = "check", "run", "report"
 _STEPS = {
@@ -32,6 +33,7 @@ class Options:
     file: Path
     data: Path
     base_model: str
+    encoder: Path
     out: Path
     device: str
     threads: int
@@ -49,6 +51,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
     parser.add_argument("file", type=Path, help="the experiment (TOML)")
     parser.add_argument("--data", type=Path, required=True, help="folder of annotated corpora, a folder each")
     parser.add_argument("--base-model", default=".cache/smollm2-135m", help="a folder, or a hub id in the local cache")
+    parser.add_argument("--encoder", type=Path, default=FOLDER, help="a BERT's folder, for the arms of encoders")
     parser.add_argument("--out", type=Path, default=Path("runs/lab"), help="folder of results; may be shared")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=_count, default=1, help="CPU threads of each trainer")
@@ -61,6 +64,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         file=given.file,
         data=given.data.resolve(),
         base_model=given.base_model,
+        encoder=given.encoder.resolve(),
         out=given.out.resolve(),
         device=given.device,
         threads=given.threads,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.errors import FedMedError
 from lab.arms import FROM_NOTHING, Bench, Played
+from lab.encoder.arms import EncoderBench
 from lab.findings import Findings, Missing
 from lab.slots import OutOfTimeError
 from site_agent.trainer.base_model_files import resolve_base_model
@@ -15,9 +16,13 @@ from site_agent.trainer.base_model_files import resolve_base_model
 _NOT_DONE = "not done yet"
 
 
-async def play_all(bench: Bench) -> Findings:
-    """Everything at once; the workshop says in which order the work is done."""
-    asked = list(_asked(bench))
+async def play_all(bench: Bench, encoders: EncoderBench | None = None) -> Findings:
+    """Everything at once; the workshops say in which order the work is done.
+
+    ``encoders`` play the arms whose model is an encoder; without them, those arms are refused.
+    """
+    encoders = encoders or EncoderBench(bench=bench, works=None, missing="encoder: expected one, got none")
+    asked = list(_asked(bench, encoders))
     outcomes = await asyncio.gather(*(_outcome(arm, seed, work) for arm, seed, work in asked))
     played = [one for one in outcomes if isinstance(one, Played)]
     return Findings(
@@ -29,11 +34,12 @@ async def play_all(bench: Bench) -> Findings:
     )
 
 
-def _asked(bench: Bench) -> Iterator[tuple[str, int, Awaitable[Played]]]:
+def _asked(bench: Bench, encoders: EncoderBench) -> Iterator[tuple[str, int, Awaitable[Played]]]:
     experiment = bench.experiment
     for arm in experiment.arms:
         for seed in experiment.seeds_of(arm):
-            yield arm.name, seed, bench.play(arm, seed)
+            work = encoders.play(arm, seed) if arm.model == "encoder" else bench.play(arm, seed)
+            yield arm.name, seed, work
     if (new_site := experiment.new_site) is None:
         return
     for start in (FROM_NOTHING, *new_site.continues):

@@ -154,7 +154,8 @@ def _traffic(findings: Findings) -> str:
     for arm in dict.fromkeys(row.arm for row in findings.federated()):
         mine = [row for row in findings.federated() if row.arm == arm]
         up, down = (sum(getattr(row, name) for row in mine) / len(mine) for name in ("upload_bytes", "download_bytes"))
-        share = (up + down) / (2 * findings.full_model_bytes) if findings.full_model_bytes else 0.0
+        full = mine[0].full_model_bytes or findings.full_model_bytes
+        share = (up + down) / (2 * full) if full else 0.0
         rows.append([arm, f"{up / 1e6:.2f}", f"{down / 1e6:.2f}", f"{share:.2%}"])
     if not rows:
         return ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from common.errors import FedMedError
@@ -19,10 +20,13 @@ from site_agent.trainer.order_files import ProgressFile, StoppedError, read_orde
 STOPPED = 3
 
 
-def run_order(folder: Path) -> int:
-    """Perform the order in ``folder``; the process's exit code: 0 with a result, 1 with a failure, 3 when stopped."""
+def run_order(folder: Path, perform: Callable[[Path], None] | None = None) -> int:
+    """Perform the order in ``folder``; the process's exit code: 0 with a result, 1 with a failure, 3 when stopped.
+
+    ``perform`` does it and writes its result; without one it is done as a site's trainer does.
+    """
     try:
-        _perform(folder)
+        (perform or _perform)(folder)
     except StoppedError:
         return STOPPED
     except Exception as error:

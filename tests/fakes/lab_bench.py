@@ -54,10 +54,14 @@ def experiment(**tables: object) -> Experiment:
 
 @dataclass
 class TrainerHere:
-    """The sites' own trainer without its process; ``performed`` are the folders that it was given to work on."""
+    """The sites' own trainer, or what does ``work`` in its place, without its process.
+
+    ``performed`` are the folders that it was given to work on.
+    """
 
     performed: list[Path] = field(default_factory=list)
     before: Callable[[Path], None] = lambda folder: None
+    work: Callable[[Path], None] | None = None
 
     async def perform(self, folder: Path, order: Order, relay: ProgressRelay) -> Result | Failure:
         outcome = read_outcome(folder)
@@ -66,7 +70,7 @@ class TrainerHere:
         write_order(folder, order)
         self.before(folder)
         self.performed.append(folder)
-        await asyncio.to_thread(run_order, folder)
+        await asyncio.to_thread(run_order, folder, self.work)
         outcome = read_outcome(folder)
         assert outcome is not None
         return outcome

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -40,14 +41,22 @@ class Batch:
     num_padding: int
 
 
-def plan_batches(examples: Sequence[TokenizedExample], terms: TrainingTerms, seed: int) -> list[list[TokenizedExample]]:
+class _Tokenized(Protocol):
+    @property
+    def ids(self) -> tuple[int, ...]: ...
+
+
+_T = TypeVar("_T", bound=_Tokenized)
+
+
+def plan_batches(examples: Sequence[_T], terms: TrainingTerms, seed: int) -> list[list[_T]]:
     """Examples of about one length together, at most ``batch_size`` and ``tokens_per_batch``, in a seeded order.
 
     Ties in length fall differently for each seed. An example longer than the token budget goes alone.
     """
     generator = random.Random(seed)  # noqa: S311 - an order, not a secret
     shuffled = generator.sample(examples, len(examples))
-    batches: list[list[TokenizedExample]] = []
+    batches: list[list[_T]] = []
     for example in sorted(shuffled, key=lambda one: len(one.ids)):
         length = _padded(len(example.ids))
         full = bool(batches) and (
