@@ -67,6 +67,7 @@ def test_a_type_that_a_corpus_does_not_annotate_has_no_part_in_the_loss_nor_in_i
     expected = nn.functional.cross_entropy(logits, among, reduction="none")
     assert torch.allclose(losses, expected, atol=1e-6)
     gradient = one.model.classifier.weight.grad
+    assert gradient is not None
     assert gradient[[1, 2]].abs().max() == 0
     assert gradient[[0, 3, 4]].abs().min() > 0
 
