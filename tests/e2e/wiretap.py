@@ -57,6 +57,10 @@ class Wiretap:
         self._loop.call_soon_threadsafe(self._loop.stop)
         assert self._thread is not None
         self._thread.join()
+        open_connections = asyncio.all_tasks(self._loop)
+        for each in open_connections:
+            each.cancel()
+        self._loop.run_until_complete(asyncio.gather(*open_connections, return_exceptions=True))
         self._loop.close()
 
     def said(self) -> Iterator[bytes]:
