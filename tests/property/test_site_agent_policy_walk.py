@@ -196,6 +196,7 @@ ATTACKS: dict[tuple[type, str], Attack | str] = {
     (TrainWork, "own"): lambda one: with_work(
         one, trained=FactorSet.B_ONLY, uploaded=FactorSet.B_ONLY, own=FactorSet.A_ONLY
     ),
+    (TrainWork, "asks_given_under"): "what may be said of the policy is the policy's own to say (`egress.given_under`)",
     (ScoreWork, "update"): _larger_file("update"),
     (ScoreWork, "adapter_spec"): lambda one: _with_spec(one, dtype=WireDtype.F32),
     (EvaluateWork, "candidate"): _larger_file("candidate"),
