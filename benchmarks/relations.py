@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks.machine import parser, write_figures
 from common.adapter import FactorSet
+from common.label_schema import RELATION_TYPES
 from common.terms import LoraTerms, PromptForm, Task, TaskTerms, TrainingTerms
 from demo.chains import Link
 from demo.orders import write_order
@@ -30,7 +31,6 @@ from site_agent.orders import (
     TrainOrder,
 )
 from site_agent.trainer.base_model_files import describe_base_model
-from site_agent.trainer.extraction.label_schema import RELATION_TYPES
 from site_agent.trainer.extraction.scoring import f1, macro_f1
 from site_agent.trainer.quiet import quiet_libraries
 from site_agent.trainer.runner import run_order

@@ -15,6 +15,7 @@ from typing import TypeVar
 from common.adapter import AdapterSpec
 from common.errors import FedMedError, InputInvalidError, Reason
 from common.ids import Digest, RunId, SiteName, derived_id
+from common.label_schema import check_task
 from common.terms import Task, Terms, check_terms
 from coordinator.adapters.rpc import translate as coordinator_wire
 from coordinator.app.perform_commands import moved_from
@@ -125,6 +126,7 @@ async def carry_out(plan: Plan, workshop: Workshop, machine: Machine) -> Course:
         OutOfTimeError: not all was done.
     """
     check_terms(plan.terms)
+    check_task(plan.terms.task)
     check_needs(strategy_of(plan.terms), plan.terms)
     check_ranks(plan.terms, plan.max_lora_ranks)
     course = Course(run=create_run(RunId(derived_id("run", plan.terms.digest)), plan.terms, _START))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from common.clock import Clock
 from common.ids import RunId, derived_id
+from common.label_schema import check_task
 from common.terms import Terms, check_terms
 from common.tls import Caller
 from coordinator.app.round_driver import RoundDriver
@@ -20,6 +21,7 @@ async def create(driver: RoundDriver, clock: Clock, terms: Terms, caller: Caller
         NotNowError: RUN_EXISTS, when the name is taken by other terms.
     """
     check_terms(terms)
+    check_task(terms.task)
     check_needs(strategy_of(terms), terms)
     # The id is a function of the terms: creating twice, even across a crash, creates once.
     return await driver.add(create_run(RunId(derived_id("run", terms.digest)), terms, clock.now()), caller)

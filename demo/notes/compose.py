@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from common.label_schema import HAS_ATTRIBUTE, is_allowed_relation
 from demo.notes.case import MAIN_SLOTS, Case, Fact, Term
 from demo.notes.dice import Dice
 from demo.notes.template import Choice, Group, Label, Literal, Node, Number, Slot, Template, slot_names
-from site_agent.trainer.extraction.label_schema import HAS_ATTRIBUTE, is_allowed_relation
 from site_agent.trainer.extraction.mentions import Mention
 
 # Before these "a" is "an": vowels, acronyms that start with the name of a vowel, 8, 11 and 18. "uni" and "uri" sound

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import FedMedError, InputInvalidError, Reason
+from common.label_schema import check_entity_types, check_relation_types
 from common.peft_folder import WEIGHTS_FILE
 from common.terms import PromptForm, Quantization, TaskTerms, TrainingTerms
 from site_agent.trainer.adapter_folder import read_lora, read_terms
 from site_agent.trainer.base_model_files import check_base_model, resolve_base_model
-from site_agent.trainer.extraction.label_schema import check_entity_types, check_relation_types
 from site_agent.trainer.extraction.notes import Note, read_notes
 from site_agent.trainer.extraction.relations import all_roles
 from site_agent.trainer.extraction.render import Findings, to_json, to_standoff

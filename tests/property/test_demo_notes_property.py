@@ -3,13 +3,13 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.label_schema import is_allowed_relation
 from demo.notes.case import Case
 from demo.notes.compose import compose
 from demo.notes.dice import Dice
 from demo.notes.generate import Split, generate_site
 from demo.notes.template import parse_template
 from demo.notes.write import record_line
-from site_agent.trainer.extraction.label_schema import is_allowed_relation
 from site_agent.trainer.extraction.passage_records import parse_record
 from site_agent.trainer.extraction.sentences import split_sentences
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.errors import InputInvalidError, NotFoundError, NotNowError, Reason
-from common.terms import AggregationTerms, Terms
+from common.terms import AggregationTerms, TaskTerms, Terms
 from coordinator.app.create_run import create
 from coordinator.domain import events as ev
 from coordinator.domain.values import Phase, RunState
@@ -73,8 +74,9 @@ async def test_other_terms_under_the_same_name_at_once_are_refused_too(world: Wo
         make_terms(name="Not A Name"),
         make_terms(rounds=make_round_terms(quorum=4)),
         make_terms(aggregation=AggregationTerms(strategy="krum")),
+        replace(make_terms(), task=TaskTerms(entity_types=("problem",), relation_types=("treats",))),
     ],
-    ids=["name", "quorum", "strategy"],
+    ids=["name", "quorum", "strategy", "relation"],
 )
 async def test_terms_that_cannot_be_kept_create_nothing(world: World, terms: Terms) -> None:
     with pytest.raises(InputInvalidError) as refused:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from common.label_schema import ENTITY_TYPES, MAIN_TYPES, is_allowed_relation
 from demo.notes import __main__ as command
 from demo.notes.generate import Record, Split, generate_site, house_of
 from demo.notes.note import Draft, Note
 from demo.notes.write import DEFAULT_SIZES, default_site_names, record_line, write_corpus
-from site_agent.trainer.extraction.label_schema import ENTITY_TYPES, MAIN_TYPES, is_allowed_relation
 from site_agent.trainer.extraction.passage_records import parse_record
 from site_agent.trainer.extraction.passages import Entity, Passage
 from site_agent.trainer.extraction.sentences import split_sentences

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from common.label_schema import ENTITY_TYPES, MAIN_TYPES
 from common.terms import PromptForm, TaskTerms
 from site_agent.trainer.extraction.examples import (
     Example,
@@ -20,7 +21,6 @@ from site_agent.trainer.extraction.examples import (
     training_examples,
     unlabelled_examples,
 )
-from site_agent.trainer.extraction.label_schema import ENTITY_TYPES, MAIN_TYPES
 from site_agent.trainer.extraction.mentions import Mention, flatten
 from site_agent.trainer.extraction.parsing import parse_answer
 from site_agent.trainer.extraction.passage_files import read_passages

@@ -8,8 +8,8 @@ from itertools import permutations
 
 import pytest
 
+from common.label_schema import ENTITY_TYPES, RELATION_TYPES
 from common.terms import PromptForm, TaskTerms
-from site_agent.trainer.extraction.label_schema import ENTITY_TYPES, RELATION_TYPES
 from site_agent.trainer.extraction.mentions import Mention
 from site_agent.trainer.extraction.parsing import parse_answer
 from site_agent.trainer.extraction.passages import Passage

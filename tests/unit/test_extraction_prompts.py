@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 
 from common.errors import InputInvalidError
+from common.label_schema import ENTITY_TYPES
 from common.terms import PromptForm, TaskTerms
 from site_agent.trainer.extraction.examples import Example
-from site_agent.trainer.extraction.label_schema import ENTITY_TYPES
 from site_agent.trainer.extraction.mentions import Mention
 from site_agent.trainer.extraction.prompts import Role, build_answer, build_prompt
 

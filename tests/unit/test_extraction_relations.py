@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from common.errors import InputInvalidError
-from common.terms import PromptForm, TaskTerms
-from site_agent.trainer.extraction.examples import Example
-from site_agent.trainer.extraction.label_schema import (
+from common.label_schema import (
     ENTITY_TYPES,
     RELATION_TYPES,
     is_allowed_relation,
     relation_of,
     role_of,
 )
+from common.terms import PromptForm, TaskTerms
+from site_agent.trainer.extraction.examples import Example
 from site_agent.trainer.extraction.mentions import Mention
 from site_agent.trainer.extraction.passages import Entity, Passage, Relation
 from site_agent.trainer.extraction.prompts import build_answer, build_relation_prompt

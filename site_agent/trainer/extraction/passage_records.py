@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from site_agent.trainer.extraction.label_schema import ENTITY_TYPES, RELATION_TYPES
+from common.label_schema import ENTITY_TYPES, RELATION_TYPES
 from site_agent.trainer.extraction.passages import Entity, Passage, Relation
 
 _REQUIRED = ("id", "text", "entities")

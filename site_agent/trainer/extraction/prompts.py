@@ -15,10 +15,10 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import assert_never
 
+from common.label_schema import check_entity_types
 from common.terms import PromptForm, TaskTerms
 from site_agent.trainer.extraction import json_form, span_form
 from site_agent.trainer.extraction.examples import Example
-from site_agent.trainer.extraction.label_schema import check_entity_types
 from site_agent.trainer.extraction.mentions import flatten
 
 # What a type's name does not say by itself.

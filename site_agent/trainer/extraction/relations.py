@@ -11,9 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from common.terms import TaskTerms
-from site_agent.trainer.extraction.examples import Example, mentions_in
-from site_agent.trainer.extraction.label_schema import (
+from common.label_schema import (
     ADVERSE_EFFECT,
     MODIFIER_TYPES,
     TREATS,
@@ -22,6 +20,8 @@ from site_agent.trainer.extraction.label_schema import (
     relation_of,
     role_of,
 )
+from common.terms import TaskTerms
+from site_agent.trainer.extraction.examples import Example, mentions_in
 from site_agent.trainer.extraction.mentions import Mention, Span
 from site_agent.trainer.extraction.passages import Passage
 from site_agent.trainer.extraction.sentences import split_sentences

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import InputInvalidError, Reason
+from common.label_schema import check_relation_types
 from common.terms import LossOn, Task, TaskTerms, TrainingTerms
 from site_agent.trainer.extraction.examples import Example, training_examples
-from site_agent.trainer.extraction.label_schema import check_relation_types
 from site_agent.trainer.extraction.passages import Passage
 from site_agent.trainer.extraction.prompts import ChatMessage, build_answer, build_prompt, build_relation_prompt
 from site_agent.trainer.extraction.relations import RolesByHead, gold_head_examples, roles_to_ask

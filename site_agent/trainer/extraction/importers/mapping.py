@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from common.label_schema import HAS_ATTRIBUTE
 from site_agent.trainer.extraction.importers.source import SourceDocument, SourceEntity, SourceRelation
 from site_agent.trainer.extraction.importers.type_map import DROP, DROP_ENTITY, TypeMap
-from site_agent.trainer.extraction.label_schema import HAS_ATTRIBUTE
 
 MAX_TYPES_SHOWN = 100
 # A label of one to three short words. What is longer may be text in the wrong column.

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, Field
 
 from common.config import load_toml
-from site_agent.trainer.extraction.label_schema import ENTITY_TYPES, MODIFIER_TYPES, RELATION_TYPES
+from common.label_schema import ENTITY_TYPES, MODIFIER_TYPES, RELATION_TYPES
 
 # Not imported. Of an attribute: the attribute alone.
 DROP = "drop"

@@ -1,6 +1,7 @@
 """Which entity and relation types there are, and which pairs may be related. Holds no text and no offsets.
 
-The entity types and the modifier pairs are those of the Fed-MedLoRA paper (arXiv 2601.22124, authors' code);
+Both sides read it: a coordinator refuses a run that nobody could train, and a site asks for what is allowed. The
+entity types and the modifier pairs are those of the Fed-MedLoRA paper (arXiv 2601.22124, authors' code);
 ``adverse_effect`` and ``treats`` come from the annotated corpora.
 """
 
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from common.errors import InputInvalidError, Reason
+from common.task_terms import TaskTerms
 
 MAIN_TYPES = ("drug", "problem", "test", "treatment")
 MODIFIER_TYPES = (
@@ -47,6 +49,14 @@ MODIFIERS_OF: Mapping[str, frozenset[str]] = MappingProxyType(
         "test": frozenset({"labvalue", "reference_range", "temporal", "negation"}),
     }
 )
+# Of each relation type: the types of heads, and of each the types of tails.
+TAILS_OF: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        HAS_ATTRIBUTE: MODIFIERS_OF,
+        ADVERSE_EFFECT: MappingProxyType({"drug": frozenset({"problem"})}),
+        TREATS: MappingProxyType({"drug": frozenset({"problem"})}),
+    }
+)
 
 
 def is_allowed_relation(relation_type: str, head_type: str, tail_type: str) -> bool:
@@ -54,9 +64,7 @@ def is_allowed_relation(relation_type: str, head_type: str, tail_type: str) -> b
 
     Importers do not enforce it: corpora relate more pairs than the paper asks for.
     """
-    if relation_type == HAS_ATTRIBUTE:
-        return tail_type in MODIFIERS_OF.get(head_type, frozenset())
-    return relation_type in RELATION_TYPES and (head_type, tail_type) == ("drug", "problem")
+    return tail_type in TAILS_OF.get(relation_type, {}).get(head_type, frozenset())
 
 
 def role_of(relation_type: str, tail_type: str) -> str:
@@ -100,3 +108,34 @@ def check_entity_types(entity_types: Iterable[str]) -> tuple[str, ...]:
             f"entity types: expected some of {', '.join(sorted(ENTITY_TYPES))}; got {', '.join(checked)[:200]!r}",
         )
     return checked
+
+
+def check_task(task: TaskTerms) -> None:
+    """Check that every type is one of the schema, and every relation type has a head among the entity types.
+
+    A site refuses what it does not know, and asks nothing about heads that are no type of the run: hours later, when
+    nothing can be done about it but to begin again.
+
+    Raises:
+        InputInvalidError: TERMS_INVALID, with all problems.
+    """
+    problems = [
+        *_unknown("task.entity_types", task.entity_types, ENTITY_TYPES),
+        *_unknown("task.relation_types", task.relation_types, RELATION_TYPES),
+    ]
+    for relation_type in task.relation_types:
+        heads = TAILS_OF.get(relation_type)
+        if heads is not None and heads.keys().isdisjoint(task.entity_types):
+            problems.append(
+                f"task.relation_types: {relation_type} begins at an entity of the type {' or '.join(sorted(heads))}; "
+                f"expected that among task.entity_types, got {', '.join(task.entity_types)[:200]!r}"
+            )
+    if problems:
+        raise InputInvalidError(Reason.TERMS_INVALID, "; ".join(problems))
+
+
+def _unknown(what: str, types: Iterable[str], known: Iterable[str]) -> list[str]:
+    strange = sorted(set(types) - set(known))
+    if not strange:
+        return []
+    return [f"{what}: expected some of {', '.join(sorted(known))}; got {', '.join(strange)[:200]!r}"]
