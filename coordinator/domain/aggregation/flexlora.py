@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.ids import SiteName
 from common.terms import Terms
 from coordinator.domain.aggregation.fed_medlora import size_weights
 from coordinator.domain.aggregation.ranks import padded
+from coordinator.domain.aggregation.side_by_side import times, triangle
 from coordinator.domain.aggregation.strategy import Contribution, Factors, Geometry, Need, Plan
 
 # Of the greatest singular value: below it lies rounding alone.
@@ -27,8 +29,9 @@ class FlexLora:
 
     It averages the *products*. No dense (out_features, in_features) matrix is formed: with [sqrt(p_k) B_k] = Q_B R_B
     and [sqrt(p_k) A_k^T] = Q_A R_A, the sum is Q_B (R_B R_A^T) Q_A^T, and the SVD U S V^T of the small core gives
-    B = Q_B U sqrt(S), A = sqrt(S) V^T Q_A^T. Equal updates give a pair with their product, in another basis; the order
-    of sites is irrelevant up to rounding; weights sum to one.
+    B = Q_B U sqrt(S), A = sqrt(S) V^T Q_A^T. The Qs are as large as all updates, so they are not formed either, only
+    what is taken of them. Equal updates give a pair with their product, in another basis; the order of sites is
+    irrelevant up to rounding; weights sum to one.
     """
 
     terms: Terms
@@ -59,16 +62,35 @@ def nearest_pair(
     A direction that the sum does not use (all of them, while B is zero) keeps the global adapter's A beside a B of
     zero: of two zeros neither would ever have a gradient again.
     """
-    roots = np.sqrt(weights)
-    b = np.concatenate([root * update.b.astype(np.float64) for root, update in zip(roots, updates, strict=True)], 1)
-    a = np.concatenate([root * update.a.astype(np.float64) for root, update in zip(roots, updates, strict=True)])
-    b_basis, b_rest = np.linalg.qr(b)
-    a_basis, a_rest = np.linalg.qr(a.T)
-    left, values, right = np.linalg.svd(b_rest @ a_rest.T, full_matrices=False)
+    a, b = [update.a.T for update in updates], [update.b for update in updates]
+    roots = np.repeat(np.sqrt(weights), [len(update.a) for update in updates])
+    b_split, a_split = (_split(triangle(factors) * roots) for factors in (b, a))
+    left, values, right = np.linalg.svd(b_split.rest @ a_split.rest.T, full_matrices=False)
     rank = lora_rank or current.a.shape[0]
-    kept = min(rank, int(np.sum(values > _UNUSED * values[0])))
+    kept = min(rank, int(np.sum(values > _UNUSED * values.max(initial=0.0))))
     scale = np.sqrt(values[:kept])
     pair = padded(Factors(a=current.a.astype(np.float64), b=np.zeros(current.b.shape)), rank)
-    pair.a[:kept] = scale[:, None] * (right[:kept] @ a_basis.T)
-    pair.b[:, :kept] = b_basis @ left[:, :kept] * scale
+    pair.a[:kept] = times(a, roots[:, None] * (a_split.to_basis @ right[:kept].T * scale)).T
+    pair.b[:, :kept] = times(b, roots[:, None] * (b_split.to_basis @ left[:, :kept] * scale))
     return pair
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Split:
+    """X = Q R of an X of which only a triangle T with T^T T = X^T X is known.
+
+    Attributes:
+        to_basis: ``(columns, rank)``: X by it is Q, whose columns are orthonormal.
+        rest: R, ``(rank, columns)``.
+    """
+
+    to_basis: NDArray[np.float64]
+    rest: NDArray[np.float64]
+
+
+def _split(triangle_of: NDArray[np.float64]) -> _Split:
+    """From T = W S V^T: Q = X V S^-1 and R = S V^T, without the directions that X does not have."""
+    _, values, right = np.linalg.svd(triangle_of, full_matrices=False)
+    is_used = values > np.finfo(np.float64).eps * values[0]
+    values, right = values[is_used], right[is_used]
+    return _Split(to_basis=right.T / values, rest=values[:, None] * right)

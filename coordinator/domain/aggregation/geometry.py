@@ -13,17 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.domain.aggregation.ranks import joined, padded
+from coordinator.domain.aggregation.side_by_side import gram, triangle
 from coordinator.domain.aggregation.strategy import Factors, Geometry
-
-_ROWS = 1024
 
 
 def geometry_of_module(updates: Sequence[Factors], current: Factors) -> Geometry:
     """That of one module; those of all modules add up. In float64; pairs of lower ranks count as filled with zeros."""
     lora_rank = max(pair.a.shape[0] for pair in (*updates, current))
     *updates, current = pairs = [padded(pair, lora_rank) for pair in (*updates, current)]
-    square = _gram([pair.a.T for pair in pairs])
-    square *= _gram([pair.b for pair in pairs])
+    square = gram([pair.a.T for pair in pairs])
+    square *= gram([pair.b for pair in pairs])
     blocks = square.reshape(len(pairs), lora_rank, len(pairs), lora_rank)
     inner = blocks.sum(axis=(1, 3))
     moves = inner[:-1, :-1] - inner[:-1, -1:] - inner[-1:, :-1] + inner[-1, -1]
@@ -51,22 +50,12 @@ def product_norm(pair: Factors) -> float:
 
     Through QR and not through X^T X, which would square what is small against the rest and lose half of its digits.
     """
-    b_rest, a_rest = (np.asarray(np.linalg.qr(each.astype(np.float64), mode="r")) for each in (pair.b, pair.a.T))
-    return float(np.linalg.norm(b_rest @ a_rest.T))
+    return float(np.linalg.norm(triangle([pair.b]) @ triangle([pair.a.T]).T))
 
 
 def product_distance(one: Factors, other: Factors) -> float:
     """Frobenius norm of B_1 A_1 - B_2 A_2, which is the product of their ranks together, those of one side negated."""
     return product_norm(joined(one, Factors(a=other.a, b=-other.b)))
-
-
-def _gram(factors: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
-    """X^T X of ``factors`` side by side, ``(features, lora_rank)`` each; by blocks of rows, which hold little."""
-    total = np.zeros((len(factors) * factors[0].shape[1],) * 2)
-    for start in range(0, len(factors[0]), _ROWS):
-        rows = np.concatenate([factor[start : start + _ROWS] for factor in factors], axis=1, dtype=np.float64)
-        total += rows.T @ rows
-    return total
 
 
 def _squared(factor: NDArray[np.floating], before: NDArray[np.floating]) -> float:
