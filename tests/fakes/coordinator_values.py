@@ -42,6 +42,7 @@ def make_terms(
     rounds: RoundTerms | None = None,
     gate: GateTerms | None = None,
     aggregation: AggregationTerms | None = None,
+    lora: LoraTerms | None = None,
 ) -> Terms:
     """Terms of a run of two rounds with three sites and a quorum of two."""
     return Terms(
@@ -52,7 +53,7 @@ def make_terms(
             tokenizer_digest=digest("tokenizer"),
             chat_template_digest=digest("template"),
         ),
-        lora=LoraTerms(lora_rank=RANK, lora_alpha=8, target_modules=("q_proj", "v_proj")),
+        lora=lora or LoraTerms(lora_rank=RANK, lora_alpha=8, target_modules=("q_proj", "v_proj")),
         rounds=rounds or make_round_terms(),
         gate=gate or GateTerms(),
         aggregation=aggregation or AggregationTerms(),

@@ -14,10 +14,12 @@ import pytest
 
 from common import files
 from coordinator.adapters.storage import blob_folder
+from coordinator.app import perform_commands, recovery
 from site_agent.adapters import journal
+from site_agent.adapters.personal_folder import PersonalFolder
 from tests.faults.long_form import IS_LONG
-from tests.simulation.expected import terms_of
-from tests.simulation.federation import NAMES, Federation, Outcome, simulate
+from tests.simulation.expected import Rule, terms_of
+from tests.simulation.federation import NAMES, Federation, Outcome, simulate, terms_of_seed
 from tests.simulation.machines import Death
 from tests.simulation.plan import OneDeath
 
@@ -58,6 +60,19 @@ def test_a_machine_that_dies_once_anywhere_ends_as_if_it_had_not(name: str, deat
         assert outcome.problems == (), f"{name} {death} at place {place}"
 
 
+@pytest.mark.parametrize("rule", Rule)
+def test_every_rule_comes_to_its_end_and_what_is_kept_for_it_is_looked_at(rule: Rule) -> None:
+    federation = Federation(OneDeath(), terms_of(2, rule), seed=0)
+    assert federation.play().problems == ()
+    assert federation.kept.states.keys() == ({1, 2} if rule is Rule.STATE else set())
+    assert federation.kept.parts.keys() == ({1, 2} if rule in (Rule.RANKS, Rule.BESIDE) else set())
+    assert bool(federation.kept.looks) is (rule in (Rule.STATE, Rule.RANKS, Rule.BESIDE))
+
+
+def test_the_seeds_play_every_rule() -> None:
+    assert {terms_of_seed(seed).aggregation.strategy for seed in range(RUNS)} == set(Rule)
+
+
 def test_a_seed_plays_the_same_again() -> None:
     first, second = simulate(3), simulate(3)
 
@@ -92,6 +107,9 @@ def made_only(folder: Path, mode: int) -> None:
         (blob_folder, "make_folder", made_only),
         (files, "sync_folder", nothing),
         (journal, "_lighten", nothing),
+        (recovery, "needed_states", lambda _run: {}),
+        (perform_commands, "superseded_states", lambda _run: []),
+        (PersonalFolder, "keep", nothing),
     ],
     ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", ""),
 )

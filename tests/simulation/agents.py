@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +18,7 @@ from typing import Any, cast
 from common.errors import Reason
 from common.files import write_whole
 from common.ids import AssignmentId, Digest
+from coordinator.domain.aggregation import STRATEGIES
 from site_agent.adapters.approval_folder import ApprovalFolder
 from site_agent.adapters.begun_rounds import BegunFile
 from site_agent.adapters.journal import FileJournal
@@ -35,13 +36,23 @@ from site_agent.app.parts import Parts
 from site_agent.app.ports import Entry, Order, ProgressRelay, Result
 from site_agent.app.retrying import Patience
 from site_agent.domain.ledger import Origin
-from site_agent.orders import CHECKPOINT_FILE, RESULT, RESULT_FILE, Failure, Progress, TrainerStage
+from site_agent.orders import (
+    CHECKPOINT_FILE,
+    RESULT,
+    RESULT_FILE,
+    SIDE_FILE,
+    Failure,
+    Progress,
+    TrainerStage,
+    TrainOrder,
+)
 from tests.fakes import tiny_trainer
 from tests.fakes.site_values import EVERY_KIND
 from tests.simulation.machines import Life
 from tests.simulation.network import Channel, Network
 from tests.simulation.system_calls import ROOT
 
+EVERY_STRATEGY = frozenset(STRATEGIES)
 FAR_AWAY = datetime(2100, 1, 1, tzinfo=UTC)
 _TOO_LATE = frozenset({Reason.ROUND_CLOSED, Reason.RUN_ENDED})
 LOCAL = LocalSettings(
@@ -51,10 +62,14 @@ LOCAL = LocalSettings(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notes:
-    """What a site's notes make of an adapter: every number raised by ``step``; so many tokens."""
+    """What a site's notes make of an adapter: every number raised by ``step``; so many tokens.
+
+    ``max_lora_rank``: the highest at which it trains; 0: any.
+    """
 
     step: float = tiny_trainer.STEP
     num_label_tokens: int = tiny_trainer.NUM_LABEL_TOKENS
+    max_lora_rank: int = 0
 
 
 @dataclass(slots=True)
@@ -80,6 +95,8 @@ class PlayedTrainer:
         if outcome is not None:
             return outcome
         write_order(folder, order)
+        if isinstance(order, TrainOrder) and bool(order.side_lora_rank) is not (folder / SIDE_FILE).exists():
+            self.book.refused.append(f"{folder.name}: a side of rank {order.side_lora_rank} is not what was fetched")
         self.book.begun[folder.name] += 1
         steps = 2
         for step in range(steps):
@@ -143,7 +160,7 @@ class AgentProgram:
         journal = FileJournal(state)
         ledger = FileLedger(state, life.name, Origin.AGENT, life.machine.clock)
         channel = RecordedChannel(cast(Any, Channel(self.network, life)), ledger, JournalAttribution(journal))
-        coordinator = _Coordinator(channel, watcher, FAR_AWAY, life.machine.clock)
+        coordinator = _Coordinator(channel, watcher, FAR_AWAY, life.machine.clock, self.notes.max_lora_rank)
         coordinator.book = self.book
         parts = Parts(
             coordinator=coordinator,
@@ -155,7 +172,7 @@ class AgentProgram:
             describe_file=describe_file,
             measure_move=measure_move,
             observer=watcher,
-            policy=EVERY_KIND,
+            policy=replace(EVERY_KIND, strategies=EVERY_STRATEGY),
             local=LOCAL,
             now=life.machine.clock.now,
             patience=Patience(jitter=self.jitter),
