@@ -14,12 +14,12 @@ import pytest
 
 from common import files
 from coordinator.adapters.storage import blob_folder
-from coordinator.app import perform_commands, recovery
+from coordinator.app import recovery
 from site_agent.adapters import journal
 from site_agent.adapters.personal_folder import PersonalFolder
 from tests.faults.long_form import IS_LONG
 from tests.simulation.expected import Rule, terms_of
-from tests.simulation.federation import NAMES, Federation, Outcome, simulate, terms_of_seed
+from tests.simulation.federation import COORDINATOR, NAMES, Federation, Outcome, simulate, terms_of_seed
 from tests.simulation.machines import Death
 from tests.simulation.plan import OneDeath
 
@@ -69,6 +69,24 @@ def test_every_rule_comes_to_its_end_and_what_is_kept_for_it_is_looked_at(rule: 
     assert bool(federation.kept.looks) is (rule in (Rule.STATE, Rule.RANKS, Rule.BESIDE))
 
 
+def dies_late(rule: Rule, share: float) -> Outcome:
+    """The coordinator loses its power when so much of the run is over, in the second round."""
+    places = Federation(OneDeath(), terms_of(2, rule), seed=0).play().places_before_the_end(COORDINATOR)
+    return Federation(OneDeath(COORDINATOR, int(share * places), Death.POWER), terms_of(2, rule), seed=0).play()
+
+
+@pytest.mark.parametrize("rule", Rule)
+def test_a_coordinator_that_dies_in_the_second_round_goes_on_with_what_was_kept_for_it(rule: Rule) -> None:
+    outcome = dies_late(rule, 0.7)
+    assert (outcome.crashes, outcome.problems) == (1, ())
+
+
+def test_a_state_that_is_swept_by_mistake_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "needed_states", lambda _run: {})
+
+    assert dies_late(Rule.STATE, 0.7).problems
+
+
 def test_the_seeds_play_every_rule() -> None:
     assert {terms_of_seed(seed).aggregation.strategy for seed in range(RUNS)} == set(Rule)
 
@@ -107,8 +125,6 @@ def made_only(folder: Path, mode: int) -> None:
         (blob_folder, "make_folder", made_only),
         (files, "sync_folder", nothing),
         (journal, "_lighten", nothing),
-        (recovery, "needed_states", lambda _run: {}),
-        (perform_commands, "superseded_states", lambda _run: []),
         (PersonalFolder, "keep", nothing),
     ],
     ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", ""),
