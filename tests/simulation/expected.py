@@ -6,7 +6,7 @@ Computed here, by none of the services' code but that which reads and writes a f
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -220,7 +220,7 @@ def _trained(site: SiteName, value: NDArray[np.float32]) -> NDArray[np.float32]:
     return _rounded(value + np.float32(NOTES[site].step))
 
 
-def _weighed(values: list[NDArray[np.float32]] | list[NDArray[np.float64]], sizes: list[int]) -> NDArray[np.float64]:
+def _weighed(values: Sequence[NDArray[np.floating]], sizes: list[int]) -> NDArray[np.float64]:
     total = np.zeros(values[0].shape)
     for value, size in zip(values, sizes, strict=True):
         total += size / sum(sizes) * value.astype(np.float64)
