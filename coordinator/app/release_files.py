@@ -7,9 +7,7 @@ or is one too many. A folder without a file in it holds nothing, and is nobody's
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cryptography import x509
@@ -34,8 +32,6 @@ from coordinator.domain.verify import Finding, Problem
 
 # Far above a manifest of 5,000 sites in hundreds of rounds, and above any signature; what is larger is not read.
 MAX_BYTES = {MANIFEST_FILE: 2**30, SIGNATURE_FILE: 2**16}
-# A digest is computed without the interpreter's lock; a disk gives no more to more readers than this.
-_MAX_READERS = 8
 
 
 def files_in(folder: Path) -> dict[str, Path]:
@@ -103,9 +99,8 @@ def file_findings(paths: Mapping[str, Path], manifest: Manifest) -> Iterator[Fin
     if WEIGHTS_FILE not in listed or CONFIG_FILE not in listed or len(listed) != len(manifest.files):
         expected = f"expected {WEIGHTS_FILE} and {CONFIG_FILE} in the list of files, and each file once"
         yield Finding(problem=Problem.MANIFEST_UNREADABLE, file=MANIFEST_FILE, detail=expected)
-    with ThreadPoolExecutor(min(_MAX_READERS, os.cpu_count() or 1)) as readers:
-        found = readers.map(lambda file: file_finding(paths.get(file.path), file), listed.values())
-        yield from (each for each in found if each is not None)
+    found = (file_finding(paths.get(path), file) for path, file in listed.items())
+    yield from (each for each in found if each is not None)
 
 
 def file_finding(path: Path | None, file: ReleaseFile) -> Finding | None:
