@@ -93,6 +93,7 @@ def prepare(folder: Path, terms: Terms, addresses: Addresses, trainer: Sequence[
     )
     names = {**dict.fromkeys(terms.rounds.sites, Role.SITE), "evaluator": Role.EVALUATOR}
     return Prepared(
+        root=folder / "ca",
         coordinator_config=config,
         agent_configs={
             name: _agent(folder / "agents" / name, trainer, role, addresses, terms) for name, role in names.items()

@@ -13,6 +13,7 @@ from common.ids import Role, SiteName
 from common.join_file import JoinFile, write_join_file
 from common.tls import Caller, fingerprints_of
 from coordinator import cli_text
+from coordinator.adapters.rpc.operator_client import OperatorClient
 from coordinator.cli_runs import Address, IdentityFolder, ask, seconds
 
 sites = typer.Typer(no_args_is_help=True, help="Invite, list, show, ban and unban sites; revoke certificates.")
@@ -30,18 +31,33 @@ def invite(
     valid: Annotated[float, typer.Option(metavar="DURATION", parser=seconds, help='as "3d"')] = "3d",  # type: ignore[assignment]  # parsed
 ) -> None:
     """Make a join file: whoever has it first becomes that site, so bring it there by a safe way."""
-    made = ask(coordinator, identity, lambda client: client.create_join_token(name, role, valid))
+    host = coordinator.rpartition(":")[0]
+    join, until = ask(coordinator, identity, lambda client: write_invitation(client, host, (name, role), valid, out))
+    typer.echo(f"{out}: for {role} {name}, once, until {until}; it is a secret")
+    for fingerprint in fingerprints_of(join.ca_certificate_pem):
+        typer.echo(f"to read out on the telephone, CA certificate, SHA-256: {fingerprint}")
+
+
+async def write_invitation(
+    client: OperatorClient, host: str, who: tuple[str, str], valid_seconds: float, out: Path
+) -> tuple[JoinFile, str]:
+    """Write a join file for ``who``, a name and a role, that enrols at ``host``; and say until when it is good.
+
+    Raises:
+        FedMedError: the coordinator said no.
+        OSError: the file cannot be written.
+    """
+    name, role = who
+    made = await client.create_join_token(name, role, valid_seconds)
     join = JoinFile(
-        address=f"{coordinator.rpartition(':')[0]}:{made.enrolment_port}",
+        address=f"{host}:{made.enrolment_port}",
         caller=Caller(name=SiteName(name), role=Role(role), consortium=made.consortium),
         token=made.token,
         ca_certificate_pem=made.trust_bundle_pem,
     )
     expires_at = cli_text.moment(made.expires_at)
     write_join_file(out, join, expires_at)
-    typer.echo(f"{out}: for {role} {name}, once, until {expires_at}; it is a secret")
-    for fingerprint in fingerprints_of(made.trust_bundle_pem):
-        typer.echo(f"to read out on the telephone, CA certificate, SHA-256: {fingerprint}")
+    return join, expires_at
 
 
 @sites.command("list")

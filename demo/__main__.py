@@ -55,6 +55,7 @@ def _prepare(options: DemoOptions, addresses: PrepareOptions, console: Console) 
         Addresses(
             coordinator=addresses.coordinator,
             coordinator_listen=addresses.coordinator_listen,
+            enrolment_listen=addresses.enrolment_listen,
             metrics=[addresses.metrics_listen] * (options.sites + 2),
             base_model=addresses.base_model,
         ),
@@ -77,6 +78,7 @@ def _demo(options: DemoOptions, group: ProcessGroup, console: Console) -> None:
     ).score(group, console)
     found = DemoFindings(
         run=federated.run,
+        release=federated.release,
         base_model=_size(resolve_base_model(options.base_model)),
         scores=scores,
         sites=[corpus.site for corpus in prepared.corpora],

@@ -14,10 +14,12 @@ from rich.console import Console
 
 from common.errors import FedMedError
 from coordinator.adapters.rpc.operator_client import connect
+from demo.enrolment import enrol_agents
 from demo.live import follow_run
 from demo.options import DemoOptions
 from demo.prepare import Addresses, Prepared, prepare
 from demo.processes import ProcessGroup
+from demo.release import Release, release_best
 from fedmedlora.v1 import admin_pb2
 
 START_SECONDS = 60.0
@@ -25,10 +27,11 @@ START_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Federated:
-    """A run that has ended, and what it ran on."""
+    """A run that has ended, what it ran on, and what came of it for everybody else."""
 
     prepared: Prepared
     run: admin_pb2.RunReport
+    release: Release
 
     @property
     def adapter_folder(self) -> Path:
@@ -38,23 +41,25 @@ class Federated:
 
 def loopback(agents: int) -> Addresses:
     """Free ports of this machine for a coordinator and ``agents`` agents."""
-    return addresses_of(free_ports(agents + 2))
+    return addresses_of(free_ports(agents + 3))
 
 
 def addresses_of(ports: Sequence[int]) -> Addresses:
-    """What a coordinator and agents on loopback listen on: the coordinator's port, and one for each one's metrics."""
+    """What a coordinator and agents on loopback listen on: two ports of the coordinator, and one for each one's metrics."""
+    port, enrolment_port, *others = ports
     return Addresses(
-        coordinator=f"localhost:{ports[0]}",
-        coordinator_listen=f"127.0.0.1:{ports[0]}",
-        metrics=[f"127.0.0.1:{port}" for port in ports[1:]],
+        coordinator=f"localhost:{port}",
+        coordinator_listen=f"127.0.0.1:{port}",
+        enrolment_listen=f"127.0.0.1:{enrolment_port}",
+        metrics=[f"127.0.0.1:{other}" for other in others],
     )
 
 
 def run_federation(options: DemoOptions, group: ProcessGroup, console: Console) -> Federated:
-    """Prepare, start, follow to the end, stop.
+    """Prepare, start, follow to the end, release, stop.
 
     Raises:
-        RuntimeError: a process died, or the run did not complete; says where its log is.
+        RuntimeError: a process died, the run did not complete, or the release does not verify; says where a log is.
     """
     addresses = loopback(options.sites + 1)
     console.print(
@@ -62,8 +67,11 @@ def run_federation(options: DemoOptions, group: ProcessGroup, console: Console) 
     )
     prepared = prepare(options, addresses)
     console.print(f"metrics of every process (Prometheus): {_urls(addresses.metrics)}", soft_wrap=True)
-    run = run_prepared(prepared, addresses, group, console)
-    return Federated(prepared=prepared, run=run)
+    run = _run_to_the_end(prepared, addresses, group, console)
+    release = release_best(prepared, addresses.coordinator, options.out / "release", group)
+    console.print(f"released the best adapter, and verified: {release.said[0]}", soft_wrap=True, highlight=False)
+    group.stop()
+    return Federated(prepared=prepared, run=run, release=release)
 
 
 def run_prepared(
@@ -72,16 +80,24 @@ def run_prepared(
     """Start the processes in ``group``, create the run, follow it to its end, stop the processes.
 
     Raises:
-        RuntimeError: as `run_federation`.
+        RuntimeError: a process died, or the run did not complete; says where its log is.
     """
+    run = _run_to_the_end(prepared, addresses, group, console)
+    group.stop()
+    return run
+
+
+def _run_to_the_end(
+    prepared: Prepared, addresses: Addresses, group: ProcessGroup, console: Console
+) -> admin_pb2.RunReport:
     start_coordinator(prepared, addresses, group)
+    enrol_agents(prepared, addresses.coordinator, group, console)
     for name, config in prepared.agent_configs.items():
         group.start(name, "site_agent", "run", "--config", str(config), environment={"OMP_NUM_THREADS": "1"})
     asyncio.run(_create(addresses.coordinator, prepared))
     run = follow_run(
         addresses.coordinator, prepared.operator_identity, prepared.terms.name, console, lambda: _all_alive(group)
     )
-    group.stop()
     if run.summary.state != admin_pb2.RUN_STATE_COMPLETED or not run.served_folder:
         state = admin_pb2.RunState.Name(run.summary.state)
         raise RuntimeError(f"the run ended as {state}; the processes' logs are beside {group.log_of('coordinator')}")

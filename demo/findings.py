@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
+from demo.release import Release
 from demo.scoring import ScoreKey
 from fedmedlora.v1 import admin_pb2
 from site_agent.orders import EvaluateResult, F1Counts
@@ -28,6 +29,7 @@ class DemoFindings:
     """Everything that the report is made of."""
 
     run: admin_pb2.RunReport
+    release: Release
     base_model: BaseModelSize
     scores: Mapping[ScoreKey, EvaluateResult]
     sites: Sequence[str]

@@ -45,6 +45,7 @@ class PrepareOptions:
 
     coordinator: str
     coordinator_listen: str
+    enrolment_listen: str
     metrics_listen: str
     base_model: str
 
@@ -79,6 +80,7 @@ def parse_options(arguments: list[str]) -> tuple[DemoOptions, PrepareOptions | N
     addresses = parser.add_argument_group("prepare only", "addresses of a federation that something else starts")
     addresses.add_argument("--coordinator", default="coordinator:8443", help="what agents dial")
     addresses.add_argument("--listen", default="0.0.0.0:8443", help="where the coordinator listens")
+    addresses.add_argument("--enrolment-listen", default="0.0.0.0:8444", help="where it lets agents enrol")
     addresses.add_argument("--metrics-listen", default="0.0.0.0:9100", help="of every process")
     addresses.add_argument("--base-model-at", default="", help="where agents find the base model, if elsewhere")
     given = parser.parse_args(arguments)
@@ -102,6 +104,7 @@ def parse_options(arguments: list[str]) -> tuple[DemoOptions, PrepareOptions | N
     return options, PrepareOptions(
         coordinator=given.coordinator,
         coordinator_listen=given.listen,
+        enrolment_listen=given.enrolment_listen,
         metrics_listen=given.metrics_listen,
         base_model=given.base_model_at,
     )

@@ -1,14 +1,15 @@
-"""Makes everything a federation needs before it starts: certificates, notes, configurations, terms.
+"""Makes everything a federation needs before it starts: its CAs, notes, configurations, terms.
 
 ::
 
-    <out>/ca                                         the consortium's CA
-    <out>/coordinator/{identity/, coordinator.toml}  and later state/
+    <out>/ca                                         the consortium's root
+    <out>/coordinator/{identity/, issuing_ca/, coordinator.toml}  and later state/
     <out>/operator/{identity/, terms.toml}           and a mark that the folder is a demo's
-    <out>/agents/<name>/{identity/, site.toml, policy.toml}  generated notes, and later state/
+    <out>/agents/<name>/{site.toml, policy.toml}     generated notes, and later identity/ and state/
 
 Each folder holds what one trust position may see, and its configuration names nothing outside it but the base model
-(and corpora that the user brought), so that a folder can be mounted into a container of its own.
+(and corpora that the user brought), so that a folder can be mounted into a container of its own. Agents have no
+identity yet: they enrol (`demo/enrolment.py`), and make their keys themselves.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from common.terms import (
     STRATEGIES_WITH_PARAMETERS,
+    AdmissionTerms,
     AggregationTerms,
     GateMetric,
     GateTerms,
@@ -35,7 +37,7 @@ from common.terms import (
     TrainingTerms,
 )
 from common.tls import Role
-from coordinator.adapters.pki.ca import create_ca, issue
+from coordinator.adapters.pki.ca import create_ca, create_issuing_ca, issue
 from coordinator.adapters.pki.key_certification import make_signing_key
 from demo.corpora import SiteCorpus, corpora_of, site_names
 from demo.options import DemoOptions
@@ -47,6 +49,7 @@ CONSORTIUM = "demo"
 # mounted.
 MARK = Path("operator/made-by-the-demo")
 EVALUATOR = "evaluator"
+IDENTITY = "identity"
 VALIDATION_PASSAGES = 30
 ENTITY_TYPES = ("drug", "problem", "test", "treatment")
 CORPORA_TYPES = ("drug", "problem")  # what all of the corpora annotate
@@ -66,20 +69,27 @@ class Addresses:
     """Where the demo's processes listen.
 
     Attributes:
+        enrolment_listen: Where the coordinator lets agents enrol; empty: nowhere.
         metrics: The coordinator's first, then one an agent, the evaluator's last.
         base_model: Where the agents find the base model; empty: where this process does.
     """
 
     coordinator: str
     coordinator_listen: str
+    enrolment_listen: str = ""
     metrics: Sequence[str]
     base_model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A federation that only needs to be started."""
+    """A federation that only needs to be started. An agent without an identity enrols first.
 
+    Attributes:
+        root: The folder of the CA that everyone trusts, which no process is given.
+    """
+
+    root: Path
     coordinator_config: Path
     agent_configs: Mapping[str, Path]
     operator_identity: Path
@@ -97,12 +107,11 @@ def prepare(options: DemoOptions, addresses: Addresses) -> Prepared:
     """
     terms = demo_terms(options, site_names(options))
     _empty(options.out)
-    create_ca(options.out / "ca", CONSORTIUM)
-    _issue(options, Role.COORDINATOR, "coordinator", options.out / "coordinator")
-    _issue(options, Role.OPERATOR, "operator", options.out / "operator")
+    _found_consortium(options.out)
     corpora = corpora_of(options, options.out / "agents")
     write_terms(options.out / "operator" / "terms.toml", terms)
     return Prepared(
+        root=options.out / "ca",
         coordinator_config=_coordinator(options, addresses),
         agent_configs=_agents(options, addresses, corpora, terms),
         operator_identity=options.out / "operator" / "identity",
@@ -130,6 +139,8 @@ def demo_terms(options: DemoOptions, sites: Sequence[str]) -> Terms:
             examples_per_round=options.examples_per_round,
             seed=options.seed,
         ),
+        # So that whoever is given the release can tell that each update is its site's, and each aggregate theirs.
+        admission=AdmissionTerms(requires_signatures=True),
         aggregation=AggregationTerms(server_momentum=0.0 if options.data is None else CORPORA_MOMENTUM),
         rounds=RoundTerms(
             count=options.rounds,
@@ -138,6 +149,7 @@ def demo_terms(options: DemoOptions, sites: Sequence[str]) -> Terms:
             train_deadline=3600.0,
             grace=1800.0,
             evaluate_deadline=3600.0,
+            keeps_updates=True,
         ),
         gate=GateTerms(metric=GateMetric.LOSS),
     )
@@ -164,16 +176,24 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-def _issue(options: DemoOptions, role: Role, name: str, home: Path) -> None:
-    hosts = COORDINATOR_HOSTS if role is Role.COORDINATOR else ()
-    holder = issue(options.out / "ca", name, role, home / "identity", hosts=hosts, lifetime=CERTIFICATE_LIFE)
-    make_signing_key(options.out / "ca", holder, home / "identity")
+def _found_consortium(out: Path) -> None:
+    """What ``fedmed-coordinator init`` makes: root, issuing CA, and the identities of coordinator and operator."""
+    root, issuing = out / "ca", out / "coordinator" / "issuing_ca"
+    create_ca(root, CONSORTIUM)
+    create_issuing_ca(root, issuing)
+    identity = out / "coordinator" / "identity"
+    holder = issue(
+        issuing, "coordinator", Role.COORDINATOR, identity, hosts=COORDINATOR_HOSTS, lifetime=CERTIFICATE_LIFE
+    )
+    make_signing_key(root, holder, identity)
+    issue(issuing, "operator", Role.OPERATOR, out / "operator" / "identity", lifetime=CERTIFICATE_LIFE)
 
 
 def _coordinator(options: DemoOptions, addresses: Addresses) -> Path:
     tables = {
         "coordinator": {"listen": addresses.coordinator_listen, "state_folder": "state", "poll_hold": "10s"},
         "identity": {"folder": "identity"},
+        "enrolment": {"listen": addresses.enrolment_listen, "issuing_ca": "issuing_ca"},
         "metrics": {"listen": addresses.metrics[0]},
     }
     return write_toml(options.out / "coordinator" / "coordinator.toml", tables)
@@ -186,11 +206,10 @@ def _agents(options: DemoOptions, addresses: Addresses, corpora: Sequence[SiteCo
     configs = {}
     for (name, home), listen in zip(homes.items(), addresses.metrics[1:], strict=True):
         role = Role.EVALUATOR if name == EVALUATOR else Role.SITE
-        _issue(options, role, name, home)
         kind = "validation" if role is Role.EVALUATOR else "train"
         tables: dict[str, dict[str, object]] = {
             "coordinator": {"address": addresses.coordinator},
-            "identity": {"folder": "identity"},
+            "identity": {"folder": IDENTITY},
             "site": {"state_folder": "state"},
             "base_model": {"location": addresses.base_model or options.base_model},
             "data": {kind: [_seen_from(home, file) for file in files[name]], **_limits(role)},

@@ -49,6 +49,12 @@ class ProcessGroup:
         codes = {name: process.poll() for name, process in self._running.items()}
         return {name: code for name, code in codes.items() if code is not None}
 
+    def finish(self, names: Sequence[str]) -> dict[str, int]:
+        """Wait until these have ended by themselves; their exit codes."""
+        codes = {name: self._running[name].wait() for name in names}
+        self.stop(names)
+        return codes
+
     def pid_of(self, name: str) -> int | None:
         """The process id of ``name``, when it was started and not stopped."""
         process = self._running.get(name)

@@ -56,6 +56,11 @@ def report_document(found: DemoFindings) -> dict[str, object]:
             "digest": found.run.served_adapter.digest,
             "parameters": found.adapter_parameters,
         },
+        "release": {
+            "path": str(found.release.folder),
+            "verified_by": found.release.command,
+            "said": list(found.release.said),
+        },
     }
 
 
@@ -104,6 +109,9 @@ def print_report(console: Console, found: DemoFindings, report: Path) -> None:
     for line in (
         f"adapter (a plain PEFT folder): {found.adapter_folder}",
         f"use it on a note:\n  {shlex.join(command)}",
+        f"release, for whoever is to trust it: {found.release.folder}",
+        f"checked from its files and the root's certificate alone:\n  {found.release.command}",
+        *(f"    {line}" for line in found.release.said),
         f"report: {report}",
     ):
         console.print(line, soft_wrap=True, markup=False, emoji=False)

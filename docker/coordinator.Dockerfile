@@ -46,7 +46,7 @@ RUN --mount=from=pip,source=/opt/pip,target=/opt/pip \
 
 USER 10001:10001
 WORKDIR /var/lib/fedmedlora
-EXPOSE 8443 9100
+EXPOSE 8443 8444 9100
 HEALTHCHECK --interval=30s --timeout=30s --start-period=30s \
     CMD ["fedmed-coordinator", "health", "--config", "/etc/fedmedlora/coordinator.toml"]
 ENTRYPOINT ["fedmed-coordinator"]

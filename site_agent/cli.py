@@ -103,6 +103,21 @@ def enrol(
     typer.echo(f"{join_file} is of no more use: delete it")
 
 
+@app.command("signing-key")
+def signing_key(config: ConfigFile) -> None:
+    """Print the public half of the key that signs this site's updates: for whoever keeps the root, to certify."""
+    from common.errors import InputInvalidError, Reason
+    from common.signing import fingerprint, load_signing_key
+
+    folder = _load(config).identity.folder
+    key = load_signing_key(folder)
+    if key is None:
+        message = f"{folder}: expected a signing key, which `fedmed-site enrol` makes, got none"
+        raise InputInvalidError(Reason.CONFIG_INVALID, message)
+    typer.echo(key.public_key)
+    typer.echo(f"its fingerprint, to read out on the telephone: {fingerprint(key.public_key)}", err=True)
+
+
 @app.command()
 def withdraw(
     config: ConfigFile,

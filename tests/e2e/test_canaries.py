@@ -164,7 +164,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
         with_three_shot=False,
     )
     tap_port, port = free_ports(2)
-    addresses = addresses_of([port, *free_ports(options.sites + 2)])
+    addresses = addresses_of([port, *free_ports(options.sites + 3)])
     addresses = replace(addresses, coordinator=f"localhost:{tap_port}")
     prepared = prepared_for_one(options, addresses)
     configs = [prepared.agent_configs[name] for name in prepared.terms.rounds.sites]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from demo.findings import BaseModelSize, DemoFindings
 from demo.options import DemoOptions
+from demo.release import Release
 from demo.scoring import ScoreKey
 from fedmedlora.v1 import admin_pb2
 from site_agent.orders import EvaluateResult, F1Counts, F1Interval, TypeCounts
@@ -62,6 +63,11 @@ def make_findings(true_positives: Mapping[str, tuple[int, int]], run: admin_pb2.
     }
     return DemoFindings(
         run=run,
+        release=Release(
+            folder=Path("/out of/release"),
+            check=("verify", "/out of/release", "--ca", "/out of/root.pem"),
+            said=("/out of/release: yes", "updates signed by keys that the root confirms: 4 of 4"),
+        ),
         base_model=BaseModelSize(parameters=500, bytes=1000),
         scores=scores,
         sites=SITES,

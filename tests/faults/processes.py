@@ -97,7 +97,7 @@ class Federation:
         self.folder = folder
         trainer = [sys.executable, "-m", "tests.faults.counting_trainer", "smollm2-135m"]
         self._sites = terms.rounds.sites
-        addresses = addresses_of(free_ports(len(self._sites) + 3))
+        addresses = addresses_of(free_ports(len(self._sites) + 4))
         self._address = addresses.coordinator
         self.proxy = None if link is None else Proxy(int(self._address.rpartition(":")[2]), link)
         if self.proxy is not None:
