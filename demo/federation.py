@@ -45,7 +45,7 @@ def loopback(agents: int) -> Addresses:
 
 
 def addresses_of(ports: Sequence[int]) -> Addresses:
-    """What a coordinator and agents on loopback listen on: two ports of the coordinator, and one for each one's metrics."""
+    """What a federation on loopback listens on: two ports of the coordinator, and one for metrics of each process."""
     port, enrolment_port, *others = ports
     return Addresses(
         coordinator=f"localhost:{port}",

@@ -16,6 +16,8 @@ pytestmark = pytest.mark.containers
 SITES = ("city-emergency", "general-hospital", "lakeside-clinic")
 AGENTS = (*SITES, "evaluator")
 SERVICES = ("coordinator", *AGENTS, "prometheus")
+STEPS = ("prepare", "invite", *(f"enrol-{agent}" for agent in AGENTS), "certify", "operator")
+IDENTITY = "/var/lib/fedmedlora/identity"
 REGISTRY = "/var/lib/fedmedlora/registry/demo"
 # Prints those of its arguments, host:port each, that take a TCP connection.
 CONNECT = """
@@ -30,6 +32,35 @@ for target in sys.argv[1:]:
 """
 
 
+# Renews the certificate of the container's agent as the agent does when it is due, and prints its old and new serial.
+RENEW = """
+import asyncio
+from pathlib import Path
+from common.tls import harden_tls
+harden_tls()
+from common.clock import SystemClock
+from common.config import load_toml
+from common.identity_folder import read_certified
+from site_agent.adapters.enrolment_client import renew
+from site_agent.adapters.ledger import FileLedger
+from site_agent.adapters.outgoing import CommandAttribution
+from site_agent.adapters.recorded_channel import Dial
+from site_agent.config import SiteConfig
+from site_agent.domain.ledger import Origin
+
+async def main():
+    config = load_toml(Path("/etc/fedmedlora/site.toml"), SiteConfig)
+    folder, before = config.identity.folder, read_certified(config.identity.folder)
+    ledger = FileLedger(config.site.state_folder, before.caller.uri, Origin.COMMAND, SystemClock())
+    dial = Dial(config.coordinator.address, ledger, CommandAttribution(), config.coordinator.server_name)
+    async with dial.channel(before.identity) as channel:
+        await renew(channel, before.caller, folder)
+    print(before.serial, read_certified(folder).serial)
+
+asyncio.run(main())
+"""
+
+
 @pytest.fixture(scope="module")
 def agent_addresses(federation: Engine) -> dict[str, list[str]]:
     """The IP addresses of each agent's container, one for each of its networks."""
@@ -37,9 +68,17 @@ def agent_addresses(federation: Engine) -> dict[str, list[str]]:
     return {agent: [each["IPAddress"] for each in networks[agent].values()] for agent in AGENTS}
 
 
-def test_the_operators_run_completes(federation: Engine) -> None:
-    assert federation.inspect("prepare")["State"]["ExitCode"] == 0
-    assert federation.inspect("operator")["State"]["ExitCode"] == 0
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_is_done_once_is_done(federation: Engine, step: str) -> None:
+    assert federation.inspect(step)["State"]["ExitCode"] == 0
+
+
+def test_the_operators_release_verifies(federation: Engine, tmp_path: Path) -> None:
+    said = federation.compose("logs", "--no-log-prefix", "operator").splitlines()
+    assert "/var/lib/fedmedlora/release: yes" in said
+    assert f"updates signed by keys that the root confirms: {len(SITES) * ROUNDS} of {len(SITES) * ROUNDS}" in said
+    federation.compose("cp", "operator:/var/lib/fedmedlora/release", str(tmp_path / "release"))
+    assert {"release.json", "adapter_model.safetensors"} <= {path.name for path in (tmp_path / "release").iterdir()}
 
 
 def test_a_published_adapter_is_a_folder_that_peft_loads(federation: Engine, base_model: Path, tmp_path: Path) -> None:
@@ -67,7 +106,7 @@ def test_an_agents_health_check_fails_where_no_agent_works(federation: Engine, s
     check = federation.inspect(service)["Config"]["Healthcheck"]["Test"][1:]
     assert check[-1] == "/etc/fedmedlora/site.toml"
     # The same check of another container, whose state folder nobody works in.
-    elsewhere = f"sed s#/var/lib/fedmedlora#/tmp/nobody# {check[-1]}"
+    elsewhere = f"sed s#/var/lib/fedmedlora/state#/tmp/nobody# {check[-1]}"
     script = f"{elsewhere} >/tmp/site.toml && {' '.join(check[:-1])} /tmp/site.toml"
     with pytest.raises(AssertionError, match="no agent works in /tmp/nobody"):
         federation.compose("run", "--rm", "--no-deps", "--no-TTY", "--entrypoint", "sh", service, "-c", script)
@@ -99,21 +138,51 @@ def test_no_two_services_share_a_volume(federation: Engine) -> None:
 
 
 def test_each_agent_finds_its_own_key_and_its_own_notes_and_no_others(federation: Engine) -> None:
-    found = {name: federation.inside(name, "find", "/srv", "/mnt", "/media", "-type", "f").split() for name in AGENTS}
-    own = {name: ["/srv/site/identity/key.pem"] for name in AGENTS}
-    for name in SITES:  # an evaluator signs nothing
-        own[name].append("/srv/site/identity/signing_key.pem")
-    keys = {name: federation.inside(name, "sha256sum", *own[name]).split()[::2] for name in AGENTS}
+    places = ("/srv", "/var/lib/fedmedlora", "/mnt", "/media")
+    found = {name: federation.inside(name, "find", *places, "-type", "f").split() for name in AGENTS}
+    own = [f"{IDENTITY}/key.pem", f"{IDENTITY}/signing_key.pem"]
+    keys = {name: federation.inside(name, "sha256sum", *own).split()[::2] for name in AGENTS}
     notes = {name: federation.inside(name, "sha256sum", "/srv/site/train.jsonl") for name in SITES}
-    assert {name: sorted(path for path in found[name] if path.endswith("key.pem")) for name in AGENTS} == own
-    assert len({digest for digests in keys.values() for digest in digests}) == len(AGENTS) + len(SITES)
+    for name in AGENTS:
+        assert sorted(path for path in found[name] if path.endswith("key.pem")) == own
+    assert len({digest for digests in keys.values() for digest in digests}) == len(own) * len(AGENTS)
     assert len(set(notes.values())) == len(SITES)
 
 
-def test_the_coordinator_finds_no_note_and_no_ca_key(federation: Engine) -> None:
-    found = federation.inside("coordinator", "find", "/srv", "/var/lib/fedmedlora", "-type", "f")
+def test_the_coordinator_finds_no_note_and_no_key_of_a_ca_but_its_own(federation: Engine) -> None:
+    places = ("/srv", "/var/lib/fedmedlora")
+    found = federation.inside("coordinator", "find", *places, "-type", "f").split()
     assert "/srv/coordinator/identity/key.pem" in found
-    assert "jsonl" not in found and "ca_key" not in found
+    assert [path for path in found if "ca_key" in path] == ["/srv/coordinator/issuing_ca/ca_key.pem"]
+    notes = [path for path in found if path.endswith(".jsonl")]
+    assert notes == ["/srv/coordinator/issuing_ca/issued.jsonl"]
+
+
+def test_the_roots_key_is_in_no_service(federation: Engine) -> None:
+    mounts = {mount["Name"] for name in SERVICES for mount in federation.inspect(name)["Mounts"] if "Name" in mount}
+    (root,) = (
+        mount["Name"] for mount in federation.inspect("certify")["Mounts"] if mount["Destination"] == "/srv/root"
+    )
+    assert root not in mounts
+
+
+@pytest.mark.parametrize("agent", ["evaluator", "lakeside-clinic"])
+def test_an_agents_certificate_is_renewed_where_it_lies_and_the_agent_goes_on_with_it(
+    federation: Engine, agent: str
+) -> None:
+    before, after = federation.inside(agent, "python3", "-c", RENEW).split()
+    assert before != after
+    federation.inside(agent, "fedmed-site", "health", "--config", "/etc/fedmedlora/site.toml")
+
+
+def test_the_coordinators_certificate_can_be_renewed_where_it_lies(federation: Engine) -> None:
+    federation.inside("coordinator", "test", "-w", "/srv/coordinator/identity")
+
+
+def test_an_agent_cannot_write_to_its_notes_and_its_policy(federation: Engine) -> None:
+    for file in ("train.jsonl", "policy.toml"):
+        with pytest.raises(AssertionError, match="ended with"):
+            federation.inside("lakeside-clinic", "test", "-w", f"/srv/site/{file}")
 
 
 @pytest.mark.parametrize("agent", AGENTS)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from common.identity_folder import read_certified
 from common.weights_io import WeightsReader, file_digest
 from tests.running import wait_until
 from tests.tiny_model import make_tiny_model
@@ -137,6 +138,34 @@ def test_the_model_card_and_the_lineage_are_beside_the_weights(demo: FinishedDem
     assert "library_name: peft" in (folder / "README.md").read_text()
 
 
+def test_the_release_of_the_best_adapter_verifies_by_the_command_that_the_demo_prints(demo: FinishedDemo) -> None:
+    release = demo.report["release"]
+    line = next(line for line in demo.output.splitlines() if line.strip().startswith("fedmed-coordinator verify"))
+    assert line.strip() == release["verified_by"]
+    command = [sys.executable, "-m", "coordinator", *shlex.split(line)[1:]]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    said = ended.stdout.splitlines()
+    assert said == release["said"]
+    assert said[0] == f"{release['path']}: yes"
+    assert f"updates signed by keys that the root confirms: {SITES * ROUNDS} of {SITES * ROUNDS}" in said
+    assert f"rounds computed again from their updates: {', '.join(map(str, range(1, ROUNDS + 1)))}" in said
+    assert file_digest(Path(release["path"]) / "adapter_model.safetensors") == demo.report["adapter"]["digest"]
+
+
+def test_agents_became_members_by_join_files_that_are_spent_and_with_keys_that_no_ca_made(demo: FinishedDemo) -> None:
+    names = [*demo.report["scored_notes"], "evaluator"]
+    issued = {path: (demo.folder / path / "issued.jsonl").read_text() for path in ("ca", "coordinator/issuing_ca")}
+    holders = {path: sorted(json.loads(line)["name"] for line in text.splitlines()) for path, text in issued.items()}
+    assert holders["coordinator/issuing_ca"] == ["coordinator", "operator"]
+    assert holders["ca"] == sorted(["issuing-ca", "coordinator", *demo.report["scored_notes"]])  # sites' signing keys
+    for name in names:
+        identity = demo.folder / "agents" / name / "identity"
+        assert read_certified(identity).caller.name == name
+        assert not (identity / "next_key.pem").exists()
+    assert list(demo.folder.rglob("*.join")) == []
+
+
 def test_extract_finds_entities_by_offsets_with_the_command_that_the_demo_prints(demo: FinishedDemo) -> None:
     line = next(line for line in demo.output.splitlines() if line.strip().startswith("fedmed-site extract"))
     command = [sys.executable, "-m", "site_agent", *shlex.split(line)[1:]]
@@ -150,7 +179,7 @@ def test_extract_finds_entities_by_offsets_with_the_command_that_the_demo_prints
 def test_no_sentence_of_a_note_is_outside_the_folders_that_hold_notes(demo: FinishedDemo) -> None:
     canaries = _long_pieces(demo.folder / "agents")
     assert len(canaries) > 20
-    folders = [demo.folder / name for name in ("logs", "coordinator", "operator", "ca")]
+    folders = [demo.folder / name for name in ("logs", "coordinator", "operator", "ca", "release")]
     states = list(demo.folder.glob("agents/*/state"))
     assert [path for state in states for path in state.rglob("trainer.log")], "the agents' own folders are searched too"
     places = [path for folder in (*folders, *states) for path in folder.rglob("*") if path.is_file()]

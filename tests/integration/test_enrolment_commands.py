@@ -69,7 +69,12 @@ def test_from_an_empty_folder_to_a_member_by_the_commands_alone(tmp_path: Path) 
         assert fingerprint in enrolled.stdout
         assert read_certified(site).caller.uri == "spiffe://onco/site/north"
 
+        read_out = run("site_agent", "signing-key", "--config", config)
+        certificate = ("--ca", tmp_path / "offline", "--out", site / "signing_certificate.pem")
+        certified = run("coordinator", "key", "certify", "north", read_out.stdout.strip(), *certificate)
+        assert certified.returncode == 0, certified.stderr
         shown = run("coordinator", "site", "show", "north", *operator).stdout
+        assert shown.split("signs updates with the key ")[1].split()[0] in read_out.stderr
         assert "north: site, member, absent" in shown and read_certified(site).serial in shown
         renewed = run("coordinator", "certificate", "renew", *operator)
         assert renewed.returncode == 0, renewed.stderr
