@@ -12,9 +12,9 @@ from functools import cached_property
 
 from common.adapter import AdapterSpec
 from common.errors import InputInvalidError, Reason
-from common.terms import AggregationTerms, BaseModelTerms, GateMetric, GateTerms, Terms
+from common.terms import AggregationTerms, BaseModelTerms, GateMetric, GateTerms, Task, TaskTerms, Terms
 from lab.cells import Adapter
-from lab.corpora import Corpora, NoteFile, shared_passages
+from lab.corpora import Corpora, NoteFile, Texts, shared_passages, texts_of
 from lab.experiment import Arm, Experiment, NewSite, Site, terms_of
 from lab.findings import EVERYBODY, NOBODY, Scored, Setting, Trained, personal_arm
 from lab.rounds import Course, Machine, Plan, carry_all, carry_out
@@ -22,6 +22,7 @@ from lab.scoring import Model, Scorer
 from lab.slots import Priority
 from lab.training_rows import training_rows
 from lab.workshop import Workshop
+from site_agent.orders import FileShare
 
 NEW_SITE, CENTRE = "new-site", "centre"
 FROM_NOTHING = "nothing"
@@ -54,6 +55,7 @@ class Bench:
     base_model: BaseModelTerms
     workshop: Workshop
     _courses: dict[tuple[str, int], asyncio.Task[_Choice]] = field(default_factory=dict)
+    _notes: dict[tuple[str, int], NoteFile] = field(default_factory=dict)
 
     @cached_property
     def tests(self) -> Mapping[str, NoteFile]:
@@ -76,6 +78,17 @@ class Bench:
             message = f"validation set: expected no passage of a test set, got {shared}"
             raise InputInvalidError(Reason.NOTES_INVALID, message)
         return sets
+
+    @cached_property
+    def held_out(self) -> Texts:
+        """The texts that nobody trains on: those of the test sets and of the validation set."""
+        return texts_of([*self.tests.values(), *self.validation])
+
+    def notes_of(self, site: Site, seed: int) -> NoteFile:
+        """What a site trains on; raises as `lab.corpora.Corpora.train`."""
+        if (site.name, seed) not in self._notes:
+            self._notes[site.name, seed] = self.corpora.train(site, seed, self.held_out)
+        return self._notes[site.name, seed]
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -104,42 +117,51 @@ class Bench:
                 return await self._play_together(arm, seed)
 
     async def play_new_site(self, new_site: NewSite, seed: int, examples: int, start: str) -> Played:
-        """A new site with so many examples, that goes on from the arm ``start``, or from nothing."""
+        """A new site with so many examples, that goes on from the arm ``start``, or from nothing; task by task."""
         arm = self.experiment.arm(new_site.continues[0] if start == FROM_NOTHING else start)
-        priority = (*self.priority(arm, seed)[:1], len(self.experiment.arms), examples)
-        first: tuple[Adapter, AdapterSpec] | None = None
-        if start != FROM_NOTHING:
-            course = (await self._choice(arm, seed)).course
-            first = (course.last, course.spec_of(course.last))
-        most = max(new_site.examples)
         terms = alone(self._terms(arm, seed, [NEW_SITE]), examples)
-        if first is not None:
-            terms = at_rank(terms, first[1].lora_rank)
         terms = replace(
             terms,
             training=replace(terms.training, local_epochs=new_site.local_epochs),
             rounds=replace(terms.rounds, count=1),
         )
+        first: tuple[Adapter, AdapterSpec] | None = None
+        if start != FROM_NOTHING:
+            course = (await self._choice(arm, seed)).course
+            first = (course.last, course.spec_of(course.last))
+            terms = at_rank(terms, first[1].lora_rank)
+        name = f"new site, {examples} examples, from {start}, seed {seed}"
         plan = Plan(
-            name=f"new site, {examples} examples, from {start}, seed {seed}",
+            name=name,
             terms=terms,
-            notes={NEW_SITE: (self.corpora.few(new_site.corpus, most, seed),)},
+            notes={},
             validation=self.validation,
             first=first,
-            priority=priority,
+            priority=(*self.priority(arm, seed)[:1], len(self.experiment.arms), examples),
         )
-        course = await carry_out(plan, self.workshop, self.machine)
         model = Model(
             arm=start,
             seed=seed,
             trained_on=new_site.corpus,
-            adapter=course.last,
+            adapter=None,
             lora_rank=terms.lora.lora_rank,
             terms=terms,
             examples=examples,
         )
-        scored = await self.scorer.score(model, {new_site.corpus: Setting.NEW_SITE}, priority)
-        return Played(scored=scored)
+        return together(await carry_all([self._of_one_task(new_site, plan, model, task) for task in terms.task.tasks]))
+
+    async def _of_one_task(self, new_site: NewSite, plan: Plan, model: Model, task: Task) -> Played:
+        terms = replace(plan.terms, task=of_one_task(plan.terms.task, task))
+        held = self.few_of(new_site, model.seed, terms.task)
+        course = await carry_out(replace(plan, terms=terms, notes={NEW_SITE: (held,)}), self.workshop, self.machine)
+        trained = replace(model, terms=terms, adapter=course.last)
+        return Played(
+            scored=await self.scorer.score(trained, {new_site.corpus: Setting.NEW_SITE}, plan.priority),
+        )
+
+    def few_of(self, new_site: NewSite, seed: int, asked: TaskTerms) -> NoteFile:
+        """What a new site has for one task; raises as `lab.corpora.Corpora.train`."""
+        return self.corpora.few(new_site.corpus, max(new_site.examples), seed, asked, self.held_out)
 
     def priority(self, arm: Arm, seed: int) -> Priority:
         """Seed after seed, and of a seed the arms in the order of the file."""
@@ -153,7 +175,7 @@ class Bench:
             Plan(
                 name=f"{arm.name}, seed {seed}",
                 terms=terms,
-                notes={site.name: (self.corpora.train(site, seed),)},
+                notes={site.name: (self.notes_of(site, seed),)},
                 tasks={site.name: site.tasks},
                 validation=self.validation,
                 priority=self.priority(arm, seed),
@@ -187,14 +209,10 @@ class Bench:
         return _Choice(course=choices[best].course, note=note)
 
     async def _carry_out(self, arm: Arm, seed: int) -> Course:
-        notes: dict[str, tuple[NoteFile, ...]]
-        notes = {site.name: (self.corpora.train(site, seed),) for site in self.experiment.sites_of(arm)}
-        terms = self._terms(arm, seed, list(notes))
         if arm.kind == "centralised":
-            per_round = terms.training.examples_per_round
-            held = [file.sentences for files in notes.values() for file in files]
-            terms = alone(self._terms(arm, seed, [CENTRE]), sum(min(per_round or each, each) for each in held))
-            notes = {CENTRE: tuple(file for files in notes.values() for file in files)}
+            return await carry_out(self._centralised(arm, seed), self.workshop, self.machine)
+        notes = {site.name: (self.notes_of(site, seed),) for site in self.experiment.sites_of(arm)}
+        terms = self._terms(arm, seed, list(notes))
         plan = Plan(
             name=f"{arm.name}, seed {seed}",
             terms=terms,
@@ -205,6 +223,22 @@ class Bench:
             priority=self.priority(arm, seed),
         )
         return await carry_out(plan, self.workshop, self.machine)
+
+    def _centralised(self, arm: Arm, seed: int) -> Plan:
+        """One site with the notes of all; with several tasks, in each round just the examples that the sites train."""
+        sites = self.experiment.sites_of(arm)
+        files = tuple(self.notes_of(site, seed) for site in sites)
+        terms = self._terms(arm, seed, [CENTRE])
+        per_round = terms.training.examples_per_round
+        shares = tuple(FileShare(tasks=site.tasks, examples_per_round=per_round) for site in sites)
+        return Plan(
+            name=f"{arm.name}, seed {seed}",
+            terms=alone(terms, sum(min(per_round or file.sentences, file.sentences) for file in files)),
+            notes={CENTRE: files},
+            shares={CENTRE: shares} if len(terms.task.tasks) > 1 else {},
+            validation=self.validation,
+            priority=self.priority(arm, seed),
+        )
 
     async def _scored_course(self, arm: Arm, seed: int, course: Course, site: Site | None = None) -> Played:
         """Of the site whose run it is, or of all; where sites keep factors, the model of each of them, too."""
@@ -273,6 +307,11 @@ def alone(terms: Terms, examples_per_round: int | None = None) -> Terms:
         aggregation=AggregationTerms(wire_dtype=terms.aggregation.wire_dtype),
         gate=GateTerms(metric=GateMetric.NONE),
     )
+
+
+def of_one_task(terms: TaskTerms, task: Task) -> TaskTerms:
+    """The part of the terms that asks for one of their tasks."""
+    return replace(terms, relations_only=True) if task is Task.RELATIONS else replace(terms, relation_types=())
 
 
 def at_rank(terms: Terms, lora_rank: int) -> Terms:

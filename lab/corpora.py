@@ -1,7 +1,8 @@
 """What an experiment's sites hold, cut from the user's corpora by seed into the lab's own cache; nothing else is read.
 
-Sets are cut by passage, in an order drawn by seed; parts of a corpus share no document. Equal choices give equal bytes,
-so that a file's digest says what it is.
+Sets are cut by passage, in an order drawn by seed; parts of a corpus share no document. What is trained on holds no
+passage whose text, but for white space and case, is held out. Equal choices give equal bytes, so that a file's digest
+says what it is.
 """
 # ruff: noqa: S311 - these choices are to be repeatable, not secret
 
@@ -11,30 +12,40 @@ import hashlib
 import json
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
 from common.errors import InputInvalidError, Reason
 from common.files import make_folder, write_whole
 from common.ids import Digest, digest_of
+from common.task_terms import TaskTerms
 from lab.experiment import Site
 from site_agent.trainer.extraction.examples import training_examples
 from site_agent.trainer.extraction.passage_files import read_passages
 from site_agent.trainer.extraction.passages import Passage, annotated_types
+from site_agent.trainer.extraction.relations import gold_head_examples, roles_to_ask
+from site_agent.trainer.extraction.set_digest import text_digests
 
 TRAIN, VALIDATION, TEST = "train.jsonl", "dev.jsonl", "test.jsonl"
 _T = TypeVar("_T")
+Texts = frozenset[str]  # digests of texts
 _FIXED_SEED = 0  # of what must be the same for every seed of an experiment: validation and test sets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoteFile:
-    """A file of annotated passages in the cache, by what is in it."""
+    """A file of annotated passages in the cache, by what is in it.
+
+    Attributes:
+        left_out: Passages that it would hold, had their texts not been held out.
+    """
 
     path: Path
     digest: Digest
     sentences: int
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,9 @@ class _Line:
     def sentences(self) -> int:
         return len(training_examples(self.passage))
 
+    def is_among(self, texts: Texts) -> bool:
+        return bool(text_digests([self.passage]) & texts)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpora:
@@ -56,22 +70,30 @@ class Corpora:
     root: Path
     cache: Path
 
-    def train(self, site: Site, seed: int) -> NoteFile:
-        """What ``site`` trains on with this seed.
+    def train(self, site: Site, seed: int, held_out: Texts = frozenset()) -> NoteFile:
+        """What ``site`` trains on with this seed, without passages of those texts.
 
         Raises:
             InputInvalidError: NOTES_INVALID, or NOTES_TOO_FEW when the corpus has fewer sentences than asked for.
         """
-        lines = _part(self._lines(site.corpus, TRAIN), *site.part)
-        chosen = _cut(_shuffled(lines, seed), site.sentences, f"{site.name}: {site.corpus}/{TRAIN}")
+        lines = _shuffled(_part(self._lines(site.corpus, TRAIN), *site.part), seed)
+        chosen, left_out = _without(held_out, lines, site.sentences, f"{site.name}: {site.corpus}/{TRAIN}")
         if site.wrong_labels:
             chosen = _with_wrong_labels(chosen, site.wrong_labels, seed)
-        return self._kept(chosen)
+        return replace(self._kept(chosen), left_out=left_out)
 
-    def few(self, corpus: str, sentences: int, seed: int) -> NoteFile:
-        """What a new site has."""
-        lines = self._lines(corpus, TRAIN)
-        return self._kept(_cut(_shuffled(lines, seed), sentences, f"{corpus}/{TRAIN}"))
+    def few(self, corpus: str, examples: int, seed: int, asked: TaskTerms, held_out: Texts = frozenset()) -> NoteFile:
+        """What a new site has: so many sentences or, where relations alone are asked for, heads; see `train`."""
+        lines, what = _shuffled(self._lines(corpus, TRAIN), seed), f"{corpus}/{TRAIN}"
+        if asked.relations_only and (heads := _heads(lines, asked)) < examples:
+            message = f"{what}: expected at least {examples} heads of relations, got {heads}"
+            raise InputInvalidError(Reason.NOTES_TOO_FEW, message)
+        sentences = examples
+        chosen, left_out = _without(held_out, lines, sentences, what)
+        while asked.relations_only and (missing := examples - _heads(chosen, asked)) > 0:
+            sentences += missing
+            chosen, left_out = _without(held_out, lines, sentences, what)
+        return replace(self._kept(chosen), left_out=left_out)
 
     def validation(self, corpus: str, sentences: int) -> NoteFile:
         """The consortium's validation set of one corpus; raises as `train`."""
@@ -102,13 +124,15 @@ class Corpora:
         return NoteFile(path=path, digest=digest, sentences=sum(line.sentences for line in lines))
 
 
+def texts_of(files: Iterable[NoteFile]) -> Texts:
+    """The texts of all of them, as digests; white space and case do not count."""
+    passages = [read_passages([file.path]) for file in {one.digest: one for one in files}.values()]
+    return text_digests(chain.from_iterable(passages))
+
+
 def shared_passages(left: Iterable[NoteFile], right: Iterable[NoteFile]) -> int:
     """How many different passages, by their text, are in files of both sides."""
-    texts = [
-        {passage.text for passage in read_passages([file.path for file in {one.digest: one for one in side}.values()])}
-        for side in (left, right)
-    ]
-    return len(texts[0] & texts[1])
+    return len(texts_of(left) & texts_of(right))
 
 
 def _document(line: _Line) -> str:
@@ -141,6 +165,20 @@ def _cut(lines: Sequence[_Line], sentences: int, what: str) -> list[_Line]:
         message = f"{what}: expected at least {sentences} sentences, got {count}"
         raise InputInvalidError(Reason.NOTES_TOO_FEW, message)
     return chosen
+
+
+def _without(held_out: Texts, lines: Sequence[_Line], sentences: int, what: str) -> tuple[list[_Line], int]:
+    """The first lines that have so many sentences together and are of no such text, and how many were passed over."""
+    is_out = [line.is_among(held_out) for line in lines]
+    chosen = _cut([line for line, out in zip(lines, is_out, strict=True) if not out], sentences, what)
+    return chosen, sum(is_out[: 1 + lines.index(chosen[-1])])
+
+
+def _heads(lines: Iterable[_Line], asked: TaskTerms) -> int:
+    """How many examples of relations they hold."""
+    passages = [line.passage for line in lines]
+    roles = roles_to_ask(passages, asked)
+    return sum(len(gold_head_examples(passage, roles)) for passage in passages)
 
 
 def _with_wrong_labels(lines: Sequence[_Line], share: float, seed: int) -> list[_Line]:

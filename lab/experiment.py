@@ -68,7 +68,8 @@ class NewSite(_Table):
     """A site that comes after the federation has ended, with few examples.
 
     Attributes:
-        examples: Sentences that it has; a model is trained with each of these numbers.
+        examples: How many it has; a model is trained with each of these numbers. With several tasks, a model a task,
+            on so many examples of that task.
         continues: Federated arms whose adapters it goes on from; beside them it begins from nothing.
         seeds: Empty: those of the arm that it goes on from.
     """
@@ -139,6 +140,10 @@ class Experiment(_Table):
         asked = [(f"arm {arm.name}: of", name) for arm in self.arms for name in arm.of]
         asked += [("new_site.continues", name) for name in (self.new_site.continues if self.new_site else ())]
         problems = [f"{what}: expected federated arms, got {name!r}" for what, name in asked if name not in federated]
+        if self.new_site:
+            ran = [set(self.seeds_of(arm)) for arm in self.arms if arm.name in self.new_site.continues]
+            strange = sorted(set(self.new_site.seeds) - ran[0].intersection(*ran)) if ran else []
+            problems += [f"new_site.seeds: expected those of the arms that it continues, got {one}" for one in strange]
         wrong = [arm.name for arm in self.arms if bool(arm.of) != (arm.kind == "best_of")]
         return [*problems, *(f"arm {name}: expected `of` with best_of alone" for name in wrong)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from common.errors import InputInvalidError, Reason
 from common.files import make_folder, write_whole
 from common.task_terms import TaskTerms
 from coordinator.domain.aggregation import check_needs, strategy_of
-from lab.arms import CENTRE, Bench
+from lab.arms import CENTRE, Bench, of_one_task
+from lab.corpora import NoteFile
 from lab.estimate import EstimatingWorkshop
 from lab.experiment import Experiment, terms_of
 from lab.figures import draw_all
@@ -59,11 +61,20 @@ def check(bench: Bench) -> Iterator[str]:
                 check_ranks(terms, experiment.max_lora_ranks)
     for site in experiment.sites:
         for seed in experiment.seeds:
-            held = bench.corpora.train(site, seed)
-            yield f"site {site.name}, seed {seed}: {held.sentences} sentences of {site.corpus}"
+            held = bench.notes_of(site, seed)
+            yield f"site {site.name}, seed {seed}: {held.sentences} sentences of {site.corpus}{_left_out(held)}"
+    if (new := experiment.new_site) is not None:
+        terms = terms_of(experiment, experiment.arm(new.continues[0]), experiment.seeds[0], [CENTRE], bench.base_model)
+        for seed, task in itertools.product(new.seeds or experiment.seeds, terms.task.tasks):
+            held = bench.few_of(new, seed, of_one_task(terms.task, task))
+            yield f"new site, seed {seed}, {task}: {held.sentences} sentences of {new.corpus}{_left_out(held)}"
     yield f"validation set: {sum(file.sentences for file in bench.validation)} sentences"
     for name, file in bench.tests.items():
         yield f"test set {name}: {file.sentences} sentences"
+
+
+def _left_out(held: NoteFile) -> str:
+    return f", {held.left_out} passages left out that are in a test or validation set" if held.left_out else ""
 
 
 def _check_types(name: str, task: TaskTerms, known: dict[str, frozenset[str]]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -39,7 +39,7 @@ from site_agent.app.ordering import LocalSettings, order_for
 from site_agent.app.ports import Unreadable
 from site_agent.domain.assignment import Assignment as SiteAssignment
 from site_agent.domain.policy import AS_ASKED
-from site_agent.orders import EvaluateResult, InitialiseResult, TrainResult
+from site_agent.orders import EvaluateResult, FileShare, InitialiseResult, TrainResult
 
 EVALUATOR = SiteName("evaluator")
 _T = TypeVar("_T")
@@ -62,6 +62,7 @@ class Plan:
     Attributes:
         name: For people.
         tasks: What each site trains of the run's tasks; all of them, where it is not named.
+        shares: What a site trains of each of its files, where that differs.
         max_lora_ranks: The largest rank at which each site trains; any, where it is not named.
         first: An adapter to go on from, with its shape; None: a new one is made.
     """
@@ -71,6 +72,7 @@ class Plan:
     notes: Mapping[str, tuple[NoteFile, ...]]
     validation: tuple[NoteFile, ...]
     tasks: Mapping[str, tuple[Task, ...]] = field(default_factory=dict)
+    shares: Mapping[str, tuple[FileShare, ...]] = field(default_factory=dict)
     max_lora_ranks: Mapping[str, int] = field(default_factory=dict)
     first: tuple[Adapter, AdapterSpec] | None = None
     priority: Priority = ()
@@ -154,11 +156,12 @@ def check_ranks(terms: Terms, max_lora_ranks: Mapping[str, int]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
-    """What an agent has beside its assignment: notes, which tasks it trains, and factors that it kept."""
+    """What an agent has beside its assignment: notes, what it trains of them, and factors that it kept."""
 
     says: str
     notes: tuple[NoteFile, ...] = ()
     tasks: tuple[Task, ...] = tuple(Task)
+    shares: tuple[FileShare, ...] = ()
     own: Adapter | None = None
 
 
@@ -250,6 +253,7 @@ class _Carrier:
             says=f"{self.plan.name}, round {current.number}, {site}",
             notes=self.plan.notes[site],
             tasks=self.plan.tasks.get(site, tuple(Task)),
+            shares=self.plan.shares.get(site, ()),
             own=own,
         )
         done = await self._perform(assignment, work)
@@ -314,7 +318,7 @@ class _Carrier:
     async def _perform(self, assignment: Assignment, work: _Work) -> Done:
         adapters, side = self.course.adapters, assignment.side
         cell = Cell(
-            order=order_for(_as_the_site_sees_it(assignment), replace(self._local(work.notes), tasks=work.tasks)),
+            order=order_for(_as_the_site_sees_it(assignment), self._local(work)),
             notes=work.notes,
             adapter=None if assignment.adapter is None else adapters[assignment.adapter.digest],
             side=None if side is None else adapters[side[0].digest],
@@ -323,14 +327,16 @@ class _Carrier:
         )
         return await self.workshop.perform(cell, self.plan.priority)
 
-    def _local(self, notes: tuple[NoteFile, ...]) -> LocalSettings:
-        files = tuple(str(note.path) for note in notes)
+    def _local(self, work: _Work) -> LocalSettings:
+        files = tuple(str(note.path) for note in work.notes)
         return LocalSettings(
             base_model_location=self.machine.base_model,
             device=self.machine.device,
             threads=self.machine.threads,
             train_files=files,
             validation_files=files,
+            tasks=work.tasks,
+            shares=work.shares,
         )
 
     def _admitted(self, assignment: Assignment, made: Adapter, content: TrainedUpdate | FirstAdapter) -> UploadClaim:

@@ -73,6 +73,14 @@ class InitialiseOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileShare:
+    """What of one data file is trained, and at most how many of its examples a round; 0: all."""
+
+    tasks: tuple[Task, ...] = tuple(Task)
+    examples_per_round: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainOrder:
     """Train the adapter in the order folder on this site's notes.
 
@@ -86,6 +94,8 @@ class TrainOrder:
         own: The factors that ``personal.safetensors`` is to hold; None: it is not written.
         checkpoint_seconds: How often the trainer writes down where it stands; 0: after every step.
         tasks: Of the terms' tasks only these are trained: the site's own choice.
+        shares: One for each of ``data_files``, in place of ``tasks`` and of what the terms say of examples a round;
+            none: those hold for all files together.
     """
 
     kind: Literal["train"] = "train"
@@ -103,6 +113,7 @@ class TrainOrder:
     own: FactorSet | None = None
     checkpoint_seconds: float = 300.0
     tasks: tuple[Task, ...] = tuple(Task)
+    shares: tuple[FileShare, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

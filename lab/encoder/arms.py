@@ -65,7 +65,7 @@ class EncoderBench:
 
     async def _play_alone(self, arm: Arm, site: Site, seed: int) -> Played:
         terms = alone(self._checked_terms(arm, seed, [site.name]))
-        notes = {site.name: (self.bench.corpora.train(site, seed),)}
+        notes = {site.name: (self.bench.notes_of(site, seed),)}
         return await self._scored_course(arm, seed, await self._carry_out(arm, seed, terms, notes), site.corpus)
 
     async def _choice(self, arm: Arm, seed: int) -> _Choice:
@@ -89,7 +89,7 @@ class EncoderBench:
     async def _together(self, arm: Arm, seed: int) -> Course:
         bench = self.bench
         notes: dict[str, tuple[NoteFile, ...]]
-        notes = {site.name: (bench.corpora.train(site, seed),) for site in bench.experiment.sites_of(arm)}
+        notes = {site.name: (bench.notes_of(site, seed),) for site in bench.experiment.sites_of(arm)}
         terms = self._checked_terms(arm, seed, list(notes))
         if arm.kind == "centralised":
             per_round = terms.training.examples_per_round

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from common.terms import GateMetric, Task
 from site_agent.domain.assignment import Assignment, EvaluateWork, InitialiseWork, ScoreWork, TrainWork
-from site_agent.orders import BaseModelSource, EvaluateOrder, InitialiseOrder, TrainOrder
+from site_agent.orders import BaseModelSource, EvaluateOrder, FileShare, InitialiseOrder, TrainOrder
 
 _NOT_DECODED = (GateMetric.NONE, GateMetric.LOSS)
 
@@ -19,6 +19,7 @@ class LocalSettings:
         threads: CPU threads for torch; 0 leaves torch's default.
         checkpoint_seconds: How often training writes down where it stands.
         tasks: What the site trains of a run's tasks.
+        shares: What it trains of each of ``train_files``, where that differs from file to file.
         test_files: Of which no text may be in ``validation_files``.
         gpu_share: Of the device that the trainer may use: of a GPU's memory, or of a CPU's cores.
     """
@@ -31,6 +32,7 @@ class LocalSettings:
     validation_passages: int = 0
     checkpoint_seconds: float = 300.0
     tasks: tuple[Task, ...] = tuple(Task)
+    shares: tuple[FileShare, ...] = ()
     test_files: tuple[str, ...] = ()
     gpu_share: float = 1.0
 
@@ -69,6 +71,7 @@ def order_for(assignment: Assignment, local: LocalSettings) -> InitialiseOrder |
                 side_lora_rank=0 if side is None else side[1].lora_rank,
                 checkpoint_seconds=local.checkpoint_seconds,
                 tasks=local.tasks,
+                shares=local.shares,
             )
         case ScoreWork() | EvaluateWork() as work:
             return EvaluateOrder(

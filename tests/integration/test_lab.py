@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,10 +130,19 @@ def test_what_was_done_is_not_done_again(lab: Lab, trainer: TrainerHere, found: 
 
 def test_relations_are_learnt_and_scored_beside_entities_and_a_site_may_train_entities_alone(tmp_path: Path) -> None:
     terms = {**TERMS, "task": {**TERMS["task"], "relation_types": ["hasAttr"]}}
-    sites = [{**SITES[0], "tasks": ["entities"]}, SITES[1]]
+    sites = [{**SITES[0], "tasks": ["entities"]}, {**SITES[1], "tasks": ["relations"]}]
+    chosen = experiment(arms=[ARMS[3], ARMS[2]], terms=terms, sites=sites, new_site=NEW_SITE)
 
-    found = played(Lab(tmp_path), TrainerHere(), experiment(arms=[ARMS[3]], terms=terms, sites=sites))
+    found = played(Lab(tmp_path), TrainerHere(), chosen)
 
+    counted = {(row.arm, row.round_number): row for row in found.trained if row.arm == "centre"}
+    for number in (1, 2):
+        together = [row for row in found.trained if (row.arm, row.round_number) == ("together", number)]
+        at_once = counted["centre", number]  # the very examples: as many, with as many tokens to learn
+        assert at_once.num_examples == sum(row.num_examples for row in together) == 8
+        assert at_once.num_label_tokens == sum(row.num_label_tokens for row in together)
+    curves = {(row.task, row.arm, row.examples) for row in found.scored if row.setting is Setting.NEW_SITE}
+    assert curves == {(task, arm, count) for task in Task for arm in ("nothing", "together") for count in (2, 4)}
     assert found.missing == []
     assert found.tasks() == [Task.ENTITIES, Task.RELATIONS]
     relations = found.of_task(Task.RELATIONS).of("together", Setting.IN_DOMAIN)
@@ -260,6 +270,23 @@ def test_a_site_that_may_not_train_at_any_rank_of_an_arm_is_told_before_anything
 
     assert missing.why == expected
     assert trainer.performed == []
+
+
+def test_a_passage_of_a_test_set_that_stands_in_a_training_set_is_left_out_and_told(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    bench = lab.bench(experiment(), lab.workshop(TrainerHere()))
+    site = bench.experiment.sites[0]
+    corpus = lab.root / "corpora" / CORPORA[0]
+    copied = [json.loads(line) for line in bench.notes_of(site, 1).path.read_bytes().splitlines()[:2]]
+    others = [json.loads(line) for line in (corpus / "test.jsonl").read_bytes().splitlines()]
+    for record, copy in zip(others, copied * len(others), strict=False):
+        record.update({name: copy[name] for name in ("text", "entities", "relations")})
+    (corpus / "test.jsonl").write_text("".join(json.dumps(record) + "\n" for record in others))
+
+    told = list(check(lab.bench(experiment(), lab.workshop(TrainerHere()))))
+
+    assert any("site north, seed 1" in line and line.endswith("left out that are in a test or validation set")
+               for line in told)  # fmt: skip
 
 
 def test_arms_that_look_for_other_types_are_refused_for_their_gold_is_another(tmp_path: Path) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.errors import InputInvalidError, Reason
+from common.task_terms import TaskTerms
 from demo.notes.generate import Split
 from demo.notes.write import write_corpus
-from lab.corpora import Corpora, NoteFile, shared_passages
+from lab.corpora import Corpora, NoteFile, shared_passages, texts_of
 from lab.experiment import Site
 from site_agent.trainer.extraction.passage_files import read_passages
 from site_agent.trainer.extraction.passages import Passage
+from site_agent.trainer.extraction.relations import gold_head_examples, roles_to_ask
+from site_agent.trainer.extraction.set_digest import text_digests
 
 SITE = Site(name="north", corpus="north", sentences=20)
 
@@ -55,6 +59,49 @@ def test_test_and_validation_sets_share_no_passage_with_each_other(corpora: Corp
 
     assert shared_passages([validation], [test]) == 0
     assert shared_passages([validation, test], [test]) == len(passages_of(test))
+
+
+def test_a_text_that_is_held_out_is_trained_by_nobody_however_it_is_set_and_another_passage_comes_instead(
+    corpora: Corpora,
+) -> None:
+    before = corpora.train(SITE, seed=1)
+    first, second, *_ = passages_of(before)
+    out = text_digests([replace(first, text=first.text.upper().replace(" ", "  "))])
+
+    after = corpora.train(SITE, seed=1, held_out=out)
+
+    texts = [passage.text for passage in passages_of(after)]
+    assert first.text not in texts and second.text in texts
+    assert after.sentences >= 20
+    assert (before.left_out, after.left_out) == (0, 1)
+
+
+def test_what_is_held_out_elsewhere_changes_nothing(corpora: Corpora) -> None:
+    before = corpora.train(SITE, seed=1)
+
+    assert corpora.train(SITE, seed=1, held_out=texts_of([corpora.test("north", 6)])) == before
+
+
+def test_a_new_site_has_as_many_heads_as_it_shall_have_where_relations_are_asked_for(corpora: Corpora) -> None:
+    asked = TaskTerms(entity_types=("drug",), relation_types=("adverse_effect",), relations_only=True)
+
+    sentences = passages_of(corpora.few("north", 10, seed=1, asked=TaskTerms()))
+    passages = passages_of(corpora.few("north", 10, seed=1, asked=asked))
+
+    assert heads(passages, asked) >= 10 > heads(sentences, asked)
+    assert passages[: len(sentences)] == sentences  # and more of them
+
+
+def test_fewer_heads_than_a_new_site_shall_have_are_refused(corpora: Corpora) -> None:
+    asked = TaskTerms(entity_types=("problem",), relation_types=("treats",), relations_only=True)
+
+    with pytest.raises(InputInvalidError, match="expected at least 10 heads of relations, got 0"):
+        corpora.few("north", 10, seed=1, asked=asked)
+
+
+def heads(passages: tuple[Passage, ...], asked: TaskTerms) -> int:
+    roles = roles_to_ask(passages, asked)
+    return sum(len(gold_head_examples(passage, roles)) for passage in passages)
 
 
 def test_parts_of_a_corpus_share_no_document_and_leave_none_out(corpora: Corpora) -> None:

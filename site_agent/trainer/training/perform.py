@@ -102,20 +102,35 @@ def _start_of(folder: Path) -> dict[str, Tensor]:
     return adapter | read_adapter(own) if own.exists() else adapter
 
 
+def _of_round(order: TrainOrder, parts: Sequence[Sequence[TokenizedExample]]) -> list[TokenizedExample]:
+    """The round's examples: of all files together, or file by file as the order's shares say."""
+    training = order.training
+    caps = [share.examples_per_round for share in order.shares] or [training.examples_per_round]
+    chosen: list[TokenizedExample] = []
+    for part, cap in zip(parts, caps, strict=True):
+        fit = [example for example in part if len(example.ids) <= training.max_length]
+        chosen += examples_of_round(fit, cap, order.round_number, order.seed)
+    return chosen
+
+
 def _train(order: TrainOrder, base_model: Path, folder: Path, progress: ProgressFile) -> TrainResult:
     sets = read_passage_sets([Path(name) for name in order.data_files])
-    questions = [questions_about(passages, order.task, order.tasks) for passages in sets]
-    check_any([one for asked in questions for one in asked], order.task, order.tasks)
+    tasks = [share.tasks for share in order.shares] or [order.tasks] * len(sets)
+    questions = [questions_about(passages, order.task, asked) for passages, asked in zip(sets, tasks, strict=True)]
+    check_any([one for asked in questions for one in asked], order.task, {one for asked in tasks for one in asked})
     device = choose_device(order.base_model.device)
     loaded = load_base_model(base_model, device, order.training.quantization)
-    every = [
-        example
+    by_file = [
+        [
+            example
+            for question in asked
+            for example in tokenized_examples(loaded.tokenizer, question, passages, order.training.loss_on)
+        ]
         for passages, asked in zip(sets, questions, strict=True)
-        for question in asked
-        for example in tokenized_examples(loaded.tokenizer, question, passages, order.training.loss_on)
     ]
+    every = [example for examples in by_file for example in examples]
     fit = not_longer_than(every, order.training)
-    examples = examples_of_round(fit, order.training.examples_per_round, order.round_number, order.seed)
+    examples = _of_round(order, by_file if order.shares else [fit])
     adapted = attach_adapter(loaded.model, order.lora)
     set_adapter(adapted, _start_of(folder))
     if order.side_lora_rank:
