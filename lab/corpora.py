@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -85,14 +86,10 @@ class Corpora:
     def few(self, corpus: str, examples: int, seed: int, asked: TaskTerms, held_out: Texts = frozenset()) -> NoteFile:
         """What a new site has: so many sentences or, where relations alone are asked for, heads; see `train`."""
         lines, what = _shuffled(self._lines(corpus, TRAIN), seed), f"{corpus}/{TRAIN}"
-        if asked.relations_only and (heads := _heads(lines, asked)) < examples:
-            message = f"{what}: expected at least {examples} heads of relations, got {heads}"
-            raise InputInvalidError(Reason.NOTES_TOO_FEW, message)
         sentences = examples
+        if asked.relations_only:
+            sentences = _sentences_with_heads(_kept_in(held_out, lines), examples, asked, what)
         chosen, left_out = _without(held_out, lines, sentences, what)
-        while asked.relations_only and (missing := examples - _heads(chosen, asked)) > 0:
-            sentences += missing
-            chosen, left_out = _without(held_out, lines, sentences, what)
         return replace(self._kept(chosen), left_out=left_out)
 
     def validation(self, corpus: str, sentences: int) -> NoteFile:
@@ -169,9 +166,22 @@ def _cut(lines: Sequence[_Line], sentences: int, what: str) -> list[_Line]:
 
 def _without(held_out: Texts, lines: Sequence[_Line], sentences: int, what: str) -> tuple[list[_Line], int]:
     """The first lines that have so many sentences together and are of no such text, and how many were passed over."""
-    is_out = [line.is_among(held_out) for line in lines]
-    chosen = _cut([line for line, out in zip(lines, is_out, strict=True) if not out], sentences, what)
-    return chosen, sum(is_out[: 1 + lines.index(chosen[-1])])
+    chosen = _cut(_kept_in(held_out, lines), sentences, what)
+    passed = lines[: lines.index(chosen[-1])]
+    return chosen, len(passed) - len(_kept_in(held_out, passed))
+
+
+def _kept_in(held_out: Texts, lines: Iterable[_Line]) -> list[_Line]:
+    return [line for line in lines if not line.is_among(held_out)]
+
+
+def _sentences_with_heads(lines: Sequence[_Line], heads: int, asked: TaskTerms, what: str) -> int:
+    """How many sentences the first lines have that hold so many heads of relations."""
+    lines_needed = bisect_left(range(1, len(lines) + 1), heads, key=lambda count: _heads(lines[:count], asked)) + 1
+    if lines_needed > len(lines):
+        message = f"{what}: expected at least {heads} heads of relations, got {_heads(lines, asked)}"
+        raise InputInvalidError(Reason.NOTES_TOO_FEW, message)
+    return sum(line.sentences for line in lines[:lines_needed])
 
 
 def _heads(lines: Iterable[_Line], asked: TaskTerms) -> int:
