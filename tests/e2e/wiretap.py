@@ -57,10 +57,7 @@ class Wiretap:
         self._loop.call_soon_threadsafe(self._loop.stop)
         assert self._thread is not None
         self._thread.join()
-        open_connections = asyncio.all_tasks(self._loop)
-        for each in open_connections:
-            each.cancel()
-        self._loop.run_until_complete(asyncio.gather(*open_connections, return_exceptions=True))
+        self._loop.run_until_complete(self._end_connections())
         self._loop.close()
 
     def said(self) -> Iterator[bytes]:
@@ -83,6 +80,12 @@ class Wiretap:
             )
             await asyncio.gather(self._pump(agent, to_coordinator), self._pump(coordinator, to_agent))
         to_agent.close()
+
+    async def _end_connections(self) -> None:
+        open_connections = [each for each in asyncio.all_tasks() if each is not asyncio.current_task()]
+        for each in open_connections:
+            each.cancel()
+        await asyncio.gather(*open_connections, return_exceptions=True)
 
     def _identity_of(self, certificate: bytes) -> Path:
         """The folder with the key of that certificate (DER)."""
