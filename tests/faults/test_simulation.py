@@ -87,6 +87,12 @@ def test_a_state_that_is_swept_by_mistake_is_noticed(monkeypatch: pytest.MonkeyP
     assert dies_late(Rule.STATE, 0.7).problems
 
 
+def test_factors_that_a_site_does_not_keep_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PersonalFolder, "keep", nothing)
+
+    assert Federation(OneDeath(), terms_of(2, Rule.OWN), seed=0).play().problems
+
+
 def test_the_seeds_play_every_rule() -> None:
     assert {terms_of_seed(seed).aggregation.strategy for seed in range(RUNS)} == set(Rule)
 
@@ -125,7 +131,6 @@ def made_only(folder: Path, mode: int) -> None:
         (blob_folder, "make_folder", made_only),
         (files, "sync_folder", nothing),
         (journal, "_lighten", nothing),
-        (PersonalFolder, "keep", nothing),
     ],
     ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", ""),
 )

@@ -128,6 +128,7 @@ class Federation:
                 if machine.is_running:
                     machine.die(Death.POWER)
             self._run_for(SETTLE_SECONDS)
+            happened = list(self.trace.lines)  # looking at what came of it reads and writes files, too
             problems = tuple(self._problems())
             for loop in (self.outside, *(life.loop for machine in self.machines.values() for life in machine.lives)):
                 loop.dispose()
@@ -135,7 +136,7 @@ class Federation:
             problems=problems,
             deaths={death: deaths.count(death) for death in Death},
             places={name: sum(life.places for life in each.lives) for name, each in self.machines.items()},
-            trace=self.trace.lines,
+            trace=happened,
             virtual_seconds=ended_at,
         )
 
