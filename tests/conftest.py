@@ -28,6 +28,13 @@ Tell = Callable[[str], None]
 TOLD = "told"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, and all that use the one engine for containers."""
+    for item in items:
+        group = "containers" if item.get_closest_marker("containers") else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests for a GPU where there is none."""
     if item.get_closest_marker("gpu") is not None:
