@@ -29,13 +29,18 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
+def is_name(value: str) -> bool:
+    """Whether ``value`` is a DNS label; names reach file paths, so nothing else is let in."""
+    return _NAME.fullmatch(value) is not None
+
+
 def check_name(value: str, what: str) -> str:
-    """Return ``value`` if it is a DNS label; names reach file paths, so nothing else is let in.
+    """Return ``value`` if it `is_name`.
 
     Raises:
         InputInvalidError: with what was expected and what came.
     """
-    if not _NAME.fullmatch(value):
+    if not is_name(value):
         expected = "1 to 63 of a-z, 0-9 and inner '-'"
         raise InputInvalidError(Reason.NAME_INVALID, f"{what}: expected {expected}, got {value[:80]!r}")
     return value

@@ -27,6 +27,7 @@ from coordinator.app.revoked_keys import read_list
 from coordinator.app.verify_release import Verification, verify_release
 from coordinator.cli_runs import Address, IdentityFolder
 from coordinator.domain.values import Run
+from coordinator.domain.verify import printable
 
 audit = typer.Typer(no_args_is_help=True, help="Read, keep and check the audit log.")
 
@@ -102,7 +103,7 @@ def _text(folder: Path, found: Verification) -> str:
         again = ", ".join(map(str, found.recomputed)) or "none, for their updates are not in the release"
         lines.append(f"rounds computed again from their updates: {again}")
         lines += [f"update deleted on withdrawal: {each}" for each in _withdrawn(found)]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))  # names are the coordinator's, whom `verify` does not trust
 
 
 def _stands(run: Run) -> str:

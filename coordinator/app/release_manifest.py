@@ -144,8 +144,8 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def lineage_of(run: Run, version: int) -> Run:
-    """The run as it stood for that version: later rounds, and what it serves now, are not part of it."""
-    return replace(run, rounds=run.rounds[:version], served=None, deadlines=(), paused_at=None)
+    """The run as it stood for that version: later rounds, and what it serves or waits for now, are not part of it."""
+    return replace(run, rounds=run.rounds[:version], served=None, deadlines=(), paused_at=None, holds=())
 
 
 def weights_of(run: Run, *, with_updates: bool) -> Iterator[ReleaseFile]:

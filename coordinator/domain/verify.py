@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from common.adapter import check_spec
 from common.errors import FedMedError
-from common.ids import derived_id
+from common.ids import derived_id, is_name
 from common.terms import GateMetric, OnEvaluatorAbsent, Terms, check_terms
 from coordinator.domain.adapter_parts import cut_to_train, file_of
 from coordinator.domain.admission import (
@@ -71,10 +71,10 @@ class Finding:
 
     def __str__(self) -> str:
         about = f" ({self.about})" if self.about else ""
-        return _printable(f"{self.problem}: {self.file}{about}: {self.detail}")
+        return printable(f"{self.problem}: {self.file}{about}: {self.detail}")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """``text`` for a terminal: names of files and words of a manifest are a stranger's, and could steer it."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
@@ -155,6 +155,8 @@ def _roster_problems(so_far: Run, past: Round) -> _Problems:
 
 def _entry_problem(so_far: Run, past: Round, entry: RosterEntry) -> str | None:
     is_accepted = entry.outcome is SiteOutcome.ACCEPTED
+    if not is_name(entry.site):
+        return "expected a name of 1 to 63 of a-z, 0-9 and inner '-'"
     if entry.outcome.is_open:
         return f"expected an answer or a straggler, got {entry.outcome}"
     if is_accepted and entry.update is None:

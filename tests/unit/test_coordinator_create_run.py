@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputInvalidError, NotFoundError, NotNowError, Reason
+from common.ids import RunId
 from common.terms import AggregationTerms, TaskTerms, Terms
 from coordinator.app.create_run import create
 from coordinator.domain import events as ev
+from coordinator.domain.run_machine import create_run
 from coordinator.domain.values import Phase, RunState
 from tests.fakes.coordinator_values import (
     make_round_terms,
@@ -83,6 +85,12 @@ async def test_terms_that_cannot_be_kept_create_nothing(world: World, terms: Ter
         await create(world.driver, world.clock, terms)
     assert refused.value.reason is Reason.TERMS_INVALID
     assert await world.store.load_runs() == ()
+
+
+async def test_a_run_of_terms_that_an_earlier_version_took_is_returned(world: World) -> None:
+    terms = replace(make_terms(), task=TaskTerms(entity_types=("problem",), relation_types=("treats",)))
+    run = await world.driver.add(create_run(RunId("0" * 32), terms, world.clock.now()))
+    assert await create(world.driver, world.clock, terms) == run
 
 
 async def test_a_run_is_found_by_its_id_and_by_its_name(world: World) -> None:

@@ -12,13 +12,17 @@ from typing import Any
 
 import pytest
 
-from common.ids import digest_of
+from common.errors import Reason
+from common.ids import AssignmentId, SiteName, digest_of
 from common.peft_folder import LINEAGE_FILE, WEIGHTS_FILE
 from common.strategy_terms import FedMedLoraPlusTerms
 from common.terms import AggregationTerms, GateMetric, GateTerms, OnRejection
+from coordinator.app.release_manifest import lineage_of
+from coordinator.domain.cohort import train_assignment_id
+from coordinator.domain.values import Hold
 from coordinator.domain.verify import Problem
 from tests.fakes import releases
-from tests.fakes.coordinator_values import ANNA, BERTA
+from tests.fakes.coordinator_values import ANNA, BERTA, START
 from tests.fakes.coordinator_world import coordinator
 from tests.fakes.releases import (
     POLICIES,
@@ -88,6 +92,13 @@ def entry(document: dict[str, Any], site: int = 0, round_number: int = 1) -> dic
     return found
 
 
+def straggler(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """An entry of the first round that is as it should be, but for the name."""
+    assignment = train_assignment_id(document["run"]["run_id"], 1, SiteName(name))
+    left = {"outcome": "straggler", "update": None, "weight": 0.0, "scores": None, "assignment_id": assignment}
+    return {**entry(document), **left, "site": name}
+
+
 def set_terms(document: dict[str, Any], **changes: object) -> None:
     document["run"]["terms"]["training"].update(changes)
 
@@ -135,6 +146,10 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], Problem]] = {
     "a site left out": (lambda d: d["run"]["rounds"][0]["roster"].pop(0), Problem.ROSTER_IMPOSSIBLE),
     "a site twice": (
         lambda d: d["run"]["rounds"][0]["roster"].insert(0, entry(d)),
+        Problem.ROSTER_IMPOSSIBLE,
+    ),
+    "a name that would write a line of its own": (
+        lambda d: d["run"]["rounds"][0]["roster"].append(straggler(d, "zz\nrounds computed again: all")),
         Problem.ROSTER_IMPOSSIBLE,
     ),
     "an accepted update without one": (lambda d: entry(d).update(update=None), Problem.ROSTER_IMPOSSIBLE),
@@ -326,6 +341,12 @@ async def test_an_earlier_version_is_released_without_what_came_later(tmp_path: 
     folder = await released(tmp_path, signers, release_terms(), version=1)
     assert checked(folder, signers).findings == ()
     assert len(manifest_of(folder).run.rounds) == 1
+
+
+async def test_who_is_waited_for_at_the_time_of_the_release_is_not_in_it(tmp_path: Path, signers: Signers) -> None:
+    run = manifest_of(await released(tmp_path, signers, release_terms())).run
+    hold = Hold(agent=SiteName("north"), assignment_id=AssignmentId("0" * 32), reason=Reason.POLICY_HOURS, since=START)
+    assert lineage_of(replace(run, holds=(hold,)), 2) == lineage_of(run, 2)
 
 
 async def test_a_federation_that_does_not_sign_is_not_confirmed(tmp_path: Path, signers: Signers) -> None:
