@@ -23,7 +23,7 @@ def test_ci_checks_and_then_tests_with_no_leave_to_skip_what_it_installs(tmp_pat
 
     ended = subprocess.run([SCRIPT], capture_output=True, text=True, env=environment, check=True)
 
-    assert ended.stdout.splitlines() == ["make check CI=1", "make test CI=1"]
+    assert ended.stdout.splitlines() == ["make check CI=1", "make encoder CI=1", "make test CI=1"]
 
 
 def test_make_passes_the_variables_of_the_demo_on(tmp_path: Path) -> None:

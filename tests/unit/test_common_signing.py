@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from common.clock import SystemClock
 from common.errors import InputInvalidError, Reason
+from common.given_under import GivenUnder, PolicyStand
 from common.ids import RunId, SiteName, digest_of
 from common.signing import UPDATE_FILES, UpdateStatement, fingerprint, is_signed, load_signing_key, new_key_pem
 from common.signing_certificates import read_certified_key, read_root
@@ -40,6 +41,7 @@ OTHER: dict[str, object] = {
     "num_examples": 11,
     "num_label_tokens": 101,
     "tasks": (("entities", 10, 100),),
+    "given_under": GivenUnder(stand=PolicyStand.WITHHELD),
 }
 
 
