@@ -50,9 +50,11 @@ def revoke(
     coordinator: Address,
     identity: IdentityFolder,
 ) -> None:
-    """Let the coordinator take no update any more that this key signs; those in open rounds go."""
-    ask(coordinator, identity, lambda client: client.revoke_signing_key(key_fingerprint))
+    """Let the coordinator take no update any more that this key signs; those in open rounds go, if not combined yet."""
+    still_in = ask(coordinator, identity, lambda client: client.revoke_signing_key(key_fingerprint))
     typer.echo(f"signing key {key_fingerprint} is revoked")
+    for run, number in still_in:
+        typer.echo(f"still in: run {run}, round {number}, which is being combined or scored with an update of this key")
 
 
 @keys.command()

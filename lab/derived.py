@@ -9,8 +9,9 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from common.adapter import AdapterSpec
 from coordinator.app.cut_parts import write_part
@@ -18,6 +19,10 @@ from coordinator.domain.adapter_parts import Cut
 from coordinator.domain.values import AdapterFile
 from lab.cells import Adapter
 from site_agent.app.personal_adapter import put_own
+
+_SOFTWARE = ("fedmedlora", "numpy")
+# Raised when the same is cut, put together or combined to other bytes: then it is done again.
+_EDITION = 1
 
 
 class Derived(Protocol):
@@ -45,7 +50,7 @@ class Part:
     @property
     def key(self) -> str:
         """A function of the adapter's content, its shape and the ranks."""
-        return _key("part", self.whole.file.digest, self.cut.spec.digest, self.cut.start, self.cut.stop)
+        return key_of("part", self.whole.file.digest, self.cut.spec.digest, self.cut.start, self.cut.stop)
 
     @property
     def sources(self) -> tuple[Adapter, ...]:
@@ -68,7 +73,7 @@ class Personal:
     @property
     def key(self) -> str:
         """A function of both files' contents and the shape."""
-        return _key("personal", self.shared.file.digest, self.own.file.digest, self.spec.digest)
+        return key_of("personal", self.shared.file.digest, self.own.file.digest, self.spec.digest)
 
     @property
     def sources(self) -> tuple[Adapter, ...]:
@@ -82,5 +87,7 @@ class Personal:
         return AdapterFile(digest=digest, size_bytes=out.stat().st_size)
 
 
-def _key(*parts: str | int) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+def key_of(*parts: Any) -> str:
+    """32 hex digits: a function of ``parts`` (JSON) and of the software that makes something of them."""
+    made_by = [f"edition {_EDITION}", *(f"{name} {version(name)}" for name in _SOFTWARE)]
+    return hashlib.sha256(json.dumps([made_by, parts], sort_keys=True).encode()).hexdigest()[:32]

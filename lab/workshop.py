@@ -14,7 +14,6 @@ Killed at any instant, it goes on from what is there; a trainer that had begun g
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,9 +25,9 @@ from common.files import make_folder, write_whole
 from common.ids import Digest, SiteName
 from common.weights_io import file_digest
 from coordinator.app.aggregate_round import RoundFiles, aggregate
-from coordinator.domain.values import AdapterFile, RosterEntry, Run
+from coordinator.domain.values import AdapterFile, RosterEntry, Run, Update
 from lab.cells import Adapter, Cell, Done
-from lab.derived import Derived
+from lab.derived import Derived, key_of
 from lab.slots import Priority, Slots
 from site_agent.adapters.order_folder import read_outcome
 from site_agent.app.ports import Order, ProgressRelay, Result
@@ -73,17 +72,19 @@ class Combination:
     def key(self) -> str:
         """A function of the terms of aggregation and of all that is combined."""
         digests = [one.file.digest for one in (*self.updates, self.before)]
-        counts = [
-            [entry.site, asdict(entry.update), asdict(entry.scores) if entry.scores else None]
+        entries = [
+            [entry.site, entry.lora_rank, _counted(entry.update), asdict(entry.scores) if entry.scores else None]
             for entry in self.accepted
             if entry.update
         ]
         also = [one.file.digest if one else None for one in (self.previous, self.state)]
         terms = self.run.terms
-        document: list[Any] = [asdict(terms.aggregation), len(self.run.rounds), digests, counts, also]
-        if terms.lora.least_lora_rank or terms.published_rank != terms.lora.lora_rank:
-            document.append(["ranks", terms.lora.lora_rank, *(entry.lora_rank for entry in self.accepted)])
-        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
+        return key_of(asdict(terms.aggregation), terms.lora.lora_rank, len(self.run.rounds), digests, entries, also)
+
+
+def _counted(update: Update) -> list[Any]:
+    """What of an update a candidate depends on: neither who signed it nor under which policy it was given."""
+    return [update.num_examples, update.num_label_tokens, [asdict(each) for each in update.tasks]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ def doctor(
     terms: Annotated[
         Path | None, typer.Option("--terms", help="a run's terms (TOML), as its operator has them: check for that run")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="print a list of name, state, detail and todo")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print a list of name, state, detail and remedy")] = False,
 ) -> None:
     """Check this site: configuration, identity, network, coordinator, clock, disk, GPU, base model, data, ledger."""
     from common.config import load_toml
@@ -152,8 +152,8 @@ def _asked(config: SiteConfig, who: CertifiedIdentity) -> list[Check]:
         if error.reason is Reason.INTERNAL and "UNIMPLEMENTED" in error.message:
             reached = ok("coordinator", "answers this site; it is of an earlier version")
             return [reached, skipped("clock", "a coordinator of an earlier version does not tell its time")]
-        todo = "ask the operator whether this site is admitted" if not error.retryable else "try again in a minute"
-        problem = failed("coordinator", f"{error.reason}: {error.message}", todo)
+        remedy = "ask the operator whether this site is admitted" if not error.retryable else "try again in a minute"
+        problem = failed("coordinator", f"{error.reason}: {error.message}", remedy)
         return [problem, skipped("clock", "the coordinator did not answer")]
     return [ok("coordinator", "answers this site"), judge_skew(before, there, after)]
 
@@ -167,5 +167,5 @@ def _print(checks: list[Check], *, as_json: bool) -> None:
         return
     for check in checks:
         typer.echo(f"{check.state:>7} {check.name}: {check.detail}")
-        if check.todo:
-            typer.echo(f"        what to do: {check.todo}")
+        if check.remedy:
+            typer.echo(f"        what to do: {check.remedy}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from common.clock import Clock
 from common.errors import InputInvalidError, NotFoundError, Reason
-from common.ids import Digest, SiteName, check_digest, check_name
+from common.ids import AssignmentId, Digest, SiteName, check_digest, check_name
 from common.signing import fingerprint
 from common.tls import Caller
 from coordinator.app.ports import BlobStore, MemberStore
@@ -17,7 +18,7 @@ from coordinator.app.standings import Standings
 from coordinator.domain import events as ev
 from coordinator.domain.audit import AuditAction, AuditEvent
 from coordinator.domain.enrolment import IssuedCertificate, Member, Standing, refusal_of_standing
-from coordinator.domain.values import Phase
+from coordinator.domain.values import Phase, Round, Run
 
 # No certificate lives longer, so a serial that is not known here is remembered for so long.
 LONGEST_LIFE = timedelta(days=3650)
@@ -42,6 +43,7 @@ class Members:
         self._driver = driver
         self._blobs = blobs
         self._clock = clock
+        self._withdrawals: set[asyncio.Task[datetime]] = set()  # the loop itself holds its tasks weakly
 
     async def ban(self, operator: Caller, name: str) -> None:
         """Keep ``name`` out, whether it enrolled or not: its calls end, and open rounds go on without it.
@@ -94,46 +96,70 @@ class Members:
             await self._store.revoke(revoked, self._event(AuditAction.CERTIFICATE_REVOKED, operator, serial))
             self._standings.note_certificate(revoked, now)
 
-    async def revoke_key(self, operator: Caller, key: str) -> None:
+    async def revoke_key(self, operator: Caller, key: str) -> tuple[tuple[str, int], ...]:
         """Let the signing key of that fingerprint count no more: updates that it signed leave the rounds that are open.
+
+        Returns:
+            The rounds, by run name and number, that are past that: they are being combined, or judged, with one.
 
         Raises:
             InputInvalidError: DIGEST_INVALID.
         """
-        await self._standings.alone(self._revoke_key(operator, check_digest(key, "fingerprint")))
+        return await self._standings.alone(self._revoke_key(operator, check_digest(key, "fingerprint")))
 
-    async def _revoke_key(self, operator: Caller, key: Digest) -> None:
+    async def _revoke_key(self, operator: Caller, key: Digest) -> tuple[tuple[str, int], ...]:
         if not self._standings.is_key_revoked(key):
             await self._store.revoke_key(key, self._event(AuditAction.SIGNING_KEY_REVOKED, operator, key))
             self._standings.note_revoked_key(key)
         await self._drop_signed(operator)
+        return tuple((run.terms.name, past.number) for run, past, _ in self._signed_by_revoked())
 
     async def _drop_signed(self, caller: Caller | None = None) -> None:
         """Let open rounds go on without updates that revoked keys have signed."""
-        for run in self._driver.runs:
-            for entry in run.current.accepted if run.current is not None else ():
-                signed = None if entry.update is None else entry.update.signed
-                if signed is not None and self._standings.is_key_revoked(fingerprint(signed.public_key)):
-                    left = ev.SiteLeft(at=self._clock.now(), site=entry.site, reason=Reason.SIGNING_KEY_REVOKED)
-                    await self._driver.post(run.run_id, left, caller)
+        for run, _, site in self._signed_by_revoked():
+            left = ev.SiteLeft(at=self._clock.now(), site=site, reason=Reason.SIGNING_KEY_REVOKED)
+            await self._driver.post(run.run_id, left, caller)
+
+    def _signed_by_revoked(self) -> list[tuple[Run, Round, SiteName]]:
+        """Accepted updates of open rounds under a key that was revoked."""
+        return [
+            (run, current, entry.site)
+            for run in self._driver.runs
+            if (current := run.current) is not None
+            for entry in current.accepted
+            if entry.update is not None and entry.update.signed is not None
+            if self._standings.is_key_revoked(fingerprint(entry.update.signed.public_key))
+        ]
 
     async def withdraw(self, caller: Caller) -> datetime:
         """End the caller's membership, drop it from open rounds, delete its updates; returns when."""
-        return await self._standings.alone(self._withdraw(caller))
+        # Shielded: what withdraws ends the caller's connection, and the deletion is not to wait for the next start.
+        task = asyncio.ensure_future(self._withdraw(caller))
+        self._withdrawals.add(task)
+        task.add_done_callback(self._withdrawals.discard)
+        return await asyncio.shield(task)
 
     async def _withdraw(self, caller: Caller) -> datetime:
+        at, sent = await self._standings.alone(self._end_membership(caller))
+        # Not in turn with other decisions, and with uploads: a store that is away may take minutes.
+        await self._blobs.delete_updates(sent)
+        return at
+
+    async def _end_membership(self, caller: Caller) -> tuple[datetime, list[AssignmentId]]:
         member = self._standings.member(caller.name) or Member(name=caller.name, role=caller.role)
         event = self._event(AuditAction.SITE_WITHDRAWN, caller, caller.name)
         withdrawn = replace(member, role=caller.role, standing=member.standing.withdrawn())
         await self._set(withdrawn, event)
         await self._leave(caller.name, withdrawn.standing, caller)
-        return event.at
+        return event.at, await self._note_deletion(caller.name)
 
     async def finish(self) -> None:
         """At a start: let go whoever was let out when an earlier life ended, in case it did not get so far."""
         for member in self._standings.members:
             if member.standing is not Standing.MEMBER:
                 await self._leave(member.name, member.standing)
+            if member.standing.has_withdrawn:
+                await self._blobs.delete_updates(await self._note_deletion(member.name))
         await self._drop_signed()
 
     async def _set(self, member: Member, event: AuditEvent) -> None:
@@ -141,25 +167,22 @@ class Members:
         self._standings.note_member(member)
 
     async def _leave(self, site: SiteName, standing: Standing, caller: Caller | None = None) -> None:
-        """Let open rounds go on without ``site``, and delete what it sent if it is its own wish."""
+        """Let open rounds go on without ``site``."""
         reason = refusal_of_standing(standing)
         if reason is None:
             return
         for run in self._driver.runs:
             await self._driver.post(run.run_id, ev.SiteLeft(at=self._clock.now(), site=site, reason=reason), caller)
-        if standing.has_withdrawn:
-            await self._delete_updates(site)
 
-    async def _delete_updates(self, site: SiteName) -> None:
-        """Delete every update of ``site`` but one that is being combined, which goes with its round.
+    async def _note_deletion(self, site: SiteName) -> list[AssignmentId]:
+        """Every update of ``site`` to delete, but one that is being combined, which goes with its round.
 
         First it is noted that none is kept: a round that ends meanwhile, and a release, go by that.
         """
         for run in self._driver.runs:
             await self._driver.post(run.run_id, ev.UpdatesWithdrawn(at=self._clock.now(), site=site))
         rounds = [past for run in self._driver.runs for past in run.rounds if past.phase is not Phase.AGGREGATING]
-        ids = [entry.assignment_id for past in rounds for entry in past.roster if entry.site == site]
-        await self._blobs.delete_updates(ids)
+        return [entry.assignment_id for past in rounds for entry in past.roster if entry.site == site]
 
     def _event(self, action: AuditAction, caller: Caller, subject: str) -> AuditEvent:
         return AuditEvent(at=self._clock.now(), action=action, caller=caller.uri, subject=subject)

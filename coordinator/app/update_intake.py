@@ -42,7 +42,7 @@ from coordinator.domain.admission import (
 )
 from coordinator.domain.assignments import Assignment, AssignmentKind
 from coordinator.domain.cohort import initialise_assignment_id
-from coordinator.domain.values import AdapterFile, RosterEntry, SignedBy, Update
+from coordinator.domain.values import AdapterFile, RosterEntry, SignedBy, SiteOutcome, Update
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +121,10 @@ class UpdateIntake:
             )
             await self._driver.post(assignment.run.run_id, refused, caller)
             raise
-        except NotNowError:  # the round closed meanwhile
-            await self._blobs.delete_updates([claim.assignment_id])
+        except NotNowError:  # the round closed meanwhile, or another attempt at the same was quicker
+            if self._is_accepted(caller, claim.assignment_id, claim.digest):
+                return claim.digest
+            await self._delete(claim.assignment_id)
             raise
         except FileNotFoundError:  # it closed, and its partial uploads were deleted
             raise _too_late() from None
@@ -158,7 +160,12 @@ class UpdateIntake:
         )
         await self._blobs.keep_update(claim.assignment_id, claim.digest)
         # In turn with what is decided on members: a key that is revoked from now on has its update taken out again.
-        await self._standings.alone(self._accept(assignment.run.run_id, caller, claim, update))
+        accept = self._accept(assignment.run.run_id, caller, claim, update)
+        try:
+            await (accept if claim.signature is None else self._standings.alone(accept))
+        except UpdateRefusedError:
+            await self._delete(claim.assignment_id)
+            raise
         entry = _entry(self._driver, claim.assignment_id)
         if entry is None or entry.update != update:
             raise _too_late()
@@ -167,13 +174,15 @@ class UpdateIntake:
     async def _accept(self, run_id: RunId, caller: Caller, claim: UploadClaim, update: Update) -> None:
         """Take an update into its round, unless its key was revoked, or replaced, while its bytes arrived."""
         if claim.signature is not None:
-            try:
-                check_key(caller, claim.signature, self._keys)
-            except UpdateRefusedError:
-                await self._blobs.delete_updates([claim.assignment_id])
-                raise
+            check_key(caller, claim.signature, self._keys)
         accepted = ev.UpdateAccepted(at=self._clock.now(), assignment_id=claim.assignment_id, update=update)
         await self._driver.post(run_id, accepted, caller)
+
+    async def _delete(self, assignment_id: AssignmentId) -> None:
+        """Delete the files of an attempt, unless an earlier one was accepted, whose file may be the same."""
+        entry = _entry(self._driver, assignment_id)
+        if entry is None or entry.outcome is not SiteOutcome.ACCEPTED:
+            await self._blobs.delete_updates([assignment_id])
 
     async def _receive_bytes(self, claim: UploadClaim, chunks: AsyncIterator[ReceivedChunk]) -> None:
         partial = await self._blobs.open_partial(claim.assignment_id, claim.digest, claim.size_bytes)

@@ -153,20 +153,28 @@ def _roster_problems(so_far: Run, past: Round) -> _Problems:
             yield Problem.ROSTER_IMPOSSIBLE, entry.site, detail
 
 
-def _entry_problem(so_far: Run, past: Round, entry: RosterEntry) -> str | None:
+def _answer_problem(terms: Terms, entry: RosterEntry) -> str | None:
     is_accepted = entry.outcome is SiteOutcome.ACCEPTED
     if not is_name(entry.site):
         return "expected a name of 1 to 63 of a-z, 0-9 and inner '-'"
+    if entry.is_withdrawn and (entry.update is None or not terms.rounds.keeps_updates):
+        return "expected an update that the terms keep, to be deleted on withdrawal, got none"
     if entry.outcome.is_open:
         return f"expected an answer or a straggler, got {entry.outcome}"
     if is_accepted and entry.update is None:
         return "expected the update that was accepted, got none"
     if not is_accepted and entry.weight != 0:
         return f"expected no weight for a site that is {entry.outcome}, got {entry.weight:g}"
+    return None
+
+
+def _entry_problem(so_far: Run, past: Round, entry: RosterEntry) -> str | None:
+    if detail := _answer_problem(so_far.terms, entry):
+        return detail
     expected_id = train_assignment_id(so_far.run_id, past.number, entry.site)
     if entry.assignment_id != expected_id:
         return f"expected assignment {expected_id}, got {entry.assignment_id[:40]}"
-    if not is_accepted or entry.update is None or so_far.spec is None:
+    if entry.outcome is not SiteOutcome.ACCEPTED or entry.update is None or so_far.spec is None:
         return None
     base = base_of(so_far, past, entry)
     if base is None:

@@ -68,8 +68,8 @@ class Tail:
 
 def broken(folder: Path, problem: str) -> OverloadedError:
     """The error of a ledger that somebody changed, with what to do."""
-    todo = f"keep the folder as evidence under another name; a new ledger begins when {folder} is gone"
-    return OverloadedError(Reason.LEDGER_BROKEN, f"{folder}: {problem}; nothing leaves. What to do: {todo}")
+    remedy = f"keep the folder as evidence under another name; a new ledger begins when {folder} is gone"
+    return OverloadedError(Reason.LEDGER_BROKEN, f"{folder}: {problem}; nothing leaves. What to do: {remedy}")
 
 
 def segment_path(folder: Path, number: int) -> Path:

@@ -59,8 +59,8 @@ def connect(address: str, proxy: str) -> tuple[Check, socket.socket | None]:
             answer = _ask_proxy(opened, address)
             if " 200" not in answer:
                 opened.close()
-                todo = f"let the proxy allow CONNECT to {address}, or name the host in no_proxy"
-                return failed(name, f"expected the proxy to answer 200, got {answer[:80]!r}", todo), None
+                remedy = f"let the proxy allow CONNECT to {address}, or name the host in no_proxy"
+                return failed(name, f"expected the proxy to answer 200, got {answer[:80]!r}", remedy), None
     except (OSError, ValueError) as error:
         detail = f"{address}{through}: {getattr(error, 'strerror', None) or type(error).__name__}"
         return failed(name, detail, f"let the firewall pass TCP to {address}; is the coordinator up?"), None
@@ -95,8 +95,10 @@ def check_tls(opened: socket.socket, identity_folder: Path, trusted_pem: bytes, 
             shown = secured.getpeercert(binary_form=True)
             version = secured.version()
     except OSError as error:
-        todo = "is there a coordinator at this port, and no firewall that opens TLS?"
-        return failed("tls", f"expected a TLS handshake, got {getattr(error, 'reason', None) or error.strerror}", todo)
+        remedy = "is there a coordinator at this port, and no firewall that opens TLS?"
+        return failed(
+            "tls", f"expected a TLS handshake, got {getattr(error, 'reason', None) or error.strerror}", remedy
+        )
     if not shown:
         return failed("tls", "expected a certificate, got none", "is there a coordinator at this port?")
     return judge_certificate(x509.load_der_x509_certificate(shown), trusted_pem, name, now) or ok(
@@ -110,19 +112,21 @@ def judge_certificate(shown: x509.Certificate, trusted_pem: bytes, name: str, no
     if not any(_is_issued_by(shown, each) for each in trusted):
         expected, got = ", ".join(_name_of(each.subject) for each in trusted), _name_of(shown.issuer)
         if shown.issuer in {each.subject for each in trusted}:
-            todo = "the coordinator has another CA of the same name: ask the operator for the trust bundle of this one"
-            return failed(
-                "tls", f"expected a certificate signed by the trust bundle's {expected}, got another key's", todo
+            remedy = (
+                "the coordinator has another CA of the same name: ask the operator for the trust bundle of this one"
             )
-        todo = f"{_INSPECTED}. If nothing inspects, the trust bundle is of another consortium: ask the operator"
-        return failed("tls", f"expected a certificate issued by {expected}, got one issued by {got}", todo)
+            return failed(
+                "tls", f"expected a certificate signed by the trust bundle's {expected}, got another key's", remedy
+            )
+        remedy = f"{_INSPECTED}. If nothing inspects, the trust bundle is of another consortium: ask the operator"
+        return failed("tls", f"expected a certificate issued by {expected}, got one issued by {got}", remedy)
     if not shown.not_valid_before_utc <= now <= shown.not_valid_after_utc:
         span = f"{shown.not_valid_before_utc:%Y-%m-%d %H:%M} to {shown.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
-        todo = "if this machine's clock is right, the operator must renew the coordinator's certificate"
-        return failed("tls", f"expected a certificate that is valid now, got one from {span}", todo)
+        remedy = "if this machine's clock is right, the operator must renew the coordinator's certificate"
+        return failed("tls", f"expected a certificate that is valid now, got one from {span}", remedy)
     if name not in (names := _hosts_of(shown)):
-        todo = "set coordinator.server_name to the name in its certificate, or correct coordinator.address"
-        return failed("tls", f"expected a certificate for {name}, got one for {', '.join(names) or 'no host'}", todo)
+        remedy = "set coordinator.server_name to the name in its certificate, or correct coordinator.address"
+        return failed("tls", f"expected a certificate for {name}, got one for {', '.join(names) or 'no host'}", remedy)
     return None
 
 

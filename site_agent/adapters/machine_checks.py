@@ -43,8 +43,8 @@ def check_chain(state_folder: Path) -> Check:
     try:
         checked = check_ledger(state_folder)
     except FedMedError as error:
-        todo = "keep the ledger's folder under another name as evidence: a new one begins when it is gone"
-        return failed("ledger", error.message, todo)
+        remedy = "keep the ledger's folder under another name as evidence: a new one begins when it is gone"
+        return failed("ledger", error.message, remedy)
     except OSError as error:
         return failed("ledger", f"{error.filename}: {error.strerror}", "let the agent's user read it")
     return ok("ledger", f"{checked.head.sequence} entries hold together")
@@ -83,8 +83,8 @@ def check_base_model(location: str, expected_digest: str) -> Check:
         return failed("base_model", detail, "put a folder with safetensors at base_model.location")
     digest = str(tomllib.loads(said)["base_model"]["weights_digest"])
     if expected_digest and digest != expected_digest:
-        todo = "copy the base model again, or correct base_model.weights_digest"
-        return failed("base_model", f"expected weights of {expected_digest}, got {digest}", todo)
+        remedy = "copy the base model again, or correct base_model.weights_digest"
+        return failed("base_model", f"expected weights of {expected_digest}, got {digest}", remedy)
     return ok("base_model", f"weights {digest}")
 
 
@@ -121,12 +121,12 @@ def check_gpu(device: str, needed: int | None, nvml: Callable[[], Any] = start_n
     except LookupError as error:
         if device == "auto":
             return [skipped("gpu", f"{error}; auto takes the CPU"), skipped("gpu_memory", "no GPU")]
-        todo = "install NVIDIA's driver (`nvidia-smi` must work), or set trainer.device"
-        return [failed("gpu", str(error), todo), skipped("gpu_memory", "no GPU")]
+        remedy = "install NVIDIA's driver (`nvidia-smi` must work), or set trainer.device"
+        return [failed("gpu", str(error), remedy), skipped("gpu_memory", "no GPU")]
     index = int(device.partition(":")[2] or 0)
     if index >= count:
-        todo = "set trainer.device to one that is there"
-        return [failed("gpu", f"expected GPU {index}, got {count} GPUs", todo), skipped("gpu_memory", "no such GPU")]
+        remedy = "set trainer.device to one that is there"
+        return [failed("gpu", f"expected GPU {index}, got {count} GPUs", remedy), skipped("gpu_memory", "no such GPU")]
     handle = binding.nvmlDeviceGetHandleByIndex(index)
     total = int(binding.nvmlDeviceGetMemoryInfo(handle).total)
     found = f"{binding.nvmlDeviceGetName(handle)}, driver {binding.nvmlSystemGetDriverVersion()}"

@@ -133,10 +133,15 @@ class AgentLoop:
             self._backlog.append(entry)
 
     def _end_by(self, cancel: Cancel, entry: Entry) -> Event | None:
-        """What ``cancel`` means for ``entry``: an answer that is held is not wanted; one under way is not cancelled."""
+        """What ``cancel`` means for ``entry``.
+
+        An answer that is held is not wanted, or was taken and its acceptance lost; one under way is not cancelled.
+        """
         if can_happen(entry.state, EventKind.CANCELLED):
             return Event(kind=EventKind.CANCELLED, reason=cancel.reason)
         if entry.state.stage is Stage.UPLOADING and self._held_for is not None:
+            if cancel.reason is Reason.ALREADY_ANSWERED:  # it was held after it had been given, and its answer was lost
+                return Event(kind=EventKind.ACCEPTED)
             return Event(kind=EventKind.REFUSED, reason=cancel.reason)
         return None
 

@@ -36,13 +36,13 @@ class Check:
     Attributes:
         name: Of a fixed list.
         detail: What was found; of a failure, expected against got.
-        todo: What to do about a failure, or soon; else empty.
+        remedy: What to do about a failure, or soon; else empty.
     """
 
     name: str
     state: CheckState
     detail: str
-    todo: str = ""
+    remedy: str = ""
 
 
 def ok(name: str, detail: str) -> Check:
@@ -50,9 +50,9 @@ def ok(name: str, detail: str) -> Check:
     return Check(name=name, state=CheckState.OK, detail=detail)
 
 
-def failed(name: str, detail: str, todo: str) -> Check:
+def failed(name: str, detail: str, remedy: str) -> Check:
     """A check that found something wrong."""
-    return Check(name=name, state=CheckState.FAILED, detail=detail, todo=todo)
+    return Check(name=name, state=CheckState.FAILED, detail=detail, remedy=remedy)
 
 
 def skipped(name: str, why: str) -> Check:
@@ -74,8 +74,8 @@ def judge_skew(before: datetime, there: datetime, after: datetime) -> Check:
     )
     if abs(skew) - uncertain <= MAX_SKEW:
         return ok("clock", detail)
-    todo = "set this machine's clock (NTP: `timedatectl set-ntp true`), or tell the operator that theirs is off"
-    return failed("clock", f"expected at most {MAX_SKEW.seconds} s, got {detail}", todo)
+    remedy = "set this machine's clock (NTP: `timedatectl set-ntp true`), or tell the operator that theirs is off"
+    return failed("clock", f"expected at most {MAX_SKEW.seconds} s, got {detail}", remedy)
 
 
 def judge_disk(free_bytes: int, folder: str) -> Check:
@@ -96,8 +96,8 @@ def judge_expiry(valid_from: datetime, expires_at: datetime, now: datetime, name
     until = expires_at.strftime("%Y-%m-%d %H:%M UTC")
     if left <= timedelta():
         return failed("certificate", f"expected one that is valid now, got one until {until}", "ask for a new one")
-    todo = "ask the operator for a new one in time" if left < (expires_at - valid_from) * EXPIRY_NOTICE else ""
-    return Check(name="certificate", state=CheckState.OK, detail=f"{name}, valid until {until}", todo=todo)
+    remedy = "ask the operator for a new one in time" if left < (expires_at - valid_from) * EXPIRY_NOTICE else ""
+    return Check(name="certificate", state=CheckState.OK, detail=f"{name}, valid until {until}", remedy=remedy)
 
 
 def judge_memory(name: str, total_bytes: int, needed_bytes: int) -> Check:
@@ -105,8 +105,8 @@ def judge_memory(name: str, total_bytes: int, needed_bytes: int) -> Check:
     detail = f"{total_bytes / 2**30:.1f} GiB there, some {needed_bytes / 2**30:.1f} GiB needed"
     if total_bytes >= needed_bytes:
         return ok(name, detail)
-    todo = "a larger device; or a run with quantization nf4, gradient checkpointing or a smaller tokens_per_batch"
-    return failed(name, f"expected enough, got {detail}", todo)
+    remedy = "a larger device; or a run with quantization nf4, gradient checkpointing or a smaller tokens_per_batch"
+    return failed(name, f"expected enough, got {detail}", remedy)
 
 
 def judge_run(terms: Terms, policy: SitePolicy) -> Check:
@@ -114,7 +114,7 @@ def judge_run(terms: Terms, policy: SitePolicy) -> Check:
     outside = [each for each in judge_terms(terms, policy, is_trained="train" in policy.kinds) if not each.is_allowed]
     if outside:
         got = "; ".join(f"{each.path}: expected {each.expected}, got {each.got}" for each in outside)
-        todo = "ask the operator for other terms, or widen the policy: as it is, the agent declines this run"
-        return failed("terms", f"{terms.name}: {got}", todo)
+        remedy = "ask the operator for other terms, or widen the policy: as it is, the agent declines this run"
+        return failed("terms", f"{terms.name}: {got}", remedy)
     approval = "approved by the policy" if policy.has_standing_approval else "a person here must approve it"
     return ok("terms", f"{terms.name} ({terms.digest}): within the policy; {approval}")

@@ -18,6 +18,7 @@ AGENTS = (*SITES, "evaluator")
 SERVICES = ("coordinator", *AGENTS, "prometheus")
 STEPS = ("prepare", "invite", *(f"enrol-{agent}" for agent in AGENTS), "certify", "operator")
 IDENTITY = "/var/lib/fedmedlora/identity"
+COORDINATOR_IDENTITY = "/srv/coordinator/identity"
 REGISTRY = "/var/lib/fedmedlora/registry/demo"
 # Prints those of its arguments, host:port each, that take a TCP connection.
 CONNECT = """
@@ -176,7 +177,9 @@ def test_an_agents_certificate_is_renewed_where_it_lies_and_the_agent_goes_on_wi
 
 
 def test_the_coordinators_certificate_can_be_renewed_where_it_lies(federation: Engine) -> None:
-    federation.inside("coordinator", "test", "-w", "/srv/coordinator/identity")
+    federation.inside("coordinator", "touch", f"{COORDINATOR_IDENTITY}/next")
+    assert "next" in federation.inside("coordinator", "ls", COORDINATOR_IDENTITY).split()
+    federation.inside("coordinator", "rm", f"{COORDINATOR_IDENTITY}/next")
 
 
 def test_an_agent_cannot_write_to_its_notes_and_its_policy(federation: Engine) -> None:

@@ -83,14 +83,14 @@ def test_a_certificate_of_another_issuer_names_it_and_says_that_something_opens_
     with listening(inspector.identity("coordinator", Role.COORDINATOR)) as port:
         check = tls_of(port, consortium.identity("anna", Role.SITE))
     assert check.state is CheckState.FAILED
-    assert "clinic-proxy" in check.detail and "without inspection" in check.todo
+    assert "clinic-proxy" in check.detail and "without inspection" in check.remedy
 
 
 def test_a_ca_of_the_same_name_is_told_from_an_inspecting_proxy(consortium: Consortium, tmp_path: Path) -> None:
     with listening(make_consortium(tmp_path).identity("coordinator", Role.COORDINATOR)) as port:
         check = tls_of(port, consortium.identity("anna", Role.SITE))
     assert check.state is CheckState.FAILED and "another key's" in check.detail
-    assert "trust bundle" in check.todo
+    assert "trust bundle" in check.remedy
 
 
 def test_an_expired_certificate_of_the_coordinator_is_told_with_its_times(consortium: Consortium) -> None:
@@ -103,7 +103,7 @@ def test_a_certificate_for_another_host_names_the_hosts_it_is_for(consortium: Co
     with listening(consortium.identity("coordinator", Role.COORDINATOR)) as port:
         check = tls_of(port, consortium.identity("anna", Role.SITE), name="coordinator.example")
     assert check.state is CheckState.FAILED
-    assert "for coordinator.example, got one for localhost" in check.detail and "server_name" in check.todo
+    assert "for coordinator.example, got one for localhost" in check.detail and "server_name" in check.remedy
 
 
 def test_what_answers_without_tls_is_no_coordinator(consortium: Consortium) -> None:
@@ -182,7 +182,7 @@ def test_a_connection_goes_through_a_proxy_by_connect_and_the_certificate_behind
 def test_a_proxy_that_says_no_is_quoted() -> None:
     with proxying("403 Forbidden") as (proxy, _):
         check, opened = link_probe.connect("coordinator.example:8443", proxy)
-    assert opened is None and "403 Forbidden" in check.detail and "CONNECT" in check.todo
+    assert opened is None and "403 Forbidden" in check.detail and "CONNECT" in check.remedy
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_slow_answer_is_no_skew() -> None:
 def test_a_disk_with_little_room_is_told(tmp_path: Path) -> None:
     assert judge_disk(GIB, "/x").state is CheckState.FAILED
     assert machine_checks.check_disk(tmp_path / "not" / "yet", lambda _folder: 3 * GIB).state is CheckState.OK
-    assert machine_checks.check_disk(tmp_path, lambda _folder: 1).todo != ""
+    assert machine_checks.check_disk(tmp_path, lambda _folder: 1).remedy != ""
 
 
 @pytest.mark.parametrize("days", [7, 90])
@@ -225,7 +225,7 @@ def test_a_certificate_is_told_of_when_less_than_a_quarter_of_its_life_is_left(d
     life = timedelta(days=days)
     for share_left, is_told in [(1.0, False), (0.26, False), (0.24, True)]:
         expires_at = NOW + life * share_left
-        assert ("in time" in judge_expiry(expires_at - life, expires_at, NOW, "x").todo) == is_told
+        assert ("in time" in judge_expiry(expires_at - life, expires_at, NOW, "x").remedy) == is_told
     assert judge_expiry(NOW - 2 * life, NOW - life, NOW, "x").state is CheckState.FAILED
 
 
@@ -310,7 +310,7 @@ async def test_a_site_with_a_wrong_clock_bad_records_and_another_base_model_is_t
     assert code == 1
     wrong = {name for name, check in checks.items() if check.state is CheckState.FAILED}
     assert wrong == {"clock", "data", "base_model"}
-    assert all(checks[name].todo for name in wrong)
+    assert all(checks[name].remedy for name in wrong)
     assert "notes.jsonl" in checks["data"].detail and "Confidential" not in str(checks)
 
 
@@ -357,7 +357,7 @@ async def test_a_runs_terms_are_held_against_policy_base_model_and_memory(
     assert code == 1
     assert {name for name, check in checks.items() if check.state is CheckState.FAILED} == {"terms", "base_model"}
     assert "aggregation.strategy: expected one of fed_medlora, got ffa_lora" in checks["terms"].detail
-    assert "declines" in checks["terms"].todo
+    assert "declines" in checks["terms"].remedy
     assert checks["memory"].detail != usual["memory"].detail
 
 

@@ -218,7 +218,7 @@ async def test_a_revocation_takes_updates_of_its_key_out_of_the_open_round_and_n
         await at.send(at.claim(key))
         await at.send(at.claim(signers.key_of(BERTA), BERTA), BERTA)
         for _ in range(2):
-            await at.members.revoke_key(OPERATOR, fingerprint(key.public_key))
+            assert await at.members.revoke_key(OPERATOR, fingerprint(key.public_key)) == ()
         outcomes = {entry.site: (entry.outcome, entry.reason) for entry in at.world.round.roster}
         assert outcomes == {
             ANNA: (SiteOutcome.DECLINED, Reason.SIGNING_KEY_REVOKED),
@@ -241,7 +241,8 @@ async def test_a_round_that_is_being_combined_is_finished_with_what_a_key_had_si
         await at.send(at.claim(key))
         await at.world.answer(BERTA, CLARA)
         assert at.world.round.phase is Phase.AGGREGATING
-        await at.members.revoke_key(OPERATOR, fingerprint(key.public_key))
+        still_in = await at.members.revoke_key(OPERATOR, fingerprint(key.public_key))
+        assert still_in == ((at.world.run.terms.name, 1),)
         assert at.world.entry(ANNA).outcome is SiteOutcome.ACCEPTED
 
 

@@ -18,7 +18,7 @@ from common.errors import (
 )
 from coordinator.app.update_intake import ReceivedChunk
 from coordinator.domain import events as ev
-from coordinator.domain.values import DeadlineName, SiteOutcome
+from coordinator.domain.values import AdapterFile, DeadlineName, SiteOutcome, Update
 from tests.fakes.coordinator_updates import chunks_of, digest_bytes
 from tests.fakes.coordinator_values import ANNA, BERTA, CLARA, SITES, digest
 from tests.fakes.coordinator_world import (
@@ -119,6 +119,28 @@ async def test_another_update_after_an_accepted_one_is_already_answered(training
     await training.send(ANNA, training.honest_bytes(1))
     error = await refusal(training, ANNA, claim, no_chunks())
     assert (type(error), error.reason) == (NotNowError, Reason.ALREADY_ANSWERED)
+
+
+async def test_of_two_attempts_at_the_same_update_the_slower_gets_the_answer_of_the_quicker_and_takes_no_file_away(
+    training: World,
+) -> None:
+    content = training.honest_bytes(1)
+
+    async def chunks() -> AsyncIterator[ReceivedChunk]:
+        async for chunk in chunks_of(content):
+            yield chunk
+        # The first attempt hung up, and what it had begun is accepted only now.
+        accepted = Update(
+            file=AdapterFile(digest=digest_bytes(content), size_bytes=len(content)), num_examples=9, num_label_tokens=7
+        )
+        event = ev.UpdateAccepted(
+            at=training.clock.now(), assignment_id=training.entry(ANNA).assignment_id, update=accepted
+        )
+        await training.driver.post(training.run.run_id, event)
+
+    given = await training.intake.receive(site_caller(ANNA), training.claim(ANNA, content), chunks())
+    assert given == digest_bytes(content)
+    assert training.blobs.update_path(training.entry(ANNA).assignment_id).read_bytes() == content
 
 
 async def test_after_a_refusal_the_same_refusal_is_given_again_and_no_byte_is_read(training: World) -> None:

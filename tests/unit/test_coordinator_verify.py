@@ -148,10 +148,6 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], Problem]] = {
         lambda d: d["run"]["rounds"][0]["roster"].insert(0, entry(d)),
         Problem.ROSTER_IMPOSSIBLE,
     ),
-    "a name that would write a line of its own": (
-        lambda d: d["run"]["rounds"][0]["roster"].append(straggler(d, "zz\nrounds computed again: all")),
-        Problem.ROSTER_IMPOSSIBLE,
-    ),
     "an accepted update without one": (lambda d: entry(d).update(update=None), Problem.ROSTER_IMPOSSIBLE),
     "absurd counts": (lambda d: entry(d)["update"].update(num_examples=-1), Problem.ROSTER_IMPOSSIBLE),
     "an open answer": (lambda d: entry(d).update(outcome="joined"), Problem.ROSTER_IMPOSSIBLE),
@@ -196,6 +192,26 @@ def test_a_hostile_coordinators_lie_is_found_and_named(honest: Path, signers: Si
     assert problem in {each.problem for each in found.findings}, found.findings
     assert all(each.file and each.detail for each in found.findings)
     assert found.is_false or problem.is_doubt
+
+
+@pytest.mark.parametrize(
+    ("name", "is_withdrawn", "expected"),
+    [
+        ("zz\nrounds computed again: all", False, "a name of 1 to 63 of a-z, 0-9 and inner '-'"),
+        ("zz", True, "an update that the terms keep, to be deleted on withdrawal"),
+    ],
+    ids=["a name that would write a line of its own", "a withdrawal of what was never there"],
+)
+def test_who_gave_nothing_is_named_as_a_site_and_had_nothing_deleted(
+    honest: Path, signers: Signers, name: str, is_withdrawn: bool, expected: str
+) -> None:
+    def add(document: dict[str, Any]) -> None:
+        added = {**straggler(document, name), "is_withdrawn": is_withdrawn}
+        document["run"]["rounds"][0]["roster"].append(added)
+
+    forge(honest, signers, add)
+    said = [each.detail for each in checked(honest, signers).findings if each.about.endswith(name)]
+    assert any(detail.startswith(f"expected {expected}") for detail in said), said
 
 
 @pytest.mark.parametrize("lie", ["a signature left out", "a certificate left out"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from common.ids import AssignmentId
 from coordinator.adapters.pki.ca import CA_CERTIFICATE_FILE
 from coordinator.app import perform_commands
 from coordinator.app.aggregate_round import aggregate
 from coordinator.app.members import Members
+from coordinator.app.ports import BlobStore
 from coordinator.app.verify_release import verify_release
 from coordinator.cli import app
 from coordinator.domain.cohort import kept_updates
@@ -24,8 +26,9 @@ from coordinator.domain.enrolment import Standing
 from coordinator.domain.values import Phase
 from tests.fakes.coordinator_values import ANNA, BERTA, CLARA, SITES
 from tests.fakes.coordinator_world import World, coordinator, site_caller
-from tests.fakes.releases import manifest_of, play, release_terms, write_release
+from tests.fakes.releases import OPERATOR, manifest_of, play, release_terms, write_release
 from tests.fakes.signing import Signers
+from tests.fakes.site import until
 
 KEEPING = release_terms(count=2)
 
@@ -103,6 +106,38 @@ async def test_a_round_that_is_combined_in_the_next_life_of_the_coordinator_need
         await world.perform_pending()
         candidate = world.run.rounds[0].candidate
         assert candidate is not None and candidate.digest == expected
+        assert kept(world) == [BERTA, CLARA]
+
+
+class SlowToDelete:
+    """A store of files that deletes nothing until it may; everything else is the store's own."""
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+        self.asked, self.may_end = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._blobs, name)
+
+    async def delete_updates(self, assignment_ids: Sequence[AssignmentId]) -> None:
+        self.asked.set()
+        await self.may_end.wait()
+        await self._blobs.delete_updates(assignment_ids)
+
+
+async def test_a_store_that_is_slow_to_delete_holds_no_other_decision_up_and_deletes_though_the_caller_hung_up(
+    tmp_path: Path,
+) -> None:
+    async with combining(tmp_path) as world:
+        await world.perform_pending()
+        slow = SlowToDelete(world.kept)
+        members = Members(world.members, world.standings, world.driver, slow, world.clock)
+        withdrawal = asyncio.ensure_future(members.withdraw(site_caller(ANNA)))
+        await slow.asked.wait()
+        await asyncio.wait_for(members.ban(OPERATOR, BERTA), 30)
+        withdrawal.cancel()
+        slow.may_end.set()
+        await until(lambda: len(world.update_files()) == 2)
         assert kept(world) == [BERTA, CLARA]
 
 

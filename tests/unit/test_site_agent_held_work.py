@@ -75,6 +75,15 @@ async def test_held_work_whose_round_is_over_is_given_up(tmp_path: Path, stage: 
         assert (on.coordinator.declined, on.coordinator.uploads) == ([], [])
 
 
+async def test_a_held_answer_that_had_been_accepted_is_done(tmp_path: Path) -> None:
+    leave_to(tmp_path, Stage.UPLOADING)
+    async with scene(tmp_path, policy=UNAPPROVED) as on:
+        await tells(on, Reason.APPROVAL_AWAITED)
+        await on.says(Cancel(assignment_id=WORK.assignment_id, reason=Reason.ALREADY_ANSWERED))
+        await on.reaches(WORK, Stage.DONE)
+        assert on.coordinator.uploads == []
+
+
 async def test_an_answer_that_waits_for_the_link_is_not_given_up_for_an_echo(tmp_path: Path) -> None:
     async with scene(tmp_path) as on:
         on.trainer.may_end.set()
@@ -83,6 +92,7 @@ async def test_an_answer_that_waits_for_the_link_is_not_given_up_for_an_echo(tmp
         await on.says(Cancel(assignment_id=WORK.assignment_id, reason=Reason.ROUND_CLOSED))
         on.coordinator.upload_may_end.set()
         await on.reaches(WORK, Stage.DONE)
+        assert [each.assignment_id for each in on.coordinator.uploads] == [WORK.assignment_id]
 
 
 async def test_training_that_runs_past_the_hours_stops_and_goes_on_in_the_next_ones(tmp_path: Path) -> None:
@@ -111,6 +121,7 @@ async def test_what_is_trained_leaves_outside_the_hours_too(tmp_path: Path) -> N
         time[0] = NOON + timedelta(hours=6)
         on.coordinator.upload_may_end.set()
         await on.reaches(WORK, Stage.DONE)
+        assert (on.coordinator.declined, on.coordinator.held[-1]) == ([], None)
 
 
 async def test_an_agent_that_starts_outside_the_hours_does_not_go_on_training(tmp_path: Path) -> None:

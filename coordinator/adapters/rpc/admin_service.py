@@ -195,8 +195,9 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.RevokeSigningKeyRequest, context: Context
     ) -> admin_pb2.RevokeSigningKeyResponse:
         """See the proto."""
-        await self._use.membership.members.revoke_key(caller_from_context(context), request.fingerprint)
-        return admin_pb2.RevokeSigningKeyResponse()
+        still_in = await self._use.membership.members.revoke_key(caller_from_context(context), request.fingerprint)
+        rounds = [admin_pb2.RevokedInRound(run=run, round_number=number) for run, number in still_in]
+        return admin_pb2.RevokeSigningKeyResponse(still_in=rounds)
 
     async def _post_to_open(self, context: Context, id_or_name: str, event: ev.RunEvent) -> Run:
         """Step a run that is open, or say that it has ended, be it while the event waited."""

@@ -116,10 +116,11 @@ class OperatorClient:
         """Let one certificate be good no more."""
         await self._admin.RevokeCertificate(admin_pb2.RevokeCertificateRequest(serial=serial), timeout=CALL_SECONDS)
 
-    async def revoke_signing_key(self, fingerprint: str) -> None:
-        """Let no update count any more that this key signs."""
+    async def revoke_signing_key(self, fingerprint: str) -> list[tuple[str, int]]:
+        """Let no update be taken any more that this key signs; returns rounds (run, number) with one in them still."""
         request = admin_pb2.RevokeSigningKeyRequest(fingerprint=fingerprint)
-        await self._admin.RevokeSigningKey(request, timeout=CALL_SECONDS)
+        response = await self._admin.RevokeSigningKey(request, timeout=CALL_SECONDS)
+        return [(each.run, each.round_number) for each in response.still_in]
 
     async def get_release(self, wish: ReleaseWish, max_bytes: int) -> dict[str, bytes]:
         """A release's manifest, signature and small files, by path; together at most ``max_bytes``.

@@ -1311,16 +1311,48 @@ class RevokeSigningKeyResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    STILL_IN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def still_in(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevokedInRound]:
+        """Rounds that an update which it signed is still in, for they are being combined, or their candidate is being scored."""
+
     def __init__(
         self,
+        *,
+        still_in: _abc.Iterable[Global___RevokedInRound] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["still_in", b"still_in"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeSigningKeyResponse: _TypeAlias = RevokeSigningKeyResponse  # noqa: Y015
+
+@_typing.final
+class RevokedInRound(_message.Message):
+    """A round that goes on with an update whose key was revoked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    ROUND_NUMBER_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """The run's name."""
+    round_number: _builtins.int
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        round_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["round_number", b"round_number", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokedInRound: _TypeAlias = RevokedInRound  # noqa: Y015
 
 @_typing.final
 class GetReleaseRequest(_message.Message):
