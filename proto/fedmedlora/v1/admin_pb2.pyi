@@ -1340,6 +1340,7 @@ class RevokedInRound(_message.Message):
     run: _builtins.str
     """The run's name."""
     round_number: _builtins.int
+    """The round's number, from 1."""
     def __init__(
         self,
         *,
