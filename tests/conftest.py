@@ -28,6 +28,7 @@ Tell = Callable[[str], None]
 TOLD = "told"
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file in one process, and all that use the one engine for containers."""
     for item in items:
