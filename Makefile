@@ -43,7 +43,7 @@ demo: $(SETUP_STAMP) $(if $(MODEL),,$(BASE_MODEL)/config.json) ## a whole federa
 
 .PHONY: test
 test: $(SETUP_STAMP) $(BASE_MODEL)/config.json ## run the tests [ARGS=for-pytest WORKERS=2]
-	@python -m pytest -rs -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@python -m pytest -rs -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: faults
 faults: $(SETUP_STAMP) ## the fault tests in their long form: every place to die

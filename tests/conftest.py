@@ -10,10 +10,11 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 from common.tls import harden_tls
 
@@ -26,14 +27,20 @@ from tests.postgres import PostgresServer, binaries, running_postgres  # noqa: E
 
 Tell = Callable[[str], None]
 TOLD = "told"
+CONTAINERS = "tests/containers/"
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and all that use the one engine for containers."""
-    for item in items:
-        group = "containers" if item.get_closest_marker("containers") else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+class ByFile(LoadFileScheduling):  # type: ignore[misc]
+    """Deals out whole files, and as one all that use the one engine for containers."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return CONTAINERS if file.startswith(CONTAINERS) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Who does which tests, where several processes do them."""
+    return ByFile(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
