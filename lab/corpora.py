@@ -14,7 +14,7 @@ import random
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TypeVar
 
@@ -102,7 +102,7 @@ class Corpora:
 
     def _same_for_all(self, corpus: str, name: str, sentences: int) -> NoteFile:
         """Passages from all over the file: of as many documents as can be, for intervals are by document."""
-        lines = _shuffled(self._lines(corpus, name), _FIXED_SEED)
+        lines = _documents_in_turn(_shuffled(self._lines(corpus, name), _FIXED_SEED))
         return self._kept(_cut(lines, sentences, f"{corpus}/{name}"))
 
     def _lines(self, corpus: str, name: str) -> list[_Line]:
@@ -138,6 +138,15 @@ def _document(line: _Line) -> str:
 
 def _shuffled(items: Sequence[_T], seed: int) -> list[_T]:
     return random.Random(seed).sample(list(items), len(items))
+
+
+def _documents_in_turn(lines: Iterable[_Line]) -> list[_Line]:
+    """The first line of each document, then the second of each that has one, and so on."""
+    by_document: dict[str, list[_Line]] = {}
+    for line in lines:
+        by_document.setdefault(_document(line), []).append(line)
+    turns = zip_longest(*by_document.values())
+    return [line for turn in turns for line in turn if line is not None]
 
 
 def _part(lines: Iterable[_Line], number: int, count: int) -> list[_Line]:
