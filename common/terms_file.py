@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from copy import deepcopy
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -29,9 +30,9 @@ def load_terms_toml(path: Path) -> Terms:
 
 
 def terms_of_document(document: dict[str, Any], path: Path) -> Terms:
-    """The terms in tables that were read from ``path``; raises as `load_terms_toml`."""
+    """The terms in tables that were read from ``path``, and that stay as they are; raises as `load_terms_toml`."""
     problems: list[str] = []
-    document = _over_preset(document, problems)
+    document = _over_preset(deepcopy(document), problems)
     _parse_durations(document, problems)
     _add_default_parameters(document)
     try:

@@ -5,8 +5,7 @@ Every model is made by a run (`lab.rounds`): a single site's and a centralised o
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -14,9 +13,10 @@ from common.adapter import AdapterSpec
 from common.errors import InputInvalidError, Reason
 from common.terms import AggregationTerms, BaseModelTerms, GateMetric, GateTerms, Task, TaskTerms, Terms
 from lab.cells import Adapter
+from lab.choosing import Choices
 from lab.corpora import Corpora, NoteFile, Texts, shared_passages, texts_of
 from lab.experiment import Arm, Experiment, NewSite, Site, terms_of
-from lab.findings import EVERYBODY, NOBODY, Scored, Setting, Trained, personal_arm
+from lab.findings import EVERYBODY, NOBODY, Played, Setting, personal_arm, together
 from lab.rounds import Course, Machine, Plan, carry_all, carry_out
 from lab.scoring import Model, Scorer
 from lab.slots import Priority
@@ -28,23 +28,6 @@ NEW_SITE, CENTRE = "new-site", "centre"
 FROM_NOTHING = "nothing"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Played:
-    """What came of an arm with a seed."""
-
-    scored: Sequence[Scored] = ()
-    trained: Sequence[Trained] = ()
-    notes: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Choice:
-    """The run that an arm's model is of, and what to say of how it was chosen."""
-
-    course: Course
-    note: str = ""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     """An experiment on this machine."""
@@ -54,8 +37,8 @@ class Bench:
     machine: Machine
     base_model: BaseModelTerms
     workshop: Workshop
-    _courses: dict[tuple[str, int], asyncio.Task[_Choice]] = field(default_factory=dict)
     _notes: dict[tuple[str, int], NoteFile] = field(default_factory=dict)
+    _few: dict[tuple[str, int, tuple[Task, ...]], NoteFile] = field(default_factory=dict)
 
     @cached_property
     def tests(self) -> Mapping[str, NoteFile]:
@@ -127,7 +110,7 @@ class Bench:
         )
         first: tuple[Adapter, AdapterSpec] | None = None
         if start != FROM_NOTHING:
-            course = (await self._choice(arm, seed)).course
+            course = (await self._choices.of(arm, seed)).run
             first = (course.last, course.spec_of(course.last))
             terms = at_rank(terms, first[1].lora_rank)
         name = f"new site, {examples} examples, from {start}, seed {seed}"
@@ -161,7 +144,10 @@ class Bench:
 
     def few_of(self, new_site: NewSite, seed: int, asked: TaskTerms) -> NoteFile:
         """What a new site has for one task; raises as `lab.corpora.Corpora.train`."""
-        return self.corpora.few(new_site.corpus, max(new_site.examples), seed, asked, self.held_out)
+        key = (new_site.corpus, seed, asked.tasks)
+        if key not in self._few:
+            self._few[key] = self.corpora.few(new_site.corpus, max(new_site.examples), seed, asked, self.held_out)
+        return self._few[key]
 
     def priority(self, arm: Arm, seed: int) -> Priority:
         """Seed after seed, and of a seed the arms in the order of the file."""
@@ -186,27 +172,12 @@ class Bench:
         return await self._scored_course(arm, seed, course, site)
 
     async def _play_together(self, arm: Arm, seed: int) -> Played:
-        choice = await self._choice(arm, seed)
-        played = await self._scored_course(arm, seed, choice.course)
-        return replace(played, notes=[choice.note] if choice.note else [])
+        choice = await self._choices.of(arm, seed)
+        return replace(await self._scored_course(arm, seed, choice.run), notes=choice.notes)
 
-    async def _choice(self, arm: Arm, seed: int) -> _Choice:
-        """The run of an arm, carried out once, whoever asks."""
-        key = (arm.name, seed)
-        if key not in self._courses:
-            self._courses[key] = asyncio.create_task(self._chosen(arm, seed))
-        return await asyncio.shield(self._courses[key])
-
-    async def _chosen(self, arm: Arm, seed: int) -> _Choice:
-        if arm.kind != "best_of":
-            return _Choice(course=await self._carry_out(arm, seed))
-        names = list(arm.of)
-        choices = await carry_all([self._choice(self.experiment.arm(name), seed) for name in names])
-        losses = await carry_all([self._validation_loss(arm, seed, choice.course) for choice in choices])
-        best = losses.index(min(losses))
-        told = ", ".join(f"{name} {loss:.4f}" for name, loss in zip(names, losses, strict=True))
-        note = f"{arm.name}, seed {seed}: chose {names[best]} by loss on the validation set ({told})"
-        return _Choice(course=choices[best].course, note=note)
+    @cached_property
+    def _choices(self) -> Choices[Course]:
+        return Choices(experiment=self.experiment, carry_out=self._carry_out, validation_loss=self._validation_loss)
 
     async def _carry_out(self, arm: Arm, seed: int) -> Course:
         if arm.kind == "centralised":
@@ -241,7 +212,10 @@ class Bench:
         )
 
     async def _scored_course(self, arm: Arm, seed: int, course: Course, site: Site | None = None) -> Played:
-        """Of the site whose run it is, or of all; where sites keep factors, the model of each of them, too."""
+        """Of the site whose run it is, or of all; where sites keep factors, the model of each of them, too.
+
+        A site's own model is scored in the tasks that the site trains.
+        """
         last = Model(
             arm=arm.name,
             seed=seed,
@@ -249,7 +223,7 @@ class Bench:
             site=site.name if site else "",
             adapter=course.last,
             lora_rank=course.spec_of(course.last).lora_rank,
-            terms=course.run.terms,
+            terms=of_tasks(course.run.terms, site.tasks) if site else course.run.terms,
         )
         shared = [last]
         personal = await self._personal(last, course, len(course.run.rounds))
@@ -268,13 +242,20 @@ class Bench:
         priority = self.priority(self.experiment.arm(model.arm), model.seed)
         personal = course.personal(round_number)
         made = await carry_all([self.workshop.derive(one, priority) for one in personal.values()])
-        corpora = {site.name: site.corpus for site in self.experiment.sites}
+        sites = {site.name: site for site in self.experiment.sites}
         return [
-            replace(model, arm=personal_arm(model.arm), site=site, trained_on=corpora[site], adapter=adapter)
-            for site, adapter in zip(personal, made, strict=True)
+            replace(
+                model,
+                arm=personal_arm(model.arm),
+                site=name,
+                trained_on=sites[name].corpus,
+                adapter=adapter,
+                terms=of_tasks(model.terms, sites[name].tasks),
+            )
+            for name, adapter in zip(personal, made, strict=True)
         ]
 
-    async def _validation_loss(self, arm: Arm, seed: int, course: Course) -> float:
+    async def _validation_loss(self, course: Course, arm: Arm, seed: int) -> float:
         model = Model(
             arm=arm.name,
             seed=seed,
@@ -314,15 +295,12 @@ def of_one_task(terms: TaskTerms, task: Task) -> TaskTerms:
     return replace(terms, relations_only=True) if task is Task.RELATIONS else replace(terms, relation_types=())
 
 
+def of_tasks(terms: Terms, tasks: Collection[Task]) -> Terms:
+    """The same terms for those of their tasks alone."""
+    left = [task for task in terms.task.tasks if task in tasks]
+    return replace(terms, task=of_one_task(terms.task, left[0])) if len(left) == 1 else terms
+
+
 def at_rank(terms: Terms, lora_rank: int) -> Terms:
     """The same terms for an adapter of that rank."""
     return replace(terms, lora=replace(terms.lora, lora_rank=lora_rank))
-
-
-def together(played: Sequence[Played]) -> Played:
-    """What came of several, as of one."""
-    return Played(
-        scored=[row for one in played for row in one.scored],
-        trained=[row for one in played for row in one.trained],
-        notes=[note for one in played for note in one.notes],
-    )

@@ -6,10 +6,11 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from common.errors import FedMedError, Reason
+from common.ids import Digest
 from lab.arms import Bench
 from lab.cells import Cell, Done
 from lab.corpora import Corpora
@@ -19,6 +20,8 @@ from lab.encoder.course import Works
 from lab.encoder.folder import describe_encoder
 from lab.estimate import EstimatingWorkshop, measured_rates
 from lab.experiment import Experiment, load_experiment
+from lab.findings import Kept
+from lab.kept import read_kept
 from lab.options import CHECK, REPORT, Options, parse_options
 from lab.playing import failures, play_all
 from lab.reports import check, told, write_report
@@ -46,8 +49,9 @@ def main() -> None:
 def run(options: Options) -> int:
     """Do the step asked for; returns the exit code."""
     experiment = load_experiment(options.file)
+    known = read_kept(options.findings)
     if options.is_dry:
-        for estimated in asyncio.run(_estimate(experiment, options)):
+        for estimated in asyncio.run(_estimate(experiment, options, known)):
             _print(told(estimated, options.at_once))
         return 0
     ends_at = time.monotonic() + options.until_seconds
@@ -59,19 +63,19 @@ def run(options: Options) -> int:
     if options.step == CHECK:
         encoders.check()
         return 0
-    findings = asyncio.run(play_all(bench, encoders))
+    findings = asyncio.run(play_all(bench, encoders, known))
     _print(map(str, write_report(options.out / experiment.name, experiment, findings)))
     _print(f"missing: {one.arm}, seed {one.seed}: {one.why}" for one in findings.missing)
     return int(bool(failures(findings)))
 
 
-async def _estimate(experiment: Experiment, options: Options) -> list[EstimatingWorkshop]:
+async def _estimate(experiment: Experiment, options: Options, known: Mapping[Digest, Kept]) -> list[EstimatingWorkshop]:
     """Of adapters, and of encoders where the experiment has any."""
     slots = Slots(1, lambda: False)
     adapters = _estimating(_workshop(options, slots))
     encoders = _estimating(_encoder_workshop(options, slots))
     bench = _bench(experiment, options, adapters)
-    findings = await play_all(bench, _encoders(bench, options, encoders))
+    findings = await play_all(bench, _encoders(bench, options, encoders), known)
     for one in failures(findings):
         raise FedMedError(Reason.INTERNAL, f"{one.arm}, seed {one.seed}: {one.why}")
     return [adapters, encoders] if any(arm.model == "encoder" for arm in experiment.arms) else [adapters]

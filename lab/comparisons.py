@@ -47,7 +47,7 @@ class Difference:
 IN_DOMAIN, OWN_NOTES, OTHER_NOTES, EXTERNAL = "in-domain", "own notes", "other sites' notes", "external"
 
 
-def main_table(experiment: Experiment, findings: Findings) -> list[Cell]:
+def main_table(findings: Findings) -> list[Cell]:
     """Every arm: in-domain and external; models of single sites also on their own notes and on the others'."""
     cells = []
     for arm in findings.arms():
@@ -124,12 +124,16 @@ def _paired(ours: Sequence[Scored], theirs: Sequence[Scored]) -> list[tuple[Scor
 
 
 def new_site_curves(findings: Findings) -> dict[str, list[tuple[int, Estimate]]]:
-    """Strict F1 at the new site by number of examples, for each start; without any, the arm's external score there."""
+    """Strict F1 at the new site by number of examples, for each start; without any, the arm's external score there.
+
+    All points of a curve are of the same seeds.
+    """
     rows = [row for row in findings.scored if row.setting is Setting.NEW_SITE]
     curves: dict[str, list[tuple[int, Estimate]]] = {}
     for start in dict.fromkeys(row.arm for row in rows):
         mine = [row for row in rows if row.arm == start]
-        before = [row for row in findings.of(start, Setting.EXTERNAL) if row.test_set == mine[0].test_set]
+        before = [row for row in findings.of(start, Setting.EXTERNAL)
+                  if row.test_set == mine[0].test_set and row.seed in {one.seed for one in mine}]  # fmt: skip
         groups = {0: before, **{count: [row for row in mine if row.examples == count]
                                 for count in sorted({row.examples for row in mine})}}  # fmt: skip
         curves[start] = [(count, estimate(list(parts(group, Rule.STRICT)))) for count, group in groups.items() if group]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.ids import Digest
 from common.terms import Task
 from lab.statistics import Part
 from site_agent.orders import F1Counts
@@ -96,6 +97,36 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """What came of an arm with a seed.
+
+    Attributes:
+        notes: What is worth saying of it, such as what was chosen.
+    """
+
+    scored: Sequence[Scored] = ()
+    trained: Sequence[Trained] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What came of an arm with a seed, and of what it is a function.
+
+    Attributes:
+        name, seed: Of the arm.
+        asked: A digest of all that the outcome is a function of, but for the machine (`lab.asking`).
+        made_by: Processor and versions of the libraries.
+    """
+
+    name: str
+    seed: int
+    asked: Digest
+    made_by: str
+    played: Played = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
     """An arm with a seed that has no numbers (yet), and why."""
 
@@ -109,7 +140,7 @@ class Findings:
     """All rows of an experiment.
 
     Attributes:
-        notes: What is worth saying of an arm, such as what was chosen.
+        kept: All but what is missing, an arm and seed each.
         full_model_bytes: What would travel if the base model did.
     """
 
@@ -117,6 +148,7 @@ class Findings:
     trained: Sequence[Trained]
     missing: Sequence[Missing]
     notes: Sequence[str] = ()
+    kept: Sequence[Kept] = ()
     full_model_bytes: int = 0
 
     def tasks(self) -> list[Task]:
@@ -135,9 +167,22 @@ class Findings:
         """Training whose updates travelled."""
         return [row for row in self.trained if not row.is_alone]
 
+    def machines(self) -> list[str]:
+        """On what it was done, each once."""
+        return list(dict.fromkeys(one.made_by for one in self.kept))
+
     def arms(self) -> list[str]:
         """Arms that have scores, in the order of the experiment."""
         return list(dict.fromkeys(one.arm for one in self.scored))
+
+
+def together(played: Sequence[Played]) -> Played:
+    """What came of several, as of one."""
+    return Played(
+        scored=[row for one in played for row in one.scored],
+        trained=[row for one in played for row in one.trained],
+        notes=[note for one in played for note in one.notes],
+    )
 
 
 def personal_arm(arm: str) -> str:

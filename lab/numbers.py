@@ -15,7 +15,8 @@ from lab.findings import Findings, Rule, Scored, Trained
 from lab.statistics import estimate
 
 COLUMNS = (
-    "arm", "setting", "task", "seed", "site", "trained_on", "round", "examples", "metric", "value", "low", "high",
+    "arm", "setting", "task", "seed", "site", "trained_on", "model_of", "round", "examples", "metric", "value", "low",
+    "high",
 )  # fmt: skip
 Row = dict[str, object]
 
@@ -41,7 +42,7 @@ def rows_of(experiment: Experiment, findings: Findings) -> Iterator[Row]:
 
 
 def _compared(task: Task, experiment: Experiment, findings: Findings) -> Iterator[Row]:
-    for cell in main_table(experiment, findings):
+    for cell in main_table(findings):
         yield {
             "arm": cell.arm, "setting": cell.column, "task": task, "metric": f"mean_{cell.rule}_f1",
             "value": cell.estimate.value, "low": cell.estimate.low, "high": cell.estimate.high,
@@ -57,7 +58,8 @@ def _compared(task: Task, experiment: Experiment, findings: Findings) -> Iterato
 def _scored(row: Scored) -> Iterator[Row]:
     same: Row = {
         "arm": row.arm, "setting": row.setting, "task": row.task, "seed": row.seed, "site": row.test_set,
-        "trained_on": row.trained_on, "round": row.round_number or "", "examples": row.examples or "",
+        "trained_on": row.trained_on, "model_of": row.site, "round": row.round_number or "",
+        "examples": row.examples or "",
     }  # fmt: skip
     for rule in Rule:
         part = row.part(rule)

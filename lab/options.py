@@ -26,6 +26,7 @@ class Options:
         data: Folder of annotated corpora.
         out: Folder of results; experiments that share it share their cells.
         at_once: Trainers beside each other.
+        findings: Files of what earlier runs, or other machines, have found.
         until_seconds: No work is begun after so many seconds; infinite: to the end.
     """
 
@@ -40,6 +41,7 @@ class Options:
     at_once: int
     until_seconds: float
     is_dry: bool
+    findings: tuple[Path, ...] = ()
 
 
 def parse_options(arguments: Sequence[str]) -> Options:
@@ -58,6 +60,10 @@ def parse_options(arguments: Sequence[str]) -> Options:
     parser.add_argument("--jobs", type=_count, default=1, help="trainers beside each other")
     parser.add_argument("--until", type=_duration, default=float("inf"), help="begin no work after this long: 90m")
     parser.add_argument("--dry-run", action="store_true", help="list what is yet to be done, and how long it takes")
+    parser.add_argument(
+        "--findings", type=Path, nargs="+", default=[], metavar="FILE", help="findings.jsonl of earlier runs or of "
+        "other machines: what they hold is not done again",
+    )  # fmt: skip
     given = parser.parse_args(arguments)
     return Options(
         step=given.step,
@@ -71,6 +77,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         at_once=given.jobs,
         until_seconds=given.until,
         is_dry=given.dry_run,
+        findings=tuple(given.findings),
     )
 
 

@@ -3,60 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
 from common.errors import FedMedError
-from lab.arms import FROM_NOTHING, Bench, Played
+from common.ids import Digest
+from lab.arms import Bench
+from lab.asking import Asked, all_asked
 from lab.encoder.arms import EncoderBench
-from lab.findings import Findings, Missing
+from lab.findings import Findings, Kept, Missing, together
+from lab.machine import this_machine
 from lab.slots import OutOfTimeError
 from site_agent.trainer.base_model_files import resolve_base_model
 
 _NOT_DONE = "not done yet"
 
 
-async def play_all(bench: Bench, encoders: EncoderBench | None = None) -> Findings:
-    """Everything at once; the workshops say in which order the work is done.
+async def play_all(
+    bench: Bench, encoders: EncoderBench | None = None, known: Mapping[Digest, Kept] | None = None
+) -> Findings:
+    """Everything at once; the workshops say in which order the work is done. What is ``known`` is not done again.
 
     ``encoders`` play the arms whose model is an encoder; without them, those arms are refused.
     """
     encoders = encoders or EncoderBench(bench=bench, works=None, missing="encoder: expected one, got none")
-    asked = list(_asked(bench, encoders))
-    outcomes = await asyncio.gather(*(_outcome(arm, seed, work) for arm, seed, work in asked))
-    played = [one for one in outcomes if isinstance(one, Played)]
+    outcomes = await asyncio.gather(*(_outcome(one, known or {}) for one in all_asked(bench, encoders)))
+    kept = [one for one in outcomes if isinstance(one, Kept)]
+    played = together([one.played for one in kept])
     return Findings(
-        scored=[row for one in played for row in one.scored],
-        trained=[row for one in played for row in one.trained],
-        notes=[note for one in played for note in one.notes],
+        scored=played.scored,
+        trained=played.trained,
+        notes=played.notes,
         missing=[one for one in outcomes if isinstance(one, Missing)],
+        kept=kept,
         full_model_bytes=_model_bytes(resolve_base_model(bench.machine.base_model)),
     )
 
 
-def _asked(bench: Bench, encoders: EncoderBench) -> Iterator[tuple[str, int, Awaitable[Played]]]:
-    experiment = bench.experiment
-    for arm in experiment.arms:
-        for seed in experiment.seeds_of(arm):
-            work = encoders.play(arm, seed) if arm.model == "encoder" else bench.play(arm, seed)
-            yield arm.name, seed, work
-    if (new_site := experiment.new_site) is None:
-        return
-    for start in (FROM_NOTHING, *new_site.continues):
-        arm = experiment.arm(new_site.continues[0] if start == FROM_NOTHING else start)
-        for seed in new_site.seeds or experiment.seeds_of(arm):
-            for examples in new_site.examples:
-                name = f"new site, {examples} examples, from {start}"
-                yield name, seed, bench.play_new_site(new_site, seed, examples, start)
-
-
-async def _outcome(arm: str, seed: int, work: Awaitable[Played]) -> Played | Missing:
+async def _outcome(asked: Asked, known: Mapping[Digest, Kept]) -> Kept | Missing:
+    if asked.digest in known:
+        return known[asked.digest]
     try:
-        return await work
+        played = await asked.play()
     except OutOfTimeError:
-        return Missing(arm=arm, seed=seed, why=_NOT_DONE)
+        return Missing(arm=asked.name, seed=asked.seed, why=_NOT_DONE)
     except (FedMedError, OSError) as error:
-        return Missing(arm=arm, seed=seed, why=str(error))
+        return Missing(arm=asked.name, seed=asked.seed, why=str(error))
+    return Kept(name=asked.name, seed=asked.seed, asked=asked.digest, made_by=this_machine(), played=played)
 
 
 def failures(findings: Findings) -> list[Missing]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import os
-import platform
 from collections.abc import Iterator
 from datetime import timedelta
-from importlib.metadata import version
 from pathlib import Path
 
 from common.errors import InputInvalidError, Reason
@@ -20,25 +17,21 @@ from lab.estimate import EstimatingWorkshop
 from lab.experiment import Experiment, terms_of
 from lab.figures import draw_all
 from lab.findings import Findings
+from lab.kept import write_kept
 from lab.numbers import write_numbers
 from lab.rounds import check_ranks
 from lab.tables import latex, report
 
 
 def write_report(folder: Path, experiment: Experiment, findings: Findings) -> list[Path]:
-    """Write ``numbers.csv``, ``report.md``, ``table.tex`` and the figures; returns their paths."""
+    """Write ``findings.jsonl``, ``numbers.csv``, ``report.md``, ``table.tex`` and the figures; returns their paths."""
     make_folder(folder)
-    numbers, text, table = (folder / name for name in ("numbers.csv", "report.md", "table.tex"))
+    kept, numbers, text, table = (folder / name for name in ("findings.jsonl", "numbers.csv", "report.md", "table.tex"))
+    write_kept(kept, findings.kept)
     write_numbers(numbers, experiment, findings)
-    write_whole(text, report(experiment, findings, machine()).encode())
+    write_whole(text, report(experiment, findings).encode())
     write_whole(table, latex(experiment, findings).encode())
-    return [numbers, text, table, *draw_all(experiment, findings, folder)]
-
-
-def machine() -> list[str]:
-    """Processor, cores and versions; no name of the machine."""
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
-    return [f"machine: {_cpu_name()}, {os.cpu_count()} cores, Python {platform.python_version()}, {libraries}"]
+    return [kept, numbers, text, table, *draw_all(experiment, findings, folder)]
 
 
 def check(bench: Bench) -> Iterator[str]:
@@ -96,12 +89,3 @@ def told(estimated: EstimatingWorkshop, at_once: int) -> Iterator[str]:
         f"{len(estimated.pending)} cells to do, {len(estimated.done)} done; about {timedelta(seconds=round(seconds))} "
         f"of a core, {timedelta(seconds=round(seconds / at_once))} with --jobs {at_once} (seconds a sentence: {rates})"
     )
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return "unknown processor"
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "unknown processor")

@@ -23,11 +23,11 @@ from lab.statistics import Estimate
 _COLUMNS = (IN_DOMAIN, OWN_NOTES, OTHER_NOTES, EXTERNAL)
 
 
-def report(experiment: Experiment, findings: Findings, machine: Sequence[str]) -> str:
-    """The whole report; ``machine`` is what it was run on, in lines."""
+def report(experiment: Experiment, findings: Findings) -> str:
+    """The whole report."""
     sections = [
         f"# {experiment.name}",
-        "\n".join(f"- {line}" for line in [*_setup(experiment), *machine]),
+        "\n".join(f"- {line}" for line in [*_setup(experiment), *findings.machines()]),
         _missing(findings),
         *(section for task in findings.tasks() for section in _task(task, experiment, findings.of_task(task))),
         _traffic(findings),
@@ -55,7 +55,7 @@ def latex(experiment: Experiment, findings: Findings) -> str:
 
 
 def _latex(task: Task, experiment: Experiment, findings: Findings) -> str:
-    cells = {(cell.arm, cell.column, cell.rule): cell for cell in main_table(experiment, findings)}
+    cells = {(cell.arm, cell.column, cell.rule): cell for cell in main_table(findings)}
     columns = [column for column in _COLUMNS if any(key[1] == column for key in cells)]
     lines = [
         f"% {task}; needs \\usepackage{{booktabs}}",
@@ -98,7 +98,7 @@ def _missing(findings: Findings) -> str:
 
 
 def _main(experiment: Experiment, findings: Findings) -> str:
-    cells = {(cell.arm, cell.column, cell.rule): cell for cell in main_table(experiment, findings)}
+    cells = {(cell.arm, cell.column, cell.rule): cell for cell in main_table(findings)}
     columns = [column for column in _COLUMNS if any(key[1] == column for key in cells)]
     rows = []
     for arm in findings.arms():

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from common.errors import InputInvalidError, Reason
 from common.terms import Task, Terms, check_terms
-from lab.arms import CENTRE, Bench, Played, alone, together
+from lab.arms import CENTRE, Bench, alone
+from lab.choosing import Choices
 from lab.corpora import NoteFile
 from lab.encoder.course import Course, Plan, Works, carry_out
 from lab.experiment import Arm, Site, terms_of
-from lab.findings import EVERYBODY
+from lab.findings import EVERYBODY, Played, together
 from lab.rounds import carry_all
 from lab.scoring import Model, Scorer
 
@@ -21,14 +22,6 @@ SETTINGS = frozenset(
     {"local_epochs", "learning_rate", "schedule", "warmup_ratio", "weight_decay", "max_grad_norm", "batch_size",
      "tokens_per_batch", "max_length", "examples_per_round"}
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Choice:
-    """The rounds that an arm's encoder is of, and what to say of how they were chosen."""
-
-    course: Course
-    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +35,6 @@ class EncoderBench:
     bench: Bench
     works: Works | None
     missing: str = ""
-    _courses: dict[tuple[str, int], asyncio.Task[_Choice]] = field(default_factory=dict)
 
     def check(self) -> None:
         """Check that there is an encoder, and that its arms ask for nothing that is not carried out.
@@ -59,32 +51,18 @@ class EncoderBench:
         if arm.kind == "single_site":
             sites = self.bench.experiment.sites_of(arm)
             return together(await carry_all([self._play_alone(arm, site, seed) for site in sites]))
-        choice = await self._choice(arm, seed)
-        played = await self._scored_course(arm, seed, choice.course, EVERYBODY)
-        return replace(played, notes=[choice.note] if choice.note else [])
+        choice = await self._choices.of(arm, seed)
+        return replace(await self._scored_course(arm, seed, choice.run), notes=choice.notes)
 
     async def _play_alone(self, arm: Arm, site: Site, seed: int) -> Played:
         terms = alone(self._checked_terms(arm, seed, [site.name]))
         notes = {site.name: (self.bench.notes_of(site, seed),)}
-        return await self._scored_course(arm, seed, await self._carry_out(arm, seed, terms, notes), site.corpus)
+        return await self._scored_course(arm, seed, await self._carry_out(arm, seed, terms, notes), site)
 
-    async def _choice(self, arm: Arm, seed: int) -> _Choice:
-        """The rounds of an arm, carried out once, whoever asks."""
-        key = (arm.name, seed)
-        if key not in self._courses:
-            self._courses[key] = asyncio.create_task(self._chosen(arm, seed))
-        return await asyncio.shield(self._courses[key])
-
-    async def _chosen(self, arm: Arm, seed: int) -> _Choice:
-        if arm.kind != "best_of":
-            return _Choice(course=await self._together(arm, seed))
-        others = [self.bench.experiment.arm(name) for name in arm.of]
-        choices = await carry_all([self._choice(other, seed) for other in others])
-        losses = await carry_all([self._validation_loss(choice.course, arm, seed) for choice in choices])
-        best = min(range(len(others)), key=losses.__getitem__)
-        told = ", ".join(f"{other.name} {loss:.4f}" for other, loss in zip(others, losses, strict=True))
-        note = f"{arm.name}, seed {seed}: chose {others[best].name} by the loss on the validation set ({told})"
-        return _Choice(course=choices[best].course, note=note)
+    @cached_property
+    def _choices(self) -> Choices[Course]:
+        experiment = self.bench.experiment
+        return Choices(experiment=experiment, carry_out=self._together, validation_loss=self._validation_loss)
 
     async def _together(self, arm: Arm, seed: int) -> Course:
         bench = self.bench
@@ -102,8 +80,8 @@ class EncoderBench:
         plan = Plan(arm=arm.name, seed=seed, terms=terms, notes=notes, priority=self.bench.priority(arm, seed))
         return await carry_out(plan, self._works)
 
-    async def _scored_course(self, arm: Arm, seed: int, course: Course, trained_on: str) -> Played:
-        last = _model(arm, seed, course, trained_on)
+    async def _scored_course(self, arm: Arm, seed: int, course: Course, site: Site | None = None) -> Played:
+        last = _model(arm, seed, course, site)
         models = [last]
         if arm.score_rounds:
             models += [replace(last, adapter=one, round_number=index + 1) for index, one in enumerate(course.after)]
@@ -113,7 +91,7 @@ class EncoderBench:
         return Played(scored=[row for rows in scored for row in rows], trained=trained)
 
     async def _validation_loss(self, course: Course, arm: Arm, seed: int) -> float:
-        model = _model(arm, seed, course, EVERYBODY)
+        model = _model(arm, seed, course)
         return await self._scorer.validation_loss(model, self.bench.priority(arm, seed))
 
     @property
@@ -140,12 +118,13 @@ class EncoderBench:
         return terms
 
 
-def _model(arm: Arm, seed: int, course: Course, trained_on: str) -> Model:
-    """What there is at the end; ``lora_rank`` is of no account for an encoder."""
+def _model(arm: Arm, seed: int, course: Course, site: Site | None = None) -> Model:
+    """What there is at the end, of a site's own run or of all's; ``lora_rank`` is of no account for an encoder."""
     return Model(
         arm=arm.name,
         seed=seed,
-        trained_on=trained_on,
+        trained_on=site.corpus if site else EVERYBODY,
+        site=site.name if site else "",
         adapter=course.after[-1],
         lora_rank=course.terms.lora.lora_rank,
         terms=course.terms,

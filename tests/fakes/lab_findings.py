@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+from common.ids import digest_of
 from lab.experiment import Experiment
-from lab.findings import EVERYBODY, NOBODY, Findings, Missing, Scored, Setting, Trained
+from lab.findings import EVERYBODY, NOBODY, Findings, Kept, Missing, Played, Scored, Setting, Trained
 from site_agent.orders import F1Counts
 
 SITES = ("north", "south", "west")
@@ -55,6 +56,7 @@ def whole_findings() -> Findings:
         trained=list(_training(chance)),
         missing=[Missing(arm="FFA_LoRA", seed=2, why="not done yet")],
         notes=["something worth saying"],
+        kept=[Kept(name="Zero-shot", seed=1, asked=digest_of(b""), made_by="machine: this one", played=Played())],
         full_model_bytes=300_000_000,
     )
 

@@ -13,11 +13,14 @@ import pytest
 from common.errors import InputInvalidError
 from common.terms import Task
 from lab.arms import Bench
+from lab.asking import all_asked
 from lab.cli import run
 from lab.comparisons import main_table
+from lab.encoder.arms import EncoderBench
 from lab.estimate import EstimatingWorkshop, measured_rates
 from lab.experiment import Experiment, load_experiment
 from lab.findings import Findings, Rule, Setting
+from lab.kept import read_kept, write_kept
 from lab.options import parse_options
 from lab.playing import failures, play_all
 from lab.reports import check
@@ -72,7 +75,7 @@ def test_every_arm_is_scored_on_every_test_set(found: Findings) -> None:
         assert (inside, outside) == ({"north", "south"}, {"abroad"})
     assert all(row.counts(Rule.STRICT)[:, 2].sum() > 0 for row in found.scored)
     assert {row.examples for row in found.scored if row.setting is Setting.NEW_SITE} == {2, 4}
-    assert main_table(everything(), found)
+    assert main_table(found)
 
 
 def test_a_round_of_one_site_is_that_sites_own_update(lab: Lab, found: Findings) -> None:
@@ -148,7 +151,7 @@ def test_relations_are_learnt_and_scored_beside_entities_and_a_site_may_train_en
     relations = found.of_task(Task.RELATIONS).of("together", Setting.IN_DOMAIN)
     assert {row.test_set for row in relations} == {"north", "south"}
     assert all(row.counts(Rule.STRICT)[:, 2].sum() > 0 for row in relations)
-    text = report(experiment(arms=[ARMS[3]]), found, [])
+    text = report(experiment(arms=[ARMS[3]]), found)
     assert text.index("## F1 of entities") < text.index("## F1 of relations")
 
 
@@ -182,7 +185,8 @@ def test_killed_at_any_cell_it_goes_on_and_finds_the_same(tmp_path: Path) -> Non
 
 
 def replace_seconds(found: Findings) -> Findings:
-    return replace(found, trained=[replace(row, seconds=0.0) for row in found.trained])
+    """As they are without how long it took, which the kept rows say, too."""
+    return replace(found, trained=[replace(row, seconds=0.0) for row in found.trained], kept=())
 
 
 def test_when_time_is_over_it_says_what_is_missing_and_reports_the_rest(lab: Lab, found: Findings) -> None:
@@ -240,10 +244,43 @@ def test_relations_at_sites_with_one_or_both_tasks_are_estimated_like_the_shippe
     }
 
 
+def test_what_another_machine_found_is_not_done_again_and_gives_the_same_report(
+    lab: Lab, found: Findings, tmp_path: Path
+) -> None:
+    write_kept(tmp_path / "findings.jsonl", found.kept)
+    known, trainer = read_kept([tmp_path / "findings.jsonl"]), TrainerHere()
+    again = asyncio.run(play_all(Lab(tmp_path).bench(everything(), lab.workshop(trainer)), known=known))
+
+    assert trainer.performed == []
+    assert report(everything(), again) == report(everything(), found)
+    assert again.scored == found.scored and again.trained == found.trained
+
+
+def test_findings_are_of_what_was_asked_whatever_other_arms_and_seeds_there_are(lab: Lab, tmp_path: Path) -> None:
+    def asked(chosen: Experiment, place: Lab = lab) -> dict[tuple[str, int], str]:
+        bench = place.bench(chosen, place.workshop(TrainerHere()))
+        nothing = EncoderBench(bench=bench, works=None)
+        return {(one.name, one.seed): one.digest for one in all_asked(bench, nothing)}
+
+    before = asked(everything())
+    more = asked(experiment(seeds=[1, 2], arms=ARMS[:4], new_site=NEW_SITE))
+    other_terms = asked(experiment(arms=ARMS, terms={**TERMS, "rounds": {"count": 3}}))
+    other_model = Lab(tmp_path)
+    other_notes = Lab(tmp_path / "other")
+    train = other_notes.root / "corpora" / "north" / "train.jsonl"
+    train.write_bytes(b"".join(reversed(train.read_bytes().splitlines(keepends=True))))
+
+    assert len(set(before.values())) == len(before)
+    assert all(before[key] == digest for key, digest in more.items() if key in before)
+    assert not set(before.values()) & set(other_terms.values())
+    assert asked(everything(), other_model) == before  # the very same model and corpora, in another folder
+    assert not set(before.values()) & set(asked(everything(), other_notes).values())
+
+
 def estimated(lab: Lab, chosen: Experiment) -> EstimatingWorkshop:
     working = lab.workshop(TrainerHere())
     workshop = EstimatingWorkshop(store=lab.store, working=working, rates=measured_rates(lab.store))
-    bench: Bench = replace(lab.bench(chosen, working), workshop=workshop, _courses={})
+    bench: Bench = replace(lab.bench(chosen, working), workshop=workshop)
     assert failures(asyncio.run(play_all(bench))) == []
     return workshop
 
@@ -253,10 +290,8 @@ def test_a_validation_set_that_is_also_a_test_set_is_refused(tmp_path: Path) -> 
     corpus = lab.root / "corpora" / CORPORA[0]
     (corpus / "dev.jsonl").write_bytes((corpus / "test.jsonl").read_bytes())
 
-    outcome = played(lab, TrainerHere(), experiment())
-
-    (missing,) = failures(outcome)
-    assert "validation set: expected no passage of a test set" in missing.why
+    with pytest.raises(InputInvalidError, match="validation set: expected no passage of a test set"):
+        played(lab, TrainerHere(), experiment())
 
 
 def test_a_site_that_may_not_train_at_any_rank_of_an_arm_is_told_before_anything_is_trained(tmp_path: Path) -> None:
@@ -319,7 +354,7 @@ def test_the_command_runs_an_experiment_with_a_trainer_process_and_writes_its_re
 
     assert "0 cells to do, 1 done" in capsys.readouterr().out
     written = {path.name for path in (tmp_path / "o" / "small").iterdir()}
-    assert written == {"numbers.csv", "report.md", "table.tex"}
+    assert written == {"findings.jsonl", "numbers.csv", "report.md", "table.tex"}
 
 
 COMMAND_LINE_EXPERIMENT = """

@@ -79,7 +79,7 @@ def found(lab: Lab, expected: EstimatingWorkshop, trainer: TrainerHere) -> Findi
 def estimated(lab: Lab) -> EstimatingWorkshop:
     working = lab.workshop(TrainerHere())
     workshop = EstimatingWorkshop(store=lab.store, working=working, rates=measured_rates(lab.store))
-    bench: Bench = replace(lab.bench(CHOSEN, working), workshop=workshop, _courses={})
+    bench: Bench = replace(lab.bench(CHOSEN, working), workshop=workshop)
     assert failures(asyncio.run(play_all(bench))) == []
     return workshop
 
