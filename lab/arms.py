@@ -49,6 +49,12 @@ class Bench:
         return {name: self.corpora.test(name, experiment.test.sentences) for name in names}
 
     @cached_property
+    def asked(self) -> Mapping[str, NoteFile]:
+        """What each corpus annotates, where relations are asked for: of their many roles a test set has not all."""
+        has_relations = bool(self.experiment.terms.get("task", {}).get("relation_types"))
+        return {name: self.corpora.whole_test(name) for name in self.tests} if has_relations else {}
+
+    @cached_property
     def validation(self) -> tuple[NoteFile, ...]:
         """The consortium's validation set, of every site's corpus.
 
@@ -78,6 +84,7 @@ class Bench:
         """What scores models on these sets."""
         return Scorer(
             tests=self.tests,
+            asked=self.asked,
             validation=self.validation,
             machine=self.machine,
             base_model=self.base_model,

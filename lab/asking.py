@@ -93,6 +93,7 @@ def _digest(
         "notes": {name: bench.notes_of(site, seed).digest for name, site in sorted(sites.items())},
         "validation": [file.digest for file in bench.validation],
         "tests": {name: file.digest for name, file in sorted(bench.tests.items())},
+        "asked": {name: file.digest for name, file in sorted(bench.asked.items())},
         "new_site": new_site,
     }
     return digest_of(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode())

@@ -40,12 +40,14 @@ class Cell:
 
     Attributes:
         notes: The order's ``data_files``, in its order.
+        asked: The order's ``asked_files``, in its order.
         adapter / side / own: What it starts from, what is added beside it, and the site's own factors.
         says: What is done when it is done, in words for a person.
     """
 
     order: Order
     notes: tuple[NoteFile, ...] = ()
+    asked: tuple[NoteFile, ...] = ()
     adapter: Adapter | None = None
     side: Adapter | None = None
     own: Adapter | None = None
@@ -59,11 +61,12 @@ class Cell:
             case TrainOrder() as train:
                 order: Order = replace(train, base_model=source, data_files=(), checkpoint_seconds=0.0)
             case EvaluateOrder() as evaluate:
-                order = replace(evaluate, base_model=source, data_files=())
+                order = replace(evaluate, base_model=source, data_files=(), asked_files=())
             case InitialiseOrder() as initialise:
                 order = replace(initialise, base_model=source)
         parts = [f"edition {EDITION}", *(f"{name} {version(name)}" for name in _SOFTWARE)]
         parts += [note.digest for note in self.notes]
+        parts += [f"asked {note.digest}" for note in self.asked]
         parts.append(self.adapter.file.digest if self.adapter else "no adapter")
         parts += [f"{name} {one.file.digest}" for name, one in (("side", self.side), ("own", self.own)) if one]
         # Without defaults: a setting that a later version adds, and that is not used, leaves the key as it was.

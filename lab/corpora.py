@@ -100,6 +100,10 @@ class Corpora:
         """What models are scored on; raises as `train`."""
         return self._same_for_all(corpus, TEST, sentences)
 
+    def whole_test(self, corpus: str) -> NoteFile:
+        """All that a test set is cut from: its annotations say what the corpus annotates."""
+        return self._kept(self._lines(corpus, TEST))
+
     def _same_for_all(self, corpus: str, name: str, sentences: int) -> NoteFile:
         """Passages from all over the file: of as many documents as can be, for intervals are by document."""
         lines = _documents_in_turn(_shuffled(self._lines(corpus, name), _FIXED_SEED))

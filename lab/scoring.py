@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from common.terms import BaseModelTerms, LoraTerms, Task, Terms, TrainingTerms
 from lab.cells import Adapter, Cell
@@ -45,9 +45,14 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scorer:
-    """Where scores are made, and on what."""
+    """Where scores are made, and on what.
+
+    Attributes:
+        asked: Of each test set, where it is not the set itself, the file whose annotations say what is asked of it.
+    """
 
     tests: Mapping[str, NoteFile]
+    asked: Mapping[str, NoteFile] = field(default_factory=dict)
     validation: tuple[NoteFile, ...]
     machine: Machine
     base_model: BaseModelTerms
@@ -57,11 +62,13 @@ class Scorer:
         """One order over all test sets; each is asked for the types that it annotates."""
         names = list(settings)
         files = tuple(self.tests[name] for name in names)
-        order = self._order(model, files, is_scored=True)
+        asked = tuple(self.asked.get(name, self.tests[name]) for name in names) if self.asked else ()
+        order = replace(self._order(model, files, is_scored=True), asked_files=tuple(str(file.path) for file in asked))
         if model.adapter is None:
             order = replace(order, lora=LoraTerms())
         says = f"{model.says} scored on {', '.join(names)}"
-        done = await self.workshop.perform(Cell(order=order, notes=files, adapter=model.adapter, says=says), priority)
+        cell = Cell(order=order, notes=files, asked=asked, adapter=model.adapter, says=says)
+        done = await self.workshop.perform(cell, priority)
         assert isinstance(done.result, EvaluateResult)
         rows = []
         for task, told in _documents_of(done.result).items():

@@ -121,6 +121,8 @@ class EvaluateOrder:
     """Score the adapter in the order folder (or the bare base model, when there is none) on annotated passages.
 
     Attributes:
+        asked_files: For each of ``data_files`` the file whose annotations say what is asked of it: a sample need not
+            have all that its corpus annotates. Empty: the files themselves.
         max_passages: At most this many passages, chosen by ``seed``; 0 means all.
         shots: Worked examples put into the prompt, taken from ``shot_files``; 0 for none.
         generate: Whether to decode answers and score entities.
@@ -136,6 +138,7 @@ class EvaluateOrder:
     task: TaskTerms
     training: TrainingTerms
     data_files: tuple[str, ...]
+    asked_files: tuple[str, ...] = ()
     shot_files: tuple[str, ...] = ()
     shots: int = 0
     max_passages: int = 0

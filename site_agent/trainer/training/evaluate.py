@@ -108,26 +108,29 @@ class _Sample:
 def _samples(order: EvaluateOrder, sets: Sequence[Sequence[Passage]]) -> list[_Sample]:
     shots = read_passages([Path(name) for name in order.shot_files]) if order.shots else ()
     shares = shares_of(order.max_passages, len(sets))
+    asked = read_passage_sets([Path(name) for name in order.asked_files]) if order.asked_files else sets
     samples = [
-        _sample(order, file, (passages, share), shots)
-        for file, (passages, share) in enumerate(zip(sets, shares, strict=True))
+        _Sample(
+            file=file,
+            passages=sample_in_order(passages, share, order.seed),
+            questions=_questions(order, annotated, shots),
+        )
+        for file, (passages, annotated, share) in enumerate(zip(sets, asked, shares, strict=True))
         if share or not order.max_passages
     ]
     check_any([question for sample in samples for question in sample.questions], order.task, tuple(Task))
     return samples
 
 
-def _sample(order: EvaluateOrder, file: int, drawn: tuple[Sequence[Passage], int], shots: Sequence[Passage]) -> _Sample:
-    """What a file annotates is said by all of it, not by the passages that are drawn."""
-    passages, share = drawn
-    questions = [
+def _questions(order: EvaluateOrder, annotated: Sequence[Passage], shots: Sequence[Passage]) -> list[Question]:
+    """What a file annotates is said by all of ``annotated``, not by the passages that are drawn."""
+    return [
         replace(
             question,
             shots=choose_shots(tuple(question.gold_examples(shots)), order.shots, question.labels, order.seed),
         )
-        for question in questions_about(passages, order.task, tuple(Task))
+        for question in questions_about(annotated, order.task, tuple(Task))
     ]
-    return _Sample(file=file, passages=sample_in_order(passages, share, order.seed), questions=questions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
