@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,6 +174,31 @@ def test_with_one_factor_shared_the_product_is_the_mean_of_products(name: str, r
     assert_close(product(pair), mean_product(updates), 1e-12)
     kept = "b" if (name, round_number) == ("rolora", 2) else "a"
     assert np.array_equal(getattr(pair, kept), getattr(current, kept))
+
+
+def documented() -> dict[str, str]:
+    """What the table in ``docs/strategies.md`` says of the mean of products, strategy by strategy."""
+    text = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith("| `")]
+    return {row[1].strip("`"): row[3] for row in rows if row[1].strip("`") in STRATEGIES}
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES.keys() - {"fedsa_lora"}))  # whose products are each site's own
+@pytest.mark.parametrize("round_number", [1, 2])
+@given(seed=SEEDS)
+def test_the_mean_of_products_is_exact_in_float32_where_the_documents_say_so(
+    name: str, round_number: int, seed: int
+) -> None:
+    """In every other strategy it is not, for updates that differ: what is said of the exact ones says something."""
+    current, updates = scene(seed)
+    updates = planned(name, updates, current, round_number)
+    pair, _ = combined(strategy_named(name), updates, current, contributions_of(COUNTS))
+    published = Factors(a=pair.a.astype(np.float32), b=pair.b.astype(np.float32))
+    expected = mean_product(updates) + (product(current) if name in ADDING else 0.0)
+
+    error = np.linalg.norm(product(published) - expected) / np.linalg.norm(expected)
+
+    assert (error < 1e-5) == documented()[name].startswith("exactly")
 
 
 def test_rolora_begins_with_b_and_takes_turns() -> None:
