@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from nervaluate import Evaluator
 
-from site_agent.orders import F1Counts
 from site_agent.trainer.extraction.matching import lenient_counts, strict_counts
 from site_agent.trainer.extraction.mentions import Mention
 from site_agent.trainer.extraction.scoring import MatchScores, add_scores, f1, score_mentions
+from tests.fakes.scoring_oracles import agree_with_nervaluate, is_one_to_one, most_matches
 
 TYPES = ("drug", "problem", "test")
 
@@ -26,52 +25,15 @@ def _mentions(draw: st.DrawFn, most: int, width: int) -> list[Mention]:
 def _one_to_one(draw: st.DrawFn) -> tuple[list[Mention], list[Mention]]:
     """Gold and predictions of which each overlaps at most one of the other."""
     gold, predicted = draw(_mentions(8, 60)), draw(_mentions(8, 60))
-    assume(all(sum(one.overlaps(other) for other in predicted) <= 1 for one in gold))
-    assume(all(sum(one.overlaps(other) for other in gold) <= 1 for one in predicted))
+    assume(is_one_to_one(gold, predicted))
     return gold, predicted
-
-
-def _for_nervaluate(mentions: list[Mention]) -> list[dict[str, object]]:
-    return [{"label": one.type, "start": one.start, "end": one.end - 1} for one in mentions]
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(_one_to_one(), min_size=1, max_size=4))
 def test_nervaluate_agrees_where_nothing_overlaps_twice(passages: list[tuple[list[Mention], list[Mention]]]) -> None:
     ours = add_scores(score_mentions(gold, predicted, TYPES) for gold, predicted in passages)
-    gold_lists = [_for_nervaluate(gold) for gold, _ in passages]
-    predicted_lists = [_for_nervaluate(predicted) for _, predicted in passages]
-    theirs = Evaluator(gold_lists, predicted_lists, tags=list(TYPES), loader="dict").evaluate()
-
-    overall = theirs["overall"]
-    _agree(overall["strict"], ours.strict)
-    _agree(overall["ent_type"], ours.lenient)
-    _agree(overall["exact"], ours.strict_agnostic)
-    partial = overall["partial"]
-    assert partial.correct + partial.partial == ours.lenient_agnostic.true_positives
-    for counts in ours.per_type:
-        if counts.entity_type in theirs["entities"]:
-            _agree(theirs["entities"][counts.entity_type]["strict"], counts.strict)
-            _agree(theirs["entities"][counts.entity_type]["ent_type"], counts.lenient)
-
-
-def _agree(theirs: object, ours: F1Counts) -> None:
-    assert (theirs.correct, theirs.actual, theirs.possible) == (ours.true_positives, ours.predicted, ours.gold)  # type: ignore[attr-defined]
-    assert abs(theirs.f1 - f1(ours)) < 1e-12  # type: ignore[attr-defined]
-
-
-def _most_matches(gold: list[Mention], predicted: list[Mention], typed: bool, exact: bool) -> int:
-    """The most pairs of any one to one assignment, by trying them all."""
-    if not gold:
-        return 0
-    first, rest = gold[0], gold[1:]
-    best = _most_matches(rest, predicted, typed, exact)
-    for index, other in enumerate(predicted):
-        same = (first.start, first.end) == (other.start, other.end) if exact else first.overlaps(other)
-        if same and (first.type == other.type or not typed):
-            others = predicted[:index] + predicted[index + 1 :]
-            best = max(best, 1 + _most_matches(rest, others, typed, exact))
-    return best
+    agree_with_nervaluate(ours, passages, TYPES)
 
 
 @settings(deadline=None, max_examples=200)
@@ -80,8 +42,8 @@ def test_matches_are_as_many_as_the_best_assignment_makes(
     gold: list[Mention], predicted: list[Mention], typed: bool
 ) -> None:
     strict, lenient = strict_counts(gold, predicted, typed=typed), lenient_counts(gold, predicted, typed=typed)
-    assert strict.true_positives == _most_matches(gold, predicted, typed, exact=True)
-    assert lenient.true_positives == _most_matches(gold, predicted, typed, exact=False)
+    assert strict.true_positives == most_matches(gold, predicted, typed, exact=True)
+    assert lenient.true_positives == most_matches(gold, predicted, typed, exact=False)
     assert (strict.predicted, strict.gold) == (lenient.predicted, lenient.gold) == (len(predicted), len(gold))
 
 

@@ -1,0 +1,95 @@
+"""Scores of what a real model predicts, against the oracles that the property tests hold scores against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.terms import Quantization, TaskTerms
+from demo.notes.generate import Split
+from demo.notes.write import write_corpus
+from site_agent.trainer.choices import choose_shots
+from site_agent.trainer.extraction.examples import training_examples
+from site_agent.trainer.extraction.mentions import Mention
+from site_agent.trainer.extraction.passage_files import read_passages
+from site_agent.trainer.extraction.scoring import add_scores, score_documents, score_mentions
+from site_agent.trainer.training.answering import Reader, find_entities
+from site_agent.trainer.training.base_model import load_base_model
+from site_agent.trainer.training.examples import Question
+from tests.conftest import skip_unless_ci
+from tests.fakes.scoring_oracles import agree_with_nervaluate, is_one_to_one, most_matches
+
+pytestmark = pytest.mark.slow
+
+FOLDER = Path(__file__).parents[2] / ".cache" / "smollm2-135m"
+TYPES = ("drug", "problem", "test")
+SITES = ("first", "second", "third")
+SIZES = {Split.TRAIN: 12, Split.DEV: 1, Split.TEST: 5}
+Predicted = Sequence[tuple[Sequence[Mention], Sequence[Mention]]]
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory: pytest.TempPathFactory) -> Predicted:
+    """Gold and predictions of passages in three house styles; the base model is shown three worked examples."""
+    if not (FOLDER / "config.json").is_file():
+        skip_unless_ci("no base model: make setup makes it")
+    folder = tmp_path_factory.mktemp("corpora")
+    write_corpus(folder, SITES, 5, SIZES)
+    loaded = load_base_model(FOLDER, torch.device("cpu"), Quantization.NONE)
+    reader = Reader(loaded=loaded, max_length=640, report=lambda done: None)
+    found: list[tuple[Sequence[Mention], Sequence[Mention]]] = []
+    for site in SITES:
+        known, passages = (read_passages([folder / site / f"{split}.jsonl"]) for split in (Split.TRAIN, Split.TEST))
+        shots = choose_shots([one for passage in known for one in training_examples(passage)], 3, TYPES, 1)
+        question = Question(task=TaskTerms(entity_types=TYPES), labels=frozenset(TYPES), shots=shots)
+        answers = find_entities(reader, question, [passage.text for passage in passages])
+        gold = [[entity.mention for entity in passage.entities if entity.type in TYPES] for passage in passages]
+        found += list(zip(gold, answers.entities, strict=True))
+        by_document = score_documents(passages, answers.entities, TYPES)
+        by_passage = [score_mentions(*one, TYPES) for one in zip(gold, answers.entities, strict=True)]
+        assert add_scores(by_document.values()) == add_scores(by_passage)
+    return found
+
+
+def test_the_model_finds_some_entities_and_misses_some(predicted: Predicted) -> None:
+    scores = add_scores(score_mentions(gold, found, TYPES) for gold, found in predicted)
+    assert 0 < scores.strict.true_positives < min(scores.strict.gold, scores.strict.predicted)
+    assert scores.strict.true_positives < scores.lenient_agnostic.true_positives
+
+
+def test_nervaluate_agrees_where_nothing_overlaps_twice(predicted: Predicted) -> None:
+    passages = [(gold, found) for gold, found in predicted if is_one_to_one(gold, found)]
+    assert len(passages) >= len(predicted) // 3
+    agree_with_nervaluate(add_scores(score_mentions(*one, TYPES) for one in passages), passages, TYPES)
+
+
+def test_no_assignment_of_predictions_to_gold_matches_more(predicted: Predicted) -> None:
+    """In each neighbourhood of mentions that overlap, where all assignments can be tried."""
+    for gold, found in predicted:
+        scores = score_mentions(gold, found, TYPES)
+        counts = {"strict": 0, "lenient": 0, "strict_agnostic": 0, "lenient_agnostic": 0}
+        for mine, theirs in _neighbourhoods(gold, found):
+            for name in counts:
+                counts[name] += most_matches(
+                    mine, theirs, typed="agnostic" not in name, exact=name.startswith("strict")
+                )
+        assert counts == {name: getattr(scores, name).true_positives for name in counts}
+
+
+def _neighbourhoods(
+    gold: Sequence[Mention], found: Sequence[Mention]
+) -> list[tuple[Sequence[Mention], Sequence[Mention]]]:
+    """Gold and predictions cut where no mention stands, so that nothing overlaps across a cut."""
+    groups: list[tuple[list[Mention], list[Mention]]] = []
+    end = -1
+    for start, stop, side, mention in sorted(
+        (one.start, one.end, side, one) for side, mentions in enumerate((gold, found)) for one in mentions
+    ):
+        if start >= end:
+            groups.append(([], []))
+        end = max(end, stop)
+        groups[-1][side].append(mention)
+    return list(groups)
