@@ -118,7 +118,10 @@ def round_table(report: admin_pb2.RoundReport) -> Table:
         title += " (a subset of the sites invited)"
     if report.is_weighed_by_size:
         title += " (weighed by size alone: not every update was scored)"
+    if report.is_partial:
+        title += " (part of each adapter stays at its site: nothing to promote)"
     columns = {
+        "rank": [str(entry.lora_rank or "") for entry in report.roster],
         "outcome": [outcome(entry.outcome) for entry in report.roster],
         "reason": [reason(entry.reason) for entry in report.roster],
         "examples": [str(entry.num_examples or "") for entry in report.roster],
@@ -206,6 +209,7 @@ def _round_line(report: admin_pb2.RoundReport) -> str:
         counted,
         reason(report.reason),
         "weighed by size alone" if report.is_weighed_by_size else "",
+        "part of each adapter stays at its site" if report.is_partial else "",
         scores(report),
     ]
     return f"{line} {', '.join(filter(None, parts))}"

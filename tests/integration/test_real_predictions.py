@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 FOLDER = Path(__file__).parents[2] / ".cache" / "smollm2-135m"
 TYPES = ("drug", "problem", "test")
 SITES = ("first", "second", "third")
-SIZES = {Split.TRAIN: 12, Split.DEV: 1, Split.TEST: 5}
+SIZES = {Split.TRAIN: 12, Split.DEV: 1, Split.TEST: 3}
 Predicted = Sequence[tuple[Sequence[Mention], Sequence[Mention]]]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from common.errors import InputInvalidError, Reason, UpdateRefusedError
 from common.ids import RunId, SiteName
@@ -15,15 +17,17 @@ from common.peft_folder import CONFIG_FILE
 from common.strategy_terms import FedExLoraTerms, FloraTerms
 from common.terms import GateMetric, GateTerms, LoraTerms, Terms
 from common.weights_io import WeightsReader, file_digest
+from coordinator.adapters.rpc.reports import run_report
 from coordinator.app.create_run import create
 from coordinator.app.recovery import needed_adapters
+from coordinator.cli_text import round_table
 from coordinator.domain.aggregation import STRATEGIES
 from coordinator.domain.aggregation.strategy import Need
 from coordinator.domain.cohort import invite, with_ranks
 from coordinator.domain.values import Phase, SiteOutcome
 from tests.fakes.coordinator_strategies import aggregation_of, strategy_named
 from tests.fakes.coordinator_updates import update_bytes
-from tests.fakes.coordinator_values import ANNA, BERTA, CLARA, SITES, make_round_terms, make_spec, make_terms
+from tests.fakes.coordinator_values import ANNA, BERTA, CLARA, SITES, START, make_round_terms, make_spec, make_terms
 from tests.fakes.coordinator_world import World, coordinator
 
 RANK = 4
@@ -71,6 +75,15 @@ async def test_each_site_is_handed_the_first_ranks_of_the_global_adapter_as_far_
             assert {slot.name: slot.shape for slot in reader.layout.tensors} == {
                 tensor.name: tensor.shape for tensor in SPEC.at_rank(rank).tensors
             }
+
+
+async def test_the_roster_says_at_which_rank_each_site_trains(world: World) -> None:
+    await begin(world, terms("hetlora"))
+    (report,) = run_report(world.run, {}, lambda _: None, START).rounds
+    assert {entry.site: entry.lora_rank for entry in report.roster} == {ANNA: 1, BERTA: 3, CLARA: RANK}
+    page = io.StringIO()
+    Console(file=page, width=120).print(round_table(report))
+    assert ["site", "rank", "outcome"] in [line.split()[:3] for line in page.getvalue().splitlines()]
 
 
 async def test_an_update_of_another_rank_than_the_sites_own_is_refused(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from common.adapter import FactorSet
 from common.errors import InputInvalidError, Reason
@@ -16,16 +18,17 @@ from common.peft_folder import LINEAGE_FILE
 from common.strategy_terms import FedSaLoraTerms
 from common.terms import GateMetric, GateTerms, OnRejection, Terms
 from common.weights_io import write_weights
-from coordinator.adapters.rpc.reports import adapter_versions
+from coordinator.adapters.rpc.reports import adapter_versions, run_report
 from coordinator.app.create_run import create
 from coordinator.app.poll import live_assignment
+from coordinator.cli_text import round_table, story
 from coordinator.domain.aggregation import strategy_of
 from coordinator.domain.assignments import Assignment
 from coordinator.domain.values import Phase, RunState
 from tests.fakes.coordinator_rounds import update_scores
 from tests.fakes.coordinator_strategies import aggregation_of
 from tests.fakes.coordinator_updates import random_weights, read_float64
-from tests.fakes.coordinator_values import ANNA, SITES, make_round_terms, make_terms
+from tests.fakes.coordinator_values import ANNA, SITES, START, make_round_terms, make_terms
 from tests.fakes.coordinator_world import World, coordinator, evaluator
 
 ROUNDS = 3
@@ -92,6 +95,11 @@ async def test_candidates_without_b_are_neither_scored_nor_served_and_the_next_r
             assert np.array_equal(first[name], now[name]) is ("lora_B" in name)
     lineage = json.loads((world.registry / "trial" / "v0002" / LINEAGE_FILE).read_bytes())
     assert lineage["is_partial"] is True
+    page = io.StringIO()
+    report = run_report(world.run, {}, lambda _: None, START)
+    Console(file=page, width=120).print(round_table(report.rounds[1]))
+    assert "part of each adapter stays at its site: nothing to promote" in " ".join(page.getvalue().split())
+    assert "part of each adapter stays at its site" in story(report)[2]
 
 
 async def test_the_consolidation_averages_full_adapters_and_passes_the_gate(world: World) -> None:

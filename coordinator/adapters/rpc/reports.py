@@ -150,6 +150,7 @@ def _round_report(
         duration=_duration((past.closed_at or now) - past.opened_at),
         is_unscored=past.is_unscored,
         is_weighed_by_size=past.is_weighed_by_size,
+        is_partial=past.is_partial,
         evaluator_outcomes=[_evaluator_outcome(each) for each in past.evaluator_outcomes],
     )
     if past.reason is not None:
@@ -164,7 +165,9 @@ def _round_report(
 
 
 def _roster_entry(entry: RosterEntry, traffic: Traffic | None, progress_of: ProgressOf) -> admin_pb2.RosterEntry:
-    message = admin_pb2.RosterEntry(site=entry.site, outcome=_OUTCOMES[entry.outcome], weight=entry.weight)
+    message = admin_pb2.RosterEntry(
+        site=entry.site, outcome=_OUTCOMES[entry.outcome], weight=entry.weight, lora_rank=entry.lora_rank or 0
+    )
     if entry.reason is not None:
         message.reason = reason_to_proto(entry.reason)
     if entry.update is not None:

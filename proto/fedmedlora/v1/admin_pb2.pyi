@@ -248,6 +248,7 @@ class RosterEntry(_message.Message):
     VALIDATION_LOSS_FIELD_NUMBER: _builtins.int
     TASK_COUNTS_FIELD_NUMBER: _builtins.int
     TASK_SCORES_FIELD_NUMBER: _builtins.int
+    LORA_RANK_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """Required."""
     outcome: Global___SiteOutcome.ValueType
@@ -266,6 +267,8 @@ class RosterEntry(_message.Message):
     """Payload bytes sent to the site in this round, counted at the coordinator."""
     validation_loss: _builtins.float
     """Mean token cross-entropy (nats) of the update on the validation set, where the strategy asks for that."""
+    lora_rank: _builtins.int
+    """Rank at which the site trains, in a run whose sites may train at several; else 0."""
     @_builtins.property
     def progress(self) -> Global___SiteProgress:
         """Last progress of the site, while it works."""
@@ -293,10 +296,11 @@ class RosterEntry(_message.Message):
         validation_loss: _builtins.float | None = ...,
         task_counts: _abc.Iterable[_rounds_pb2.TaskCounts] | None = ...,
         task_scores: _abc.Iterable[_rounds_pb2.TaskScores] | None = ...,
+        lora_rank: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "progress", b"progress", "validation_loss", b"validation_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "download_bytes", b"download_bytes", "num_examples", b"num_examples", "num_label_tokens", b"num_label_tokens", "outcome", b"outcome", "progress", b"progress", "reason", b"reason", "site", b"site", "task_counts", b"task_counts", "task_scores", b"task_scores", "upload_bytes", b"upload_bytes", "validation_loss", b"validation_loss", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "download_bytes", b"download_bytes", "lora_rank", b"lora_rank", "num_examples", b"num_examples", "num_label_tokens", b"num_label_tokens", "outcome", b"outcome", "progress", b"progress", "reason", b"reason", "site", b"site", "task_counts", b"task_counts", "task_scores", b"task_scores", "upload_bytes", b"upload_bytes", "validation_loss", b"validation_loss", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__validation_loss: _TypeAlias = _typing.Literal["validation_loss"]  # noqa: Y015
     _WhichOneofArgType__validation_loss: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss"]  # noqa: Y015
@@ -398,6 +402,7 @@ class RoundReport(_message.Message):
     IS_UNSCORED_FIELD_NUMBER: _builtins.int
     EVALUATOR_OUTCOMES_FIELD_NUMBER: _builtins.int
     IS_WEIGHED_BY_SIZE_FIELD_NUMBER: _builtins.int
+    IS_PARTIAL_FIELD_NUMBER: _builtins.int
     round_number: _builtins.int
     """Required. Counted from 1."""
     phase: Global___Phase.ValueType
@@ -410,6 +415,8 @@ class RoundReport(_message.Message):
     """Required. Whether the candidate was promoted without scores, because no evaluator gave any."""
     is_weighed_by_size: _builtins.bool
     """Required. Whether weights are those of sizes alone, because no evaluator scored every update."""
+    is_partial: _builtins.bool
+    """Required. Whether factors stayed at the sites, so that the candidate is no whole adapter and was not promoted."""
     @_builtins.property
     def roster(self) -> _containers.RepeatedCompositeFieldContainer[Global___RosterEntry]:
         """Required. Sorted by site."""
@@ -454,10 +461,11 @@ class RoundReport(_message.Message):
         is_unscored: _builtins.bool = ...,
         evaluator_outcomes: _abc.Iterable[Global___EvaluatorOutcome] | None = ...,
         is_weighed_by_size: _builtins.bool = ...,
+        is_partial: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "closed_at", b"closed_at", "duration", b"duration", "opened_at", b"opened_at", "scores", b"scores"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "closed_at", b"closed_at", "duration", b"duration", "evaluator_outcomes", b"evaluator_outcomes", "is_subset", b"is_subset", "is_unscored", b"is_unscored", "is_weighed_by_size", b"is_weighed_by_size", "opened_at", b"opened_at", "phase", b"phase", "reason", b"reason", "roster", b"roster", "round_number", b"round_number", "scores", b"scores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "closed_at", b"closed_at", "duration", b"duration", "evaluator_outcomes", b"evaluator_outcomes", "is_partial", b"is_partial", "is_subset", b"is_subset", "is_unscored", b"is_unscored", "is_weighed_by_size", b"is_weighed_by_size", "opened_at", b"opened_at", "phase", b"phase", "reason", b"reason", "roster", b"roster", "round_number", b"round_number", "scores", b"scores"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
