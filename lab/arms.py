@@ -108,7 +108,7 @@ class Bench:
 
     async def play_new_site(self, new_site: NewSite, seed: int, examples: int, start: str) -> Played:
         """A new site with so many examples, that goes on from the arm ``start``, or from nothing; task by task."""
-        arm = self.experiment.arm(new_site.continues[0] if start == FROM_NOTHING else start)
+        arm = self.experiment.new_site_arm(start)
         terms = alone(self._terms(arm, seed, [NEW_SITE]), examples)
         terms = replace(
             terms,
@@ -117,7 +117,7 @@ class Bench:
         )
         first: tuple[Adapter, AdapterSpec] | None = None
         if start != FROM_NOTHING:
-            course = (await self._choices.of(arm, seed)).run
+            course = (await self._choices.of(self.experiment.arm(start), seed)).run
             first = (course.last, course.spec_of(course.last))
             terms = at_rank(terms, first[1].lora_rank)
         name = f"new site, {examples} examples, from {start}, seed {seed}"
@@ -127,7 +127,7 @@ class Bench:
             notes={},
             validation=self.validation,
             first=first,
-            priority=(*self.priority(arm, seed)[:1], len(self.experiment.arms), examples),
+            priority=(self.experiment.seeds_of(arm).index(seed), len(self.experiment.arms), examples),
         )
         model = Model(
             arm=start,

@@ -47,7 +47,7 @@ def all_asked(bench: Bench, encoders: EncoderBench) -> Iterator[Asked]:
     if (new_site := experiment.new_site) is None:
         return
     for start in (FROM_NOTHING, *new_site.continues):
-        for seed in new_site.seeds or experiment.seeds_of(experiment.arm(_continued(new_site, start))):
+        for seed in new_site.seeds or experiment.seeds_of(experiment.new_site_arm(start)):
             for examples in new_site.examples:
                 yield _of_new_site(bench, new_site, seed, examples, start)
 
@@ -62,20 +62,17 @@ def _of_arm(bench: Bench, encoders: EncoderBench, arm: Arm, seed: int) -> Asked:
 
 
 def _of_new_site(bench: Bench, new_site: NewSite, seed: int, examples: int, start: str) -> Asked:
-    arm = bench.experiment.arm(_continued(new_site, start))
+    arm = bench.experiment.new_site_arm(start)
     terms = terms_of(bench.experiment, arm, seed, [CENTRE], bench.base_model)
     held = [bench.few_of(new_site, seed, of_one_task(terms.task, task)).digest for task in terms.task.tasks]
-    more = {"examples": examples, "start": start, "local_epochs": new_site.local_epochs, "held": held}
+    own = new_site.model_dump(mode="json", include={"corpus", "local_epochs", "terms"}, exclude_defaults=True)
+    more = {"examples": examples, "start": start, "held": held, **own}
     return Asked(
         name=f"new site, {examples} examples, from {start}",
         seed=seed,
         digest=_digest(bench, bench.base_model, arm, seed, more),
         play=lambda: bench.play_new_site(new_site, seed, examples, start),
     )
-
-
-def _continued(new_site: NewSite, start: str) -> str:
-    return new_site.continues[0] if start == FROM_NOTHING else start
 
 
 def _digest(

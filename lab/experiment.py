@@ -72,6 +72,7 @@ class NewSite(_Table):
             on so many examples of that task.
         continues: Federated arms whose adapters it goes on from; beside them it begins from nothing.
         seeds: Empty: those of the arm that it goes on from.
+        terms: What is other than in the terms of that arm.
     """
 
     corpus: CorpusName
@@ -79,6 +80,7 @@ class NewSite(_Table):
     continues: Annotated[tuple[str, ...], Field(min_length=1)]
     local_epochs: Count = 1
     seeds: tuple[int, ...] = ()
+    terms: dict[str, Any] = {}
 
 
 class Arm(_Table):
@@ -182,6 +184,12 @@ class Experiment(_Table):
     def arm(self, name: str) -> Arm:
         """The arm of that name."""
         return next(arm for arm in self.arms if arm.name == name)
+
+    def new_site_arm(self, start: str = "") -> Arm:
+        """The arm that the new site goes on from, or whose terms it has (the first one, from nothing), with its own."""
+        assert self.new_site is not None, "asked of an experiment with a new site"
+        arm = self.arm(start if start in self.new_site.continues else self.new_site.continues[0])
+        return arm.model_copy(update={"terms": merged_tables(arm.terms, self.new_site.terms)})
 
     def sites_of(self, arm: Arm) -> tuple[Site, ...]:
         """The sites that take part in an arm."""

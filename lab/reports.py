@@ -57,7 +57,8 @@ def check(bench: Bench) -> Iterator[str]:
             held = bench.notes_of(site, seed)
             yield f"site {site.name}, seed {seed}: {held.sentences} sentences of {site.corpus}{_left_out(held)}"
     if (new := experiment.new_site) is not None:
-        terms = terms_of(experiment, experiment.arm(new.continues[0]), experiment.seeds[0], [CENTRE], bench.base_model)
+        terms = terms_of(experiment, experiment.new_site_arm(), experiment.seeds[0], [CENTRE], bench.base_model)
+        _check_types("new_site", terms.task, types)
         for seed, task in itertools.product(new.seeds or experiment.seeds, terms.task.tasks):
             held = bench.few_of(new, seed, of_one_task(terms.task, task))
             yield f"new site, seed {seed}, {task}: {held.sentences} sentences of {new.corpus}{_left_out(held)}"

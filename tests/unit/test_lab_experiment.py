@@ -95,6 +95,26 @@ def test_an_arms_terms_are_those_of_the_experiment_with_what_it_says_instead() -
     assert (terms.rounds.sites, terms.rounds.quorum, terms.rounds.count) == (("north", "south"), 2, 2)
 
 
+def test_a_new_sites_terms_are_those_of_the_arm_that_it_goes_on_from_with_its_own_instead() -> None:
+    arms = [
+        {"name": "first", "kind": "federated", "terms": {"training": {"learning_rate": 0.5, "weight_decay": 0.25}}},
+        {"name": "second", "kind": "federated"},
+    ]
+    own = {"training": {"learning_rate": 0.001}}
+    new_site = {"corpus": "abroad", "examples": [2], "continues": ["first", "second"], "terms": own}
+    chosen = experiment(arms=arms, new_site=new_site)
+
+    def training(start: str) -> tuple[float, float]:
+        terms = terms_of(chosen, chosen.new_site_arm(start), 5, ["north"], MODEL)
+        return terms.training.learning_rate, terms.training.weight_decay
+
+    plain = terms_of(chosen, chosen.arm("second"), 5, ["north"], MODEL).training
+    assert training("first") == training("nothing") == (0.001, 0.25)
+    assert training("second") == (0.001, plain.weight_decay)
+    assert plain.learning_rate == 0.01
+    assert chosen.arm("first").terms["training"]["learning_rate"] == 0.5
+
+
 def test_terms_with_an_unknown_key_are_refused() -> None:
     wrong = experiment(terms={"training": {"learning_speed": 1}})
 
