@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from common.adapter import FactorSet
 from common.strategy_terms import (
     FedAdagradTerms,
     FedAdamTerms,
@@ -26,9 +27,14 @@ from common.terms import AggregationTerms, WeightBy
 from coordinator.domain.aggregation import strategy_of
 from coordinator.domain.aggregation.geometry import geometry_of_module
 from coordinator.domain.aggregation.strategy import Contribution, Factors, Strategy
-from tests.fakes.coordinator_values import make_terms
+from tests.fakes.coordinator_values import ANNA, make_terms
 
 OUT, RANK, IN = 7, 2, 5
+# Label tokens of five sites, and their shares.
+COUNTS = (100, 300, 50, 200, 250)
+SHARES = [count / sum(COUNTS) for count in COUNTS]
+# Strategies whose updates come on top of the global adapter.
+ADDING = {"flora"}
 # Enough for everything that five sites of that rank add to a global adapter.
 WIDE = 12
 
@@ -98,3 +104,27 @@ def product(pair: Factors) -> NDArray[np.float64]:
     """B A, dense."""
     dense: NDArray[np.float64] = pair.b.astype(np.float64) @ pair.a.astype(np.float64)
     return dense
+
+
+def scene(seed: int, count: int = len(COUNTS)) -> tuple[Factors, list[Factors]]:
+    """A global adapter's pair, and those of sites that trained it."""
+    current = random_pair(seed)
+    return current, [near(current, seed + 1 + number) for number in range(count)]
+
+
+def planned(name: str, updates: Sequence[Factors], current: Factors, round_number: int = 1) -> list[Factors]:
+    """``updates`` as they reach ``combine``: what does not travel up is the global adapter's."""
+    uploaded = strategy_named(name).plan(round_number, ANNA).uploaded
+    return [
+        Factors(
+            a=current.a if uploaded is FactorSet.B_ONLY else update.a,
+            b=current.b if uploaded is FactorSet.A_ONLY else update.b,
+        )
+        for update in updates
+    ]
+
+
+def mean_product(updates: Sequence[Factors]) -> NDArray[np.float64]:
+    """The mean of their products by SHARES, dense."""
+    mean: NDArray[np.float64] = np.sum([s * product(each) for s, each in zip(SHARES, updates, strict=True)], axis=0)
+    return mean

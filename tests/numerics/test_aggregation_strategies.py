@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import permutations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,51 +14,34 @@ from numpy.typing import NDArray
 
 from common.adapter import FactorSet
 from common.errors import InputInvalidError, Reason
-from common.ids import SiteName
 from common.strategy_terms import KrumTerms, LoraFairTerms, NormBoundTerms, TrimmedMeanTerms
 from coordinator.domain.aggregation import STRATEGIES, check_needs, strategy_of
 from coordinator.domain.aggregation.geometry import added, geometry_of_module, squared_distances
 from coordinator.domain.aggregation.strategy import Factors, Geometry, Need
 from tests.fakes.coordinator_strategies import (
+    ADDING,
+    COUNTS,
     IN,
     OUT,
     RANK,
+    SHARES,
     aggregation_of,
     combined,
     contributions_of,
+    mean_product,
     near,
+    planned,
     product,
     random_pair,
+    scene,
     strategy_named,
 )
-from tests.fakes.coordinator_values import make_round_terms, make_terms
+from tests.fakes.coordinator_values import ANNA, make_round_terms, make_terms
 
 EACH = pytest.mark.parametrize("name", STRATEGIES)
 SEEDS = st.integers(0, 2**32 - 1)
-COUNTS = (100, 300, 50, 200, 250)
-SHARES = [count / sum(COUNTS) for count in COUNTS]
-# Those whose updates come on top of the global adapter.
-ADDING = {"flora"}
 # Those whose weights are cut, so that they sum to less than one.
 CUTTING = {"norm_bound"}
-ANNA = SiteName("anna")
-
-
-def planned(name: str, updates: Sequence[Factors], current: Factors, round_number: int = 1) -> list[Factors]:
-    """``updates`` as they reach ``combine``: what does not travel up is the global adapter's."""
-    uploaded = strategy_named(name).plan(round_number, ANNA).uploaded
-    return [
-        Factors(
-            a=current.a if uploaded is FactorSet.B_ONLY else update.a,
-            b=current.b if uploaded is FactorSet.A_ONLY else update.b,
-        )
-        for update in updates
-    ]
-
-
-def scene(seed: int, count: int = len(COUNTS)) -> tuple[Factors, list[Factors]]:
-    current = random_pair(seed)
-    return current, [near(current, seed + 1 + number) for number in range(count)]
 
 
 def assert_close(got: NDArray[np.floating], expected: NDArray[np.floating], tolerance: float = 1e-9) -> None:
@@ -160,11 +142,6 @@ def test_momentum_goes_with_a_strategy_whose_factors_stay_comparable_and_with_no
 # The mean of products, exactly
 
 
-def mean_product(updates: Sequence[Factors]) -> NDArray[np.float64]:
-    mean: NDArray[np.float64] = np.sum([s * product(each) for s, each in zip(SHARES, updates, strict=True)], axis=0)
-    return mean
-
-
 @pytest.mark.parametrize(("name", "round_number"), [("ffa_lora", 1), ("ffa_lora", 2), ("rolora", 1), ("rolora", 2)])
 @given(seed=SEEDS)
 def test_with_one_factor_shared_the_product_is_the_mean_of_products(name: str, round_number: int, seed: int) -> None:
@@ -174,31 +151,6 @@ def test_with_one_factor_shared_the_product_is_the_mean_of_products(name: str, r
     assert_close(product(pair), mean_product(updates), 1e-12)
     kept = "b" if (name, round_number) == ("rolora", 2) else "a"
     assert np.array_equal(getattr(pair, kept), getattr(current, kept))
-
-
-def documented() -> dict[str, str]:
-    """What the table in ``docs/strategies.md`` says of the mean of products, strategy by strategy."""
-    text = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text(encoding="utf-8")
-    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith("| `")]
-    return {row[1].strip("`"): row[3] for row in rows if row[1].strip("`") in STRATEGIES}
-
-
-@pytest.mark.parametrize("name", sorted(STRATEGIES.keys() - {"fedsa_lora"}))  # whose products are each site's own
-@pytest.mark.parametrize("round_number", [1, 2])
-@given(seed=SEEDS)
-def test_the_mean_of_products_is_exact_in_float32_where_the_documents_say_so(
-    name: str, round_number: int, seed: int
-) -> None:
-    """In every other strategy it is not, for updates that differ: what is said of the exact ones says something."""
-    current, updates = scene(seed)
-    updates = planned(name, updates, current, round_number)
-    pair, _ = combined(strategy_named(name), updates, current, contributions_of(COUNTS))
-    published = Factors(a=pair.a.astype(np.float32), b=pair.b.astype(np.float32))
-    expected = mean_product(updates) + (product(current) if name in ADDING else 0.0)
-
-    error = np.linalg.norm(product(published) - expected) / np.linalg.norm(expected)
-
-    assert (error < 1e-5) == documented()[name].startswith("exactly")
 
 
 def test_rolora_begins_with_b_and_takes_turns() -> None:
