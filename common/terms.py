@@ -112,6 +112,8 @@ class TrainingTerms:
             1812.06127); 0, nothing.
         examples_per_round: At most so many sentence-level examples a round; 0 means all. Round r takes the r-th slice
             of the seeded order, wrapping around.
+        max_empty_share: At most this share of a task's examples has nothing to find, and the other ones of these are
+            left out; 0: as many as there are. Small models that mostly see empty answers learn to give no other.
     """
 
     local_epochs: int = 1
@@ -130,6 +132,7 @@ class TrainingTerms:
     examples_per_round: int = 0
     seed: int = 0
     proximal_mu: float = field(default=0.0, metadata=ADDED_LATER)
+    max_empty_share: float = field(default=0.0, metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,6 +258,7 @@ _BOUNDS: tuple[tuple[str, str, float, float], ...] = (
     ("training", "examples_per_round", 0, 10_000_000),
     ("training", "seed", 0, 2**53),
     ("training", "proximal_mu", 0, 1e6),
+    ("training", "max_empty_share", 0, 0.99),
     ("aggregation", "server_momentum", 0, 0.99),
     ("admission", "max_num_examples", 1, 2**53),
     ("admission", "max_num_label_tokens", 1, 2**53),

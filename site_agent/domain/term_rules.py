@@ -78,6 +78,7 @@ RULES: Mapping[str, Rule] = {
     "training.examples_per_round": Rule(words="A round takes {} of your examples at most; 0 takes all."),
     "training.seed": _free("The seed is {}.", "any number serves as well as another"),
     "training.proximal_mu": Rule(words="Distance from the global adapter costs {} (FedProx); 0, nothing."),
+    "training.max_empty_share": Rule(words="A share of {} of your examples at most has nothing to find; 0: any share."),
     "aggregation.strategy": Rule(words="Updates are combined by the strategy {}.", by=By.STRATEGY),
     "aggregation.weight_by": Rule(words="A site weighs by {}."),
     "aggregation.wire_dtype": Rule(words="Tensors travel as {}.", by=By.DTYPE),

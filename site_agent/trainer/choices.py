@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from site_agent.trainer.extraction.examples import Example
@@ -25,6 +26,24 @@ def examples_of_round(examples: Sequence[_T], per_round: int, round_number: int,
     order = random.Random(seed).sample(range(len(examples)), len(examples))
     start = (round_number - 1) * per_round
     return [examples[order[index % len(examples)]] for index in range(start, start + per_round)]
+
+
+def thinned(
+    examples: Sequence[_T], kind_of: Callable[[_T], tuple[object, bool]], max_empty_share: float, seed: int
+) -> list[_T]:
+    """The examples without some of the empty ones, in order, so that of each group at most that share is empty.
+
+    ``kind_of`` says of which group an example is, and whether it is empty. What is left out is chosen by ``seed``; of a
+    group that is empty altogether nothing is left.
+    """
+    kept: set[int] = set()
+    kinds = [kind_of(example) for example in examples]
+    for group in dict.fromkeys(group for group, _ in kinds):
+        full, empty = ([index for index, kind in enumerate(kinds) if kind == (group, is_empty)]
+                       for is_empty in (False, True))  # fmt: skip
+        most = math.floor(len(full) * max_empty_share / (1 - max_empty_share))
+        kept.update(full, random.Random(seed).sample(empty, min(most, len(empty))))
+    return [example for index, example in enumerate(examples) if index in kept]
 
 
 def shares_of(total: int, count: int) -> list[int]:

@@ -93,6 +93,7 @@ TERMS: st.SearchStrategy[Terms] = st.builds(
         gradient_checkpointing=st.booleans(),
         seed=COUNTS,
         proximal_mu=NUMBERS,
+        max_empty_share=NUMBERS,
     ),
     aggregation=st.builds(
         AggregationTerms,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,6 +134,40 @@ def test_a_site_whose_files_have_nothing_of_the_runs_tasks_says_so(
     order = replace(train(base, notes / "both.jsonl"), task=TaskTerms(), tasks=(Task.RELATIONS,))
     assert why_not(tmp_path / "unwanted", order, first) == (
         "notes: expected one of the run's tasks (entities) to be trained here, got none"
+    )
+
+
+def without_relations(source: Path, lines: slice, target: Path) -> Path:
+    """The file with nothing related in those lines."""
+    records = [json.loads(line) for line in source.read_text().splitlines()]
+    for record in records[lines]:
+        record["relations"] = []
+    target.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    return target
+
+
+@pytest.mark.parametrize(("share", "heads"), [(0.0, 6), (0.25, 2), (0.5, 4)])
+def test_of_each_task_a_share_of_examples_at_most_has_nothing_to_find(
+    base: BaseModelSource, first: Path, notes: Path, tmp_path: Path, share: float, heads: int
+) -> None:
+    file = without_relations(notes / "both.jsonl", slice(2, None), tmp_path / "rare.jsonl")
+    order = replace(train(base, file), training=replace(TRAINING, max_empty_share=share))
+    result = perform(tmp_path / "order", order, first)
+    assert isinstance(result, TrainResult)
+    assert {one.task: one.num_examples for one in result.tasks} == {Task.ENTITIES: 12, Task.RELATIONS: heads}
+
+
+def test_notes_of_which_only_those_with_nothing_to_find_are_short_enough_are_too_few(
+    base: BaseModelSource, first: Path, tmp_path: Path
+) -> None:
+    text = f"Aspirin {'again ' * 2000}today. Nothing else."
+    entity = {"id": "T1", "type": "drug", "start": 0, "end": 7, "text": "Aspirin"}
+    record = {"id": "n1", "text": text, "entities": [entity], "relations": [], "meta": {"doc": "n1"}}
+    (tmp_path / "long.jsonl").write_text(f"{json.dumps(record)}\n")
+    training = replace(TRAINING, max_empty_share=0.5, max_length=1000)
+    order = replace(train(base, tmp_path / "long.jsonl"), training=training)
+    assert why_not(tmp_path / "order", order, first) == (
+        "notes: expected an example with something to find (training.max_empty_share), got 1 without"
     )
 
 

@@ -96,6 +96,7 @@ TRAININGS = st.builds(
     examples_per_round=st.integers(0, 10_000_000),
     seed=st.integers(0, 2**53),
     proximal_mu=floats(0, 1e6),
+    max_empty_share=floats(0, 0.99),
 )
 ROUNDS = st.builds(
     RoundTerms,

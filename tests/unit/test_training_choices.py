@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from site_agent.trainer.choices import choose_shots, examples_of_round, sample_in_order, shares_of
+import pytest
+
+from site_agent.trainer.choices import choose_shots, examples_of_round, sample_in_order, shares_of, thinned
 from site_agent.trainer.extraction.examples import Example
 from site_agent.trainer.extraction.mentions import Mention
 
@@ -72,3 +74,31 @@ def test_the_same_seed_gives_the_same_shots() -> None:
     candidates = [sentence(number, "drug") for number in range(50)]
     assert choose_shots(candidates, 3, {"drug"}, seed=1) == choose_shots(candidates, 3, {"drug"}, seed=1)
     assert choose_shots(candidates, 3, {"drug"}, seed=1) != choose_shots(candidates, 3, {"drug"}, seed=2)
+
+
+def kind_of(example: tuple[str, int]) -> tuple[object, bool]:
+    """Of two groups, in which every number that four divides is full."""
+    group, number = example
+    return group, number % 4 != 0
+
+
+EXAMPLES = [(group, number) for number in range(40) for group in ("entities", "relations")]
+
+
+@pytest.mark.parametrize(("share", "empty"), [(0.2, 2), (0.5, 10), (0.75, 30), (0.9, 30)])
+def test_of_each_group_at_most_that_share_is_empty_and_nothing_full_is_lost(share: float, empty: int) -> None:
+    kept = thinned(EXAMPLES, kind_of, share, seed=1)
+    for group in ("entities", "relations"):
+        of_group = [number for name, number in kept if name == group]
+        assert [number for number in of_group if number % 4 == 0] == list(range(0, 40, 4))
+        assert len(of_group) - 10 == empty
+    assert kept == sorted(kept, key=EXAMPLES.index)
+
+
+def test_which_empty_ones_are_left_out_is_the_seeds_to_say() -> None:
+    assert thinned(EXAMPLES, kind_of, 0.5, seed=1) == thinned(EXAMPLES, kind_of, 0.5, seed=1)
+    assert thinned(EXAMPLES, kind_of, 0.5, seed=1) != thinned(EXAMPLES, kind_of, 0.5, seed=2)
+
+
+def test_of_a_group_that_is_empty_altogether_nothing_is_left() -> None:
+    assert thinned([("relations", 1), ("entities", 4)], kind_of, 0.5, seed=1) == [("entities", 4)]

@@ -582,6 +582,7 @@ class TrainingTerms(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     LORA_PLUS_RATIO_FIELD_NUMBER: _builtins.int
     PROXIMAL_MU_FIELD_NUMBER: _builtins.int
+    MAX_EMPTY_SHARE_FIELD_NUMBER: _builtins.int
     local_epochs: _builtins.int
     """Required. 1 to 100."""
     learning_rate: _builtins.float
@@ -614,6 +615,8 @@ class TrainingTerms(_message.Message):
     """Required. 1 to 100: the learning rate of B over that of A."""
     proximal_mu: _builtins.float
     """Optional. 0 to 1e6: what a site's distance from the global adapter costs (FedProx); 0, nothing."""
+    max_empty_share: _builtins.float
+    """Optional. 0 to 0.99: at most this share of a task's examples has nothing to find; 0, as many as there are."""
     def __init__(
         self,
         *,
@@ -633,10 +636,11 @@ class TrainingTerms(_message.Message):
         seed: _builtins.int = ...,
         lora_plus_ratio: _builtins.float = ...,
         proximal_mu: _builtins.float = ...,
+        max_empty_share: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "examples_per_round", b"examples_per_round", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "local_epochs", b"local_epochs", "lora_plus_ratio", b"lora_plus_ratio", "loss_on", b"loss_on", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "proximal_mu", b"proximal_mu", "quantization", b"quantization", "schedule", b"schedule", "seed", b"seed", "tokens_per_batch", b"tokens_per_batch", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "examples_per_round", b"examples_per_round", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "local_epochs", b"local_epochs", "lora_plus_ratio", b"lora_plus_ratio", "loss_on", b"loss_on", "max_empty_share", b"max_empty_share", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "proximal_mu", b"proximal_mu", "quantization", b"quantization", "schedule", b"schedule", "seed", b"seed", "tokens_per_batch", b"tokens_per_batch", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -97,13 +97,18 @@ def tokenized_examples(
     loss_on: LossOn,
 ) -> list[TokenizedExample]:
     """Everything that ``question`` asks about in the passages, with its gold answer, in order."""
-    answered = (
-        (question.prompt(example), build_answer(question.task, example, question.labels))
-        for example in question.gold_examples(passages)
-    )
     return [
-        replace(tokenize_example(tokenizer, prompt, answer, loss_on), task=question.is_of)
-        for prompt, answer in answered
+        replace(
+            tokenize_example(
+                tokenizer,
+                question.prompt(example),
+                build_answer(question.task, example, question.labels),
+                loss_on,
+            ),
+            task=question.is_of,
+            is_empty=not any(mention.type in question.labels for mention in example.entities),
+        )
+        for example in question.gold_examples(passages)
     ]
 
 

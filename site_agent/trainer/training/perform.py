@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from common.adapter import WireDtype
+from common.errors import InputInvalidError, Reason
 from common.terms import Task
 from common.weights_io import file_digest
 from site_agent.orders import (
@@ -34,7 +35,7 @@ from site_agent.orders import (
     TrainOrder,
     TrainResult,
 )
-from site_agent.trainer.choices import examples_of_round
+from site_agent.trainer.choices import examples_of_round, thinned
 from site_agent.trainer.extraction.passage_files import read_passage_sets
 from site_agent.trainer.order_files import ProgressFile, is_asked_to_stop
 from site_agent.trainer.training.adapter_files import read_adapter, write_adapter
@@ -103,13 +104,23 @@ def _start_of(folder: Path) -> dict[str, Tensor]:
 
 
 def _of_round(order: TrainOrder, parts: Sequence[Sequence[TokenizedExample]]) -> list[TokenizedExample]:
-    """The round's examples: of all files together, or file by file as the order's shares say."""
+    """The round's examples: of all files together, or file by file as the order's shares say.
+
+    Raises:
+        InputInvalidError: NOTES_TOO_FEW, when none is left.
+    """
     training = order.training
     caps = [share.examples_per_round for share in order.shares] or [training.examples_per_round]
     chosen: list[TokenizedExample] = []
     for part, cap in zip(parts, caps, strict=True):
         fit = [example for example in part if len(example.ids) <= training.max_length]
+        if training.max_empty_share:
+            fit = thinned(fit, lambda one: (one.task, one.is_empty), training.max_empty_share, order.seed)
         chosen += examples_of_round(fit, cap, order.round_number, order.seed)
+    if not chosen:
+        count = sum(map(len, parts))
+        message = f"notes: expected an example with something to find (training.max_empty_share), got {count} without"
+        raise InputInvalidError(Reason.NOTES_TOO_FEW, message)
     return chosen
 
 

@@ -19,11 +19,13 @@ class TokenizedExample:
     Attributes:
         learned_from: Index of the first id that counts in the loss; all after it do. At least 1.
         task: Of which it is an example, and is counted.
+        is_empty: The answer says that there is nothing to find.
     """
 
     ids: tuple[int, ...] = field(repr=False)
     learned_from: int
     task: Task = field(default=Task.ENTITIES, repr=False)
+    is_empty: bool = field(default=False, repr=False)
 
     @property
     def num_label_tokens(self) -> int:
