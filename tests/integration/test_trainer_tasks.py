@@ -93,7 +93,9 @@ def perform(folder: Path, order: Order, adapter: Path | None = None) -> Result:
     return RESULT.validate_json((folder / RESULT_FILE).read_bytes())
 
 
-def why_not(folder: Path, order: Order, adapter: Path | None = None) -> str:
+def why_not(
+    folder: Path, order: Order, adapter: Path | None = None, reason: FailureReason = FailureReason.NOTES_INVALID
+) -> str:
     """The detail of the failure, which is that the notes are not what is needed."""
     folder.mkdir(exist_ok=True)
     (folder / ORDER_FILE).write_bytes(ORDER.dump_json(order))
@@ -101,7 +103,7 @@ def why_not(folder: Path, order: Order, adapter: Path | None = None) -> str:
         (folder / ADAPTER_FILE).write_bytes(adapter.read_bytes())
     assert run_order(folder) == 1
     failure = FAILURE.validate_json((folder / FAILURE_FILE).read_bytes())
-    assert failure.reason is FailureReason.NOTES_INVALID
+    assert failure.reason is reason
     return failure.detail
 
 
@@ -160,14 +162,14 @@ def test_of_each_task_a_share_of_examples_at_most_has_nothing_to_find(
 def test_notes_of_which_only_those_with_nothing_to_find_are_short_enough_are_too_few(
     base: BaseModelSource, first: Path, tmp_path: Path
 ) -> None:
-    text = f"Aspirin {'again ' * 2000}today. Nothing else."
+    text = f"Aspirin {'again ' * 200}today. Nothing else."
     entity = {"id": "T1", "type": "drug", "start": 0, "end": 7, "text": "Aspirin"}
     record = {"id": "n1", "text": text, "entities": [entity], "relations": [], "meta": {"doc": "n1"}}
     (tmp_path / "long.jsonl").write_text(f"{json.dumps(record)}\n")
     training = replace(TRAINING, max_empty_share=0.5, max_length=1000)
     order = replace(train(base, tmp_path / "long.jsonl"), training=training)
-    assert why_not(tmp_path / "order", order, first) == (
-        "notes: expected an example with something to find (training.max_empty_share), got 1 without"
+    assert why_not(tmp_path / "order", order, first, FailureReason.NOTES_TOO_FEW) == (
+        "notes: expected an example with something to find (training.max_empty_share), got 2 without"
     )
 
 
