@@ -11,7 +11,7 @@ from functools import cached_property
 
 from common.adapter import AdapterSpec
 from common.errors import InputInvalidError, Reason
-from common.terms import AggregationTerms, BaseModelTerms, GateMetric, GateTerms, Task, TaskTerms, Terms
+from common.terms import AggregationTerms, BaseModelTerms, GateMetric, GateTerms, Task, Terms
 from lab.cells import Adapter
 from lab.choosing import Choices
 from lab.corpora import Corpora, NoteFile, Texts, shared_passages, texts_of
@@ -38,7 +38,7 @@ class Bench:
     base_model: BaseModelTerms
     workshop: Workshop
     _notes: dict[tuple[str, int], NoteFile] = field(default_factory=dict)
-    _few: dict[tuple[str, int, tuple[Task, ...]], NoteFile] = field(default_factory=dict)
+    _few: dict[tuple[str, int, tuple[Task, ...], float], NoteFile] = field(default_factory=dict)
 
     @cached_property
     def tests(self) -> Mapping[str, NoteFile]:
@@ -51,8 +51,11 @@ class Bench:
     @cached_property
     def asked(self) -> Mapping[str, NoteFile]:
         """What each corpus annotates, where relations are asked for: of their many roles a test set has not all."""
-        has_relations = bool(self.experiment.terms.get("task", {}).get("relation_types"))
-        return {name: self.corpora.whole_test(name) for name in self.tests} if has_relations else {}
+        experiment = self.experiment
+        asked = [self._terms(arm, experiment.seeds_of(arm)[0], [CENTRE]).task.tasks for arm in experiment.arms]
+        if not any(Task.RELATIONS in tasks for tasks in asked):
+            return {}
+        return {name: self.corpora.whole_test(name) for name in self.tests}
 
     @cached_property
     def validation(self) -> tuple[NoteFile, ...]:
@@ -141,17 +144,17 @@ class Bench:
         return together(await carry_all([self._of_one_task(new_site, plan, model, task) for task in terms.task.tasks]))
 
     async def _of_one_task(self, new_site: NewSite, plan: Plan, model: Model, task: Task) -> Played:
-        terms = replace(plan.terms, task=of_one_task(plan.terms.task, task))
-        held = self.few_of(new_site, model.seed, terms.task)
+        terms = of_one_task(plan.terms, task)
+        held = self.few_of(new_site, model.seed, terms)
         course = await carry_out(replace(plan, terms=terms, notes={NEW_SITE: (held,)}), self.workshop, self.machine)
         trained = replace(model, terms=terms, adapter=course.last)
         return Played(
             scored=await self.scorer.score(trained, {new_site.corpus: Setting.NEW_SITE}, plan.priority),
         )
 
-    def few_of(self, new_site: NewSite, seed: int, asked: TaskTerms) -> NoteFile:
+    def few_of(self, new_site: NewSite, seed: int, asked: Terms) -> NoteFile:
         """What a new site has for one task; raises as `lab.corpora.Corpora.train`."""
-        key = (new_site.corpus, seed, asked.tasks)
+        key = (new_site.corpus, seed, asked.task.tasks, asked.training.max_empty_share)
         if key not in self._few:
             self._few[key] = self.corpora.few(new_site.corpus, max(new_site.examples), seed, asked, self.held_out)
         return self._few[key]
@@ -297,15 +300,17 @@ def alone(terms: Terms, examples_per_round: int | None = None) -> Terms:
     )
 
 
-def of_one_task(terms: TaskTerms, task: Task) -> TaskTerms:
-    """The part of the terms that asks for one of their tasks."""
-    return replace(terms, relations_only=True) if task is Task.RELATIONS else replace(terms, relation_types=())
+def of_one_task(terms: Terms, task: Task) -> Terms:
+    """The same terms for one of their tasks alone."""
+    asked = terms.task
+    asked = replace(asked, relations_only=True) if task is Task.RELATIONS else replace(asked, relation_types=())
+    return replace(terms, task=asked)
 
 
 def of_tasks(terms: Terms, tasks: Collection[Task]) -> Terms:
     """The same terms for those of their tasks alone."""
     left = [task for task in terms.task.tasks if task in tasks]
-    return replace(terms, task=of_one_task(terms.task, left[0])) if len(left) == 1 else terms
+    return of_one_task(terms, left[0]) if len(left) == 1 else terms
 
 
 def at_rank(terms: Terms, lora_rank: int) -> Terms:

@@ -1,7 +1,7 @@
 """What an experiment asks for: each arm with each seed, under a digest of all that its outcome is a function of.
 
-The digest knows nothing of the machine. It changes with the notes, the sets that are scored, the terms and the base
-model; other arms and seeds of the experiment do not change it.
+The digest has the notes, the sets that are scored, the whole terms with their defaults, and the base model in it; other
+arms and seeds of the experiment, and the machine, have no part in it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.ids import Digest, digest_of
-from common.terms import BaseModelTerms
+from common.terms import Terms
 from lab.arms import CENTRE, FROM_NOTHING, Bench, of_one_task
-from lab.cells import EDITION
 from lab.encoder.arms import EncoderBench
-from lab.experiment import Arm, NewSite, terms_of
-from lab.findings import Played
+from lab.experiment import Arm, NewSite, Site, terms_of
+from lab.findings import Played, Setting
+
+# Raised when the same is asked and other counts come of it, whatever made the difference: trainer, strategies, scores.
+_EDITION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,7 @@ def all_asked(bench: Bench, encoders: EncoderBench) -> Iterator[Asked]:
     """Everything that the experiment asks for.
 
     Raises:
-        InputInvalidError: as `lab.corpora.Corpora.train`.
+        InputInvalidError: as `lab.corpora.Corpora.train` and `lab.experiment.terms_of`.
     """
     experiment = bench.experiment
     for arm in experiment.arms:
@@ -53,44 +55,66 @@ def all_asked(bench: Bench, encoders: EncoderBench) -> Iterator[Asked]:
 
 
 def _of_arm(bench: Bench, encoders: EncoderBench, arm: Arm, seed: int) -> Asked:
-    if arm.model == "encoder":
-        base = encoders.works.base if encoders.works else None
-        digest = _digest(bench, base, arm, seed)
-        return Asked(name=arm.name, seed=seed, digest=digest, play=lambda: encoders.play(arm, seed))
-    digest = _digest(bench, bench.base_model, arm, seed)
-    return Asked(name=arm.name, seed=seed, digest=digest, play=lambda: bench.play(arm, seed))
+    works = encoders.works if arm.model == "encoder" else None
+    parts = {
+        "arms": [_arm_parts(bench, one, seed) for one in (arm, *map(bench.experiment.arm, arm.of))],
+        "encoder": [works.base.weights_digest, works.base.tokenizer_digest] if works else None,
+        "validation": [file.digest for file in bench.validation] if arm.kind != "zero_shot" else [],
+        "tests": _sets(bench, bench.settings),
+    }
+    player = encoders if arm.model == "encoder" else bench
+    return Asked(name=arm.name, seed=seed, digest=_digest(parts), play=lambda: player.play(arm, seed))
 
 
 def _of_new_site(bench: Bench, new_site: NewSite, seed: int, examples: int, start: str) -> Asked:
-    arm = bench.experiment.new_site_arm(start)
-    terms = terms_of(bench.experiment, arm, seed, [CENTRE], bench.base_model)
-    held = [bench.few_of(new_site, seed, of_one_task(terms.task, task)).digest for task in terms.task.tasks]
-    own = new_site.model_dump(mode="json", include={"corpus", "local_epochs", "terms"}, exclude_defaults=True)
-    more = {"examples": examples, "start": start, "held": held, **own}
+    terms = _terms(bench, bench.experiment.new_site_arm(start), seed)
+    arm = None if start == FROM_NOTHING else _arm_parts(bench, bench.experiment.arm(start), seed)
+    parts = {
+        "start": arm,
+        "terms": terms.canonical.decode(),
+        "examples": examples,
+        "local_epochs": new_site.local_epochs,
+        "held": [bench.few_of(new_site, seed, one).digest for one in _one_by_one(terms)],
+        "tests": _sets(bench, {new_site.corpus: Setting.NEW_SITE}),
+    }
     return Asked(
         name=f"new site, {examples} examples, from {start}",
         seed=seed,
-        digest=_digest(bench, bench.base_model, arm, seed, more),
+        digest=_digest(parts),
         play=lambda: bench.play_new_site(new_site, seed, examples, start),
     )
 
 
-def _digest(
-    bench: Bench, base: BaseModelTerms | None, arm: Arm, seed: int, new_site: Mapping[str, object] | None = None
-) -> Digest:
-    experiment = bench.experiment
-    arms = [arm, *(experiment.arm(name) for name in arm.of)]
-    sites = {site.name: site for one in arms for site in experiment.sites_of(one)}
-    asked: dict[str, Any] = {
-        "edition": EDITION,
-        "experiment": experiment.model_dump(mode="json", exclude={"arms", "seeds", "new_site"}, exclude_defaults=True),
-        "arms": [one.model_dump(mode="json", exclude={"seeds"}, exclude_defaults=True) for one in arms],
-        "seed": seed,
-        "base_model": [base.weights_digest, base.tokenizer_digest] if base else None,
-        "notes": {name: bench.notes_of(site, seed).digest for name, site in sorted(sites.items())},
-        "validation": [file.digest for file in bench.validation],
-        "tests": {name: file.digest for name, file in sorted(bench.tests.items())},
-        "asked": {name: file.digest for name, file in sorted(bench.asked.items())},
-        "new_site": new_site,
+def _one_by_one(terms: Terms) -> list[Terms]:
+    return [of_one_task(terms, task) for task in terms.task.tasks]
+
+
+def _arm_parts(bench: Bench, arm: Arm, seed: int) -> Mapping[str, Any]:
+    """What the models of an arm are a function of."""
+    sites = bench.experiment.sites_of(arm) if arm.kind != "zero_shot" else ()
+    return {
+        "arm": arm.model_dump(mode="json", include={"name", "kind", "model", "of", "score_rounds"}),
+        "terms": _terms(bench, arm, seed).canonical.decode(),
+        "sites": [[_site_parts(site), bench.notes_of(site, seed).digest] for site in sites],
     }
-    return digest_of(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode())
+
+
+def _site_parts(site: Site) -> Mapping[str, Any]:
+    return site.model_dump(mode="json", exclude={"sentences", "part", "wrong_labels"})  # which make the notes
+
+
+def _sets(bench: Bench, settings: Mapping[str, Setting]) -> list[list[str]]:
+    """The sets that are scored, in their order, and what says which questions are asked of them."""
+    return [
+        [name, setting, bench.tests[name].digest, bench.asked[name].digest if bench.asked else ""]
+        for name, setting in settings.items()
+    ]
+
+
+def _terms(bench: Bench, arm: Arm, seed: int) -> Terms:
+    return terms_of(bench.experiment, arm, seed, [CENTRE], bench.base_model)
+
+
+def _digest(parts: Mapping[str, Any]) -> Digest:
+    whole = {"edition": _EDITION, **parts}
+    return digest_of(json.dumps(whole, sort_keys=True, separators=(",", ":")).encode())

@@ -18,7 +18,7 @@ from site_agent.orders import ORDER, EvaluateOrder, InitialiseOrder, Order, Resu
 
 _SOFTWARE = ("fedmedlora", "peft", "torch", "transformers")
 # Raised when the trainer gives other results for the same order: then everything is done again.
-EDITION = 2
+_EDITION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class Cell:
                 order = replace(evaluate, base_model=source, data_files=(), asked_files=())
             case InitialiseOrder() as initialise:
                 order = replace(initialise, base_model=source)
-        parts = [f"edition {EDITION}", *(f"{name} {version(name)}" for name in _SOFTWARE)]
+        parts = [f"edition {_EDITION}", *(f"{name} {version(name)}" for name in _SOFTWARE)]
         parts += [note.digest for note in self.notes]
         parts += [f"asked {note.digest}" for note in self.asked]
         parts.append(self.adapter.file.digest if self.adapter else "no adapter")

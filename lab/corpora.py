@@ -21,12 +21,14 @@ from typing import TypeVar
 from common.errors import InputInvalidError, Reason
 from common.files import make_folder, write_whole
 from common.ids import Digest, digest_of
-from common.task_terms import TaskTerms
+from common.terms import Terms
 from lab.experiment import Site
+from site_agent.trainer.choices import most_empty
 from site_agent.trainer.extraction.examples import training_examples
 from site_agent.trainer.extraction.passage_files import read_passages
 from site_agent.trainer.extraction.passages import Passage, annotated_types
 from site_agent.trainer.extraction.relations import gold_head_examples, roles_to_ask
+from site_agent.trainer.extraction.scoring import scored_types
 from site_agent.trainer.extraction.set_digest import text_digests
 
 TRAIN, VALIDATION, TEST = "train.jsonl", "dev.jsonl", "test.jsonl"
@@ -83,12 +85,15 @@ class Corpora:
             chosen = _with_wrong_labels(chosen, site.wrong_labels, seed)
         return replace(self._kept(chosen), left_out=left_out)
 
-    def few(self, corpus: str, examples: int, seed: int, asked: TaskTerms, held_out: Texts = frozenset()) -> NoteFile:
-        """What a new site has: so many sentences or, where relations alone are asked for, heads; see `train`."""
+    def few(self, corpus: str, examples: int, seed: int, asked: Terms, held_out: Texts = frozenset()) -> NoteFile:
+        """What a new site needs to train so many sentences or, where relations alone are asked for, heads; see `train`.
+
+        Of those with nothing to find ``training.max_empty_share`` lets no more count than it lets be trained.
+        """
         lines, what = _shuffled(self._lines(corpus, TRAIN), seed), f"{corpus}/{TRAIN}"
         sentences = examples
-        if asked.relations_only:
-            sentences = _sentences_with_heads(_kept_in(held_out, lines), examples, asked, what)
+        if asked.task.relations_only or asked.training.max_empty_share:
+            sentences = _sentences_with(_kept_in(held_out, lines), examples, asked, what)
         chosen, left_out = _without(held_out, lines, sentences, what)
         return replace(self._kept(chosen), left_out=left_out)
 
@@ -188,20 +193,29 @@ def _kept_in(held_out: Texts, lines: Iterable[_Line]) -> list[_Line]:
     return [line for line in lines if not line.is_among(held_out)]
 
 
-def _sentences_with_heads(lines: Sequence[_Line], heads: int, asked: TaskTerms, what: str) -> int:
-    """How many sentences the first lines have that hold so many heads of relations."""
-    lines_needed = bisect_left(range(1, len(lines) + 1), heads, key=lambda count: _heads(lines[:count], asked)) + 1
+def _sentences_with(lines: Sequence[_Line], examples: int, asked: Terms, what: str) -> int:
+    """How many sentences the first lines have of which so many examples are trained."""
+    lines_needed = bisect_left(range(1, len(lines) + 1), examples, key=lambda count: _trained(lines[:count], asked)) + 1
     if lines_needed > len(lines):
-        message = f"{what}: expected at least {heads} heads of relations, got {_heads(lines, asked)}"
+        kind = "heads of relations" if asked.task.relations_only else "sentences"
+        message = f"{what}: expected at least {examples} {kind} to train, got {_trained(lines, asked)}"
         raise InputInvalidError(Reason.NOTES_TOO_FEW, message)
     return sum(line.sentences for line in lines[:lines_needed])
 
 
-def _heads(lines: Iterable[_Line], asked: TaskTerms) -> int:
-    """How many examples of relations they hold."""
+def _trained(lines: Iterable[_Line], asked: Terms) -> int:
+    """How many examples of the one task that is asked for a trainer takes of them, however long they are."""
     passages = [line.passage for line in lines]
-    roles = roles_to_ask(passages, asked)
-    return sum(len(gold_head_examples(passage, roles)) for passage in passages)
+    if asked.task.relations_only:
+        roles = roles_to_ask(passages, asked.task)
+        are_full = [bool(one.entities) for passage in passages for one in gold_head_examples(passage, roles)]
+    else:
+        types = scored_types(passages, asked.task.entity_types)
+        examples = (one for passage in passages for one in training_examples(passage))
+        are_full = [any(mention.type in types for mention in one.entities) for one in examples]
+    share, full = asked.training.max_empty_share, sum(are_full)
+    empty = len(are_full) - full
+    return full + (min(empty, most_empty(full, share)) if share else empty)
 
 
 def _with_wrong_labels(lines: Sequence[_Line], share: float, seed: int) -> list[_Line]:

@@ -72,7 +72,7 @@ class NewSite(_Table):
             on so many examples of that task.
         continues: Federated arms whose adapters it goes on from; beside them it begins from nothing.
         seeds: Empty: those of the arm that it goes on from.
-        terms: What is other than in the terms of that arm.
+        training: What is other than in the training terms of that arm.
     """
 
     corpus: CorpusName
@@ -80,7 +80,14 @@ class NewSite(_Table):
     continues: Annotated[tuple[str, ...], Field(min_length=1)]
     local_epochs: Count = 1
     seeds: tuple[int, ...] = ()
-    terms: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _sizes_are_its_own(self) -> Self:
+        taken = sorted({"local_epochs", "examples_per_round", "seed"} & set(self.training))
+        if taken:
+            raise ValueError(f"training: expected nothing of {', '.join(taken)}, which new_site says itself")
+        return self
 
 
 class Arm(_Table):
@@ -189,7 +196,7 @@ class Experiment(_Table):
         """The arm that the new site goes on from, or whose terms it has (the first one, from nothing), with its own."""
         assert self.new_site is not None, "asked of an experiment with a new site"
         arm = self.arm(start if start in self.new_site.continues else self.new_site.continues[0])
-        return arm.model_copy(update={"terms": merged_tables(arm.terms, self.new_site.terms)})
+        return arm.model_copy(update={"terms": merged_tables(arm.terms, {"training": self.new_site.training})})
 
     def sites_of(self, arm: Arm) -> tuple[Site, ...]:
         """The sites that take part in an arm."""

@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from common.errors import InputInvalidError, Reason
+from common.errors import FedMedError, InputInvalidError, Reason
 from common.files import write_whole
-from common.ids import Digest
-from lab.findings import Kept, Played
+from common.ids import Digest, check_digest
+from lab.findings import Kept
 
 _FORMAT = 1
 _COUNTS = ("true_positives", "predicted", "gold")
-_PLAYED: TypeAdapter[Played] = TypeAdapter(Played)
+_KEPT: TypeAdapter[Kept] = TypeAdapter(Kept)
 
 
 def write_kept(path: Path, kept: Iterable[Kept]) -> None:
@@ -47,37 +48,28 @@ def read_kept(paths: Iterable[Path]) -> dict[Digest, Kept]:
 
 
 def _line(kept: Kept) -> bytes:
-    played = _PLAYED.dump_python(kept.played, mode="json", exclude_defaults=True)
-    for row in played.get("scored", ()):
+    document = _KEPT.dump_python(kept, exclude_defaults=True)  # not in mode "json", which makes a NaN null
+    for row in document["played"].get("scored", ()):
         for rule in ("strict", "lenient"):
             row[rule] = [[one[name] for name in _COUNTS] for one in row[rule]]
-    document = {
-        "format": _FORMAT,
-        "name": kept.name,
-        "seed": kept.seed,
-        "asked": kept.asked,
-        "made_by": kept.made_by,
-        "played": played,
-    }
-    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+    return json.dumps({"format": _FORMAT, **document}, separators=(",", ":")).encode() + b"\n"
 
 
 def _read_line(line: bytes, where: str) -> Kept:
     try:
-        document = json.loads(line)
-        if (got := document["format"]) != _FORMAT:
-            raise ValueError(f"format: expected {_FORMAT}, got {got!r}")
-        for row in document["played"].get("scored", ()):
-            for rule in ("strict", "lenient"):
-                row[rule] = [dict(zip(_COUNTS, one, strict=True)) for one in row[rule]]
-        return Kept(
-            name=document["name"],
-            seed=document["seed"],
-            asked=Digest(document["asked"]),
-            made_by=document["made_by"],
-            played=_PLAYED.validate_python(document["played"]),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        message = f"{where}: expected findings as fedmed-lab writes them, got {why!s:.200}"
+        return _kept(json.loads(line))
+    except (FedMedError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        message = f"{where}: expected findings as fedmed-lab writes them, got {why:.200}"
         raise InputInvalidError(Reason.CONFIG_INVALID, message) from None
+
+
+def _kept(document: dict[str, Any]) -> Kept:
+    if (got := document.pop("format")) != _FORMAT:
+        raise ValueError(f"format: expected {_FORMAT}, got {got!r}")
+    for row in document["played"].get("scored", ()):
+        for rule in ("strict", "lenient"):
+            row[rule] = [dict(zip(_COUNTS, one, strict=True)) for one in row[rule]]
+    kept = _KEPT.validate_json(json.dumps(document), strict=True, extra="forbid")
+    check_digest(kept.asked, "asked")
+    return kept

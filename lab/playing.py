@@ -25,9 +25,13 @@ async def play_all(
     """Everything at once; the workshops say in which order the work is done. What is ``known`` is not done again.
 
     ``encoders`` play the arms whose model is an encoder; without them, those arms are refused.
+
+    Raises:
+        InputInvalidError: as `lab.asking.all_asked`, before anything is played.
     """
     encoders = encoders or EncoderBench(bench=bench, works=None, missing="encoder: expected one, got none")
-    outcomes = await asyncio.gather(*(_outcome(one, known or {}) for one in all_asked(bench, encoders)))
+    asked = list(all_asked(bench, encoders))
+    outcomes = await asyncio.gather(*(_outcome(one, known or {}) for one in asked))
     kept = [one for one in outcomes if isinstance(one, Kept)]
     played = together([one.played for one in kept])
     return Findings(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
 from common.errors import InputInvalidError, Reason
 from common.files import make_folder, write_whole
+from common.ids import Digest
 from common.task_terms import TaskTerms
 from coordinator.domain.aggregation import check_needs, strategy_of
 from lab.arms import CENTRE, Bench, of_one_task
@@ -16,18 +17,25 @@ from lab.corpora import NoteFile
 from lab.estimate import EstimatingWorkshop
 from lab.experiment import Experiment, terms_of
 from lab.figures import draw_all
-from lab.findings import Findings
+from lab.findings import Findings, Kept
 from lab.kept import write_kept
 from lab.numbers import write_numbers
 from lab.rounds import check_ranks
 from lab.tables import latex, report
 
+FINDINGS = "findings.jsonl"
 
-def write_report(folder: Path, experiment: Experiment, findings: Findings) -> list[Path]:
-    """Write ``findings.jsonl``, ``numbers.csv``, ``report.md``, ``table.tex`` and the figures; returns their paths."""
+
+def write_report(
+    folder: Path, experiment: Experiment, findings: Findings, known: Mapping[Digest, Kept] | None = None
+) -> list[Path]:
+    """Write findings, numbers, report, table and figures into the folder; returns their paths.
+
+    What was ``known`` and is not asked for now stays in the file of findings: it may be asked for again.
+    """
     make_folder(folder)
-    kept, numbers, text, table = (folder / name for name in ("findings.jsonl", "numbers.csv", "report.md", "table.tex"))
-    write_kept(kept, findings.kept)
+    kept, numbers, text, table = (folder / name for name in (FINDINGS, "numbers.csv", "report.md", "table.tex"))
+    write_kept(kept, {**(known or {}), **{one.asked: one for one in findings.kept}}.values())
     write_numbers(numbers, experiment, findings)
     write_whole(text, report(experiment, findings).encode())
     write_whole(table, latex(experiment, findings).encode())
@@ -57,10 +65,10 @@ def check(bench: Bench) -> Iterator[str]:
             held = bench.notes_of(site, seed)
             yield f"site {site.name}, seed {seed}: {held.sentences} sentences of {site.corpus}{_left_out(held)}"
     if (new := experiment.new_site) is not None:
-        terms = terms_of(experiment, experiment.new_site_arm(), experiment.seeds[0], [CENTRE], bench.base_model)
-        _check_types("new_site", terms.task, types)
+        starts = [experiment.new_site_arm(start) for start in new.continues]
+        terms, *_ = [terms_of(experiment, arm, experiment.seeds[0], [CENTRE], bench.base_model) for arm in starts]
         for seed, task in itertools.product(new.seeds or experiment.seeds, terms.task.tasks):
-            held = bench.few_of(new, seed, of_one_task(terms.task, task))
+            held = bench.few_of(new, seed, of_one_task(terms, task))
             yield f"new site, seed {seed}, {task}: {held.sentences} sentences of {new.corpus}{_left_out(held)}"
     yield f"validation set: {sum(file.sentences for file in bench.validation)} sentences"
     for name, file in bench.tests.items():

@@ -110,6 +110,8 @@ class EncoderBench:
         terms = check_terms(terms_of(self.bench.experiment, arm, seed, sites, self._works.base))
         if terms.task.tasks != (Task.ENTITIES,):
             raise _unsupported(arm, f"the task {Task.ENTITIES} alone", ", ".join(terms.task.tasks))
+        if terms.training.max_empty_share:
+            raise _unsupported(arm, "no training.max_empty_share", str(terms.training.max_empty_share))
         training = arm.terms.get("training", {})
         settings = [name for name in arm.terms if name not in ("training", "rounds")]
         settings += [f"training.{name}" for name in training if name not in SETTINGS]

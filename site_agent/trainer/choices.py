@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Collection, Sequence
+from fractions import Fraction
 from typing import TypeVar
 
 from site_agent.trainer.extraction.examples import Example
@@ -41,9 +42,15 @@ def thinned(
     for group in dict.fromkeys(group for group, _ in kinds):
         full, empty = ([index for index, kind in enumerate(kinds) if kind == (group, is_empty)]
                        for is_empty in (False, True))  # fmt: skip
-        most = math.floor(len(full) * max_empty_share / (1 - max_empty_share))
+        most = most_empty(len(full), max_empty_share)
         kept.update(full, random.Random(seed).sample(empty, min(most, len(empty))))
     return [example for index, example in enumerate(examples) if index in kept]
+
+
+def most_empty(full: int, max_empty_share: float) -> int:
+    """How many empty examples there may be beside so many full ones."""
+    share = Fraction(str(max_empty_share))  # as it was written, not as the binary fraction next to it
+    return math.floor(full * share / (1 - share))
 
 
 def shares_of(total: int, count: int) -> list[int]:

@@ -13,10 +13,8 @@ import pytest
 from common.errors import InputInvalidError
 from common.terms import Task
 from lab.arms import Bench
-from lab.asking import all_asked
 from lab.cli import run
 from lab.comparisons import main_table
-from lab.encoder.arms import EncoderBench
 from lab.estimate import EstimatingWorkshop, measured_rates
 from lab.experiment import Experiment, load_experiment
 from lab.findings import Findings, Rule, Setting
@@ -256,27 +254,6 @@ def test_what_another_machine_found_is_not_done_again_and_gives_the_same_report(
     assert again.scored == found.scored and again.trained == found.trained
 
 
-def test_findings_are_of_what_was_asked_whatever_other_arms_and_seeds_there_are(lab: Lab, tmp_path: Path) -> None:
-    def asked(chosen: Experiment, place: Lab = lab) -> dict[tuple[str, int], str]:
-        bench = place.bench(chosen, place.workshop(TrainerHere()))
-        nothing = EncoderBench(bench=bench, works=None)
-        return {(one.name, one.seed): one.digest for one in all_asked(bench, nothing)}
-
-    before = asked(everything())
-    more = asked(experiment(seeds=[1, 2], arms=ARMS[:4], new_site=NEW_SITE))
-    other_terms = asked(experiment(arms=ARMS, terms={**TERMS, "rounds": {"count": 3}}))
-    other_model = Lab(tmp_path)
-    other_notes = Lab(tmp_path / "other")
-    train = other_notes.root / "corpora" / "north" / "train.jsonl"
-    train.write_bytes(b"".join(reversed(train.read_bytes().splitlines(keepends=True))))
-
-    assert len(set(before.values())) == len(before)
-    assert all(before[key] == digest for key, digest in more.items() if key in before)
-    assert not set(before.values()) & set(other_terms.values())
-    assert asked(everything(), other_model) == before  # the very same model and corpora, in another folder
-    assert not set(before.values()) & set(asked(everything(), other_notes).values())
-
-
 def estimated(lab: Lab, chosen: Experiment) -> EstimatingWorkshop:
     working = lab.workshop(TrainerHere())
     workshop = EstimatingWorkshop(store=lab.store, working=working, rates=measured_rates(lab.store))
@@ -352,7 +329,17 @@ def test_the_command_runs_an_experiment_with_a_trainer_process_and_writes_its_re
     assert run(parse_options(["run", str(file), *places, "--device", "cpu", "--jobs", "2"])) == 0
     assert run(parse_options(["run", str(file), *places, "--dry-run"])) == 0
 
-    assert "0 cells to do, 1 done" in capsys.readouterr().out
+    assert "0 cells to do, 0 done" in capsys.readouterr().out  # for its findings are there
+    findings, elsewhere = tmp_path / "o" / "small" / "findings.jsonl", [*places[:-1], str(tmp_path / "elsewhere")]
+    assert run(parse_options(["report", str(file), *elsewhere])) == 0
+    assert "missing: zero, seed 1: not done yet" in capsys.readouterr().out
+    assert run(parse_options(["report", str(file), *elsewhere, "--findings", str(findings)])) == 0
+    assert "missing" not in capsys.readouterr().out
+    file.write_text(COMMAND_LINE_EXPERIMENT.replace("test.sentences = 3", "test.sentences = 4"))
+    assert run(parse_options(["report", str(file), *places])) == 0
+    file.write_text(COMMAND_LINE_EXPERIMENT)
+    assert run(parse_options(["report", str(file), *places])) == 0
+    assert "missing" not in capsys.readouterr().out.rpartition("table.tex")[2]  # what was not asked for was not lost
     written = {path.name for path in (tmp_path / "o" / "small").iterdir()}
     assert written == {"findings.jsonl", "numbers.csv", "report.md", "table.tex"}
 

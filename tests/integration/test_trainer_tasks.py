@@ -197,6 +197,20 @@ def test_relations_are_learnt_and_scored_apart_from_entities(
     assert taught.mean_loss == pytest.approx(total)
 
 
+def test_a_sample_is_asked_for_what_its_whole_corpus_annotates(
+    base: BaseModelSource, notes: Path, tmp_path: Path
+) -> None:
+    sample = without_relations(notes / "both.jsonl", slice(0, None), tmp_path / "sample.jsonl")
+    order = replace(evaluate(base, sample), tell_documents=True)
+    alone = perform(tmp_path / "alone", order)
+    asked = perform(tmp_path / "asked", replace(order, asked_files=(str(notes / "both.jsonl"),)))
+    assert isinstance(alone, EvaluateResult) and isinstance(asked, EvaluateResult)
+    assert [one.task for one in alone.tasks] == [Task.ENTITIES]
+    assert [one.task for one in asked.tasks] == [Task.ENTITIES, Task.RELATIONS]
+    relations = asked.tasks[1]
+    assert relations.num_examples == 6 and {one.strict.gold for one in relations.documents} == {0}
+
+
 def test_a_validation_set_of_entities_alone_gives_scores_of_entities_alone(
     base: BaseModelSource, notes: Path, tmp_path: Path
 ) -> None:

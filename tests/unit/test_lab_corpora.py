@@ -10,14 +10,18 @@ import pytest
 
 from common.errors import InputInvalidError, Reason
 from common.task_terms import TaskTerms
+from common.terms import Terms
 from demo.notes.generate import Split
 from demo.notes.write import write_corpus
 from lab.corpora import Corpora, NoteFile, shared_passages, texts_of
 from lab.experiment import Site
+from site_agent.trainer.choices import thinned
+from site_agent.trainer.extraction.examples import training_examples
 from site_agent.trainer.extraction.passage_files import read_passages
 from site_agent.trainer.extraction.passages import Passage
 from site_agent.trainer.extraction.relations import gold_head_examples, roles_to_ask
 from site_agent.trainer.extraction.set_digest import text_digests
+from tests.fakes.coordinator_values import make_terms
 
 SITE = Site(name="north", corpus="north", sentences=20)
 
@@ -82,26 +86,76 @@ def test_what_is_held_out_elsewhere_changes_nothing(corpora: Corpora) -> None:
     assert corpora.train(SITE, seed=1, held_out=texts_of([corpora.test("north", 6)])) == before
 
 
+def asked(task: TaskTerms, max_empty_share: float = 0.0) -> Terms:
+    made = make_terms()
+    return replace(made, task=task, training=replace(made.training, max_empty_share=max_empty_share))
+
+
+EFFECTS = TaskTerms(entity_types=("drug",), relation_types=("adverse_effect",), relations_only=True)
+
+
 def test_a_new_site_has_as_many_heads_as_it_shall_have_where_relations_are_asked_for(corpora: Corpora) -> None:
-    asked = TaskTerms(entity_types=("drug",), relation_types=("adverse_effect",), relations_only=True)
+    sentences = passages_of(corpora.few("north", 10, seed=1, asked=asked(TaskTerms())))
+    passages = passages_of(corpora.few("north", 10, seed=1, asked=asked(EFFECTS)))
 
-    sentences = passages_of(corpora.few("north", 10, seed=1, asked=TaskTerms()))
-    passages = passages_of(corpora.few("north", 10, seed=1, asked=asked))
-
-    assert heads(passages, asked) >= 10 > heads(sentences, asked)
+    assert len(heads(passages)) >= 10 > len(heads(sentences))
     assert passages[: len(sentences)] == sentences  # and more of them
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_of_heads_without_tails_no_more_count_for_a_new_site_than_are_trained(corpora: Corpora, share: float) -> None:
+    def trained(passages: tuple[Passage, ...]) -> int:
+        return len(thinned(heads(passages), lambda is_full: (0, not is_full), share, seed=1))
+
+    passages = passages_of(corpora.few("north", 10, seed=1, asked=asked(EFFECTS, share)))
+
+    assert trained(passages) >= 10 > trained(passages[:-1])
+    assert len(passages) > len(passages_of(corpora.few("north", 10, seed=1, asked=asked(EFFECTS))))
+
+
+def test_of_sentences_with_nothing_to_find_no_more_count_either(corpora: Corpora) -> None:
+    drugs = TaskTerms(entity_types=("drug",))
+
+    def full(passages: tuple[Passage, ...]) -> int:
+        examples = [one for passage in passages for one in training_examples(passage)]
+        return sum(any(mention.type == "drug" for mention in one.entities) for one in examples)
+
+    some, fewer = (passages_of(corpora.few("north", 12, 1, asked(drugs, share))) for share in (0.0, 0.25))
+
+    assert full(fewer) >= 9 > full(fewer[:-1])  # nine full ones, and three empty
+    assert len(fewer) > len(some)
+
+
 def test_fewer_heads_than_a_new_site_shall_have_are_refused(corpora: Corpora) -> None:
-    asked = TaskTerms(entity_types=("problem",), relation_types=("treats",), relations_only=True)
+    none = TaskTerms(entity_types=("problem",), relation_types=("treats",), relations_only=True)
 
-    with pytest.raises(InputInvalidError, match="expected at least 10 heads of relations, got 0"):
-        corpora.few("north", 10, seed=1, asked=asked)
+    with pytest.raises(InputInvalidError, match="expected at least 10 heads of relations to train, got 0"):
+        corpora.few("north", 10, seed=1, asked=asked(none))
 
 
-def heads(passages: tuple[Passage, ...], asked: TaskTerms) -> int:
-    roles = roles_to_ask(passages, asked)
-    return sum(len(gold_head_examples(passage, roles)) for passage in passages)
+def test_a_test_set_has_a_passage_of_every_document_before_it_has_a_second_one(tmp_path: Path) -> None:
+    lines = [
+        {"id": f"p{document}-{number}", "text": f"Passage {number} of {document}.", "meta": {"doc": f"d{document}"}}
+        for document in range(4)
+        for number in range(5 - document)
+    ]
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "test.jsonl").write_text("".join(f"{json.dumps({**one, **EMPTY})}\n" for one in lines))
+    corpora = Corpora(root=tmp_path, cache=tmp_path / "cache")
+
+    for sentences, most in ((3, 1), (4, 1), (7, 2), (10, 3)):
+        documents = [passage.document for passage in passages_of(corpora.test("c", sentences))]
+        counts = {each: documents.count(each) for each in documents}
+        assert len(documents) == sentences and max(counts.values()) == most
+
+
+EMPTY: dict[str, list[object]] = {"entities": [], "relations": []}
+
+
+def heads(passages: tuple[Passage, ...]) -> list[bool]:
+    """Of each head whether it has a tail."""
+    roles = roles_to_ask(passages, EFFECTS)
+    return [bool(one.entities) for passage in passages for one in gold_head_examples(passage, roles)]
 
 
 def test_parts_of_a_corpus_share_no_document_and_leave_none_out(corpora: Corpora) -> None:

@@ -100,8 +100,8 @@ def test_a_new_sites_terms_are_those_of_the_arm_that_it_goes_on_from_with_its_ow
         {"name": "first", "kind": "federated", "terms": {"training": {"learning_rate": 0.5, "weight_decay": 0.25}}},
         {"name": "second", "kind": "federated"},
     ]
-    own = {"training": {"learning_rate": 0.001}}
-    new_site = {"corpus": "abroad", "examples": [2], "continues": ["first", "second"], "terms": own}
+    own = {"learning_rate": 0.001}
+    new_site = {"corpus": "abroad", "examples": [2], "continues": ["first", "second"], "training": own}
     chosen = experiment(arms=arms, new_site=new_site)
 
     def training(start: str) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,15 @@ def test_what_is_written_is_read_as_it_was(tmp_path: Path) -> None:
     assert (read[kept("a").asked].name, read[kept("a").asked].made_by) == ("an arm", "a machine")
 
 
+def test_a_loss_that_is_no_number_is_kept_as_such(tmp_path: Path) -> None:
+    row = replace(FINDINGS.trained[0], mean_loss=float("nan"), validation_loss=float("inf"))
+    write_kept(tmp_path / "findings.jsonl", [kept("a", Played(trained=[row]))])
+
+    (read,) = read_kept([tmp_path / "findings.jsonl"])[kept("a").asked].played.trained
+
+    assert math.isnan(read.mean_loss) and read.validation_loss == float("inf")
+
+
 def test_of_what_several_files_hold_the_last_one_counts(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     write_kept(first, [kept("a"), kept("b")])
@@ -48,6 +59,11 @@ def test_of_what_several_files_hold_the_last_one_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line",
     [
+        b'{"format":1,"name":"a","seed":1,"asked":[],"made_by":"m","played":{}}',
+        b'{"format":1,"name":"a","seed":1,"asked":"x","made_by":"m","played":{}}',
+        b'{"format":1,"name":["a"],"seed":1,"asked":"sha256:' + b"0" * 64 + b'","made_by":"m","played":{}}',
+        b'{"format":1,"name":"a","seed":1,"asked":"sha256:' + b"0" * 64 + b'","made_by":"m","played":{"more":1}}',
+        b"[" * 100_000,
         b"",
         b"no json",
         b"[]",

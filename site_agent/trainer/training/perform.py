@@ -112,14 +112,16 @@ def _of_round(order: TrainOrder, parts: Sequence[Sequence[TokenizedExample]]) ->
     training = order.training
     caps = [share.examples_per_round for share in order.shares] or [training.examples_per_round]
     chosen: list[TokenizedExample] = []
+    short_enough = 0
     for part, cap in zip(parts, caps, strict=True):
         fit = [example for example in part if len(example.ids) <= training.max_length]
+        short_enough += len(fit)
         if training.max_empty_share:
             fit = thinned(fit, lambda one: (one.task, one.is_empty), training.max_empty_share, order.seed)
         chosen += examples_of_round(fit, cap, order.round_number, order.seed)
     if not chosen:
-        count = sum(map(len, parts))
-        message = f"notes: expected an example with something to find (training.max_empty_share), got {count} without"
+        expected = "an example with something to find (training.max_empty_share)"
+        message = f"notes: expected {expected}, got {short_enough} without"
         raise InputInvalidError(Reason.NOTES_TOO_FEW, message)
     return chosen
 
