@@ -21,8 +21,8 @@ def test_the_shipped_experiment_has_the_sites_and_test_sets_of_that_of_adapters(
 
     assert (encoders.sites, encoders.test, encoders.seeds) == (adapters.sites, adapters.test, adapters.seeds)
     assert encoders.validation_sentences == adapters.validation_sentences
-    of_both = [one.terms["training"]["examples_per_round"] for one in (encoders, adapters)]
-    assert of_both == [100, 100]
+    ours, theirs = (one.terms["training"]["examples_per_round"] for one in (encoders, adapters))
+    assert ours == theirs
     assert {arm.model for arm in encoders.arms} == {"encoder"}
 
 
