@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from common.ids import Digest, digest_of
@@ -112,7 +112,8 @@ def _sets(bench: Bench, settings: Mapping[str, Setting]) -> list[list[str]]:
 
 
 def _terms(bench: Bench, arm: Arm, seed: int) -> Terms:
-    return terms_of(bench.experiment, arm, seed, [CENTRE], bench.base_model)
+    """Those of an arm, without the experiment's name: experiments that ask for the same share what was found."""
+    return replace(terms_of(bench.experiment, arm, seed, [CENTRE], bench.base_model), name="any")
 
 
 def _digest(parts: Mapping[str, Any]) -> Digest:

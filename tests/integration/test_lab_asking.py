@@ -107,6 +107,7 @@ def test_other_notes_change_what_is_trained_or_scored_on_them(
         ({"new_site": {**NEW_SITE, "local_epochs": 2}}, {FROM_NOTHING, FROM_TOGETHER}),
         ({"new_site": {**NEW_SITE, "examples": [2, 12]}}, {FROM_NOTHING, FROM_TOGETHER}),  # drawn from more notes
         ({"new_site": None}, set()),
+        ({"name": "another"}, set()),
         ({"seeds": [1, 2], "arms": ARMS[:3]}, set()),
         ({"sites": [{**SITES[0], "max_lora_rank": 2}]}, {*TRAINED, FROM_TOGETHER}),
     ],
