@@ -47,7 +47,7 @@ from site_agent.orders import (
 
 STEP = 0.5
 NUM_EXAMPLES, NUM_LABEL_TOKENS, NUM_LEFT_OUT = 12, 345, 2
-PID_FILE, GRANDCHILD_FILE = "trainer.pid", "grandchild.pid"
+PID_FILE, GRANDCHILD_FILE, GO_ON_FILE = "trainer.pid", "grandchild.pid", "go-on"
 _BF16_NAN = b"\xc0\x7f"
 
 
@@ -178,6 +178,12 @@ def _heeds_once(folder: Path) -> None:
     sys.exit(3)
 
 
+def _waits(folder: Path) -> None:
+    """Go on when a test says so: it may want to see what was reported until then."""
+    while not (folder.parents[1] / GO_ON_FILE).exists():
+        time.sleep(0.01)
+
+
 def _spoil(path: Path) -> None:
     """Make the last number of the update NaN."""
     content = path.read_bytes()
@@ -192,6 +198,7 @@ _FAULTS = {
     "hang": _hang,
     "hang_once": _hang_once,
     "heeds_once": _heeds_once,
+    "waits": _waits,
 }
 
 if __name__ == "__main__":

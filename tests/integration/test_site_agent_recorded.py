@@ -29,7 +29,7 @@ from tests.fakes.coordinator import CoordinatorState, make_offer, serving, train
 from tests.fakes.site import FakeSite, until
 from tests.fakes.site_ledger import SITE, SetClock
 from tests.fakes.site_values import make_spec, make_terms
-from tests.fakes.tiny_trainer import STEP
+from tests.fakes.tiny_trainer import GO_ON_FILE, STEP
 from tests.running import Consortium, make_consortium
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,9 @@ async def test_a_round_leaves_a_row_for_every_message_that_the_coordinator_got(
 ) -> None:
     state = CoordinatorState()
     assignment_id = await offer_training(state, tmp_path)
-    async with serving(state, identity) as port, site.agent(port):
+    async with serving(state, identity) as port, site.agent(port, fault="waits"):
+        await state.until(lambda: state.progress)
+        (site.state_folder / GO_ON_FILE).touch()
         await state.until(lambda: assignment_id in state.accepted)
         await until(lambda: rows_of(site)["UploadUpdate"][0].answered)
     rows = rows_of(site)

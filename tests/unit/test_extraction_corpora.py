@@ -28,7 +28,7 @@ from site_agent.trainer.extraction.passages import Passage
 from site_agent.trainer.extraction.prompts import build_answer
 from site_agent.trainer.extraction.scoring import add_scores, f1, score_documents, scored_types
 
-CORPORA = Path(os.environ.get("FEDMED_CORPORA", Path(__file__).parents[3] / "shared" / "data"))
+CORPORA = Path(os.environ.get("FEDMED_CORPORA") or Path(__file__).parents[3] / "shared" / "data")
 NAMES = ("maccrobat", "chia", "phee", "bc5cdr", "ncbi_disease")
 # Strict F1 of perfect answers on the test split: what flat answers cannot say is lost (Chia nests entities most).
 CEILINGS = {"maccrobat": 0.995, "chia": 0.96, "phee": 0.985, "bc5cdr": 0.999, "ncbi_disease": 0.99}

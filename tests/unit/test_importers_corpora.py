@@ -22,7 +22,7 @@ from site_agent.trainer.extraction.passage_records import parse_record
 from site_agent.trainer.extraction.passage_writing import to_line
 from site_agent.trainer.extraction.passages import Passage
 
-CORPORA = Path(os.environ.get("FEDMED_CORPORA", Path(__file__).parents[3] / "shared" / "data"))
+CORPORA = Path(os.environ.get("FEDMED_CORPORA") or Path(__file__).parents[3] / "shared" / "data")
 # Types of the source that became one type of the corpus, whatever stands around them. Others depend on words or on
 # relations there (a duration of a drug, a qualifier of severity), which is no matter of an importer.
 MACCROBAT = {
