@@ -24,7 +24,7 @@ from lab.findings import Kept
 from lab.kept import read_kept
 from lab.options import CHECK, REPORT, Options, parse_options
 from lab.playing import failures, play_all
-from lab.reports import FINDINGS, check, told, write_report
+from lab.reports import check, found_in, told, write_report
 from lab.rounds import Machine
 from lab.slots import Slots
 from lab.workshop import Store, WorkingWorkshop, Workshop
@@ -50,8 +50,7 @@ def run(options: Options) -> int:
     """Do the step asked for; returns the exit code."""
     experiment = load_experiment(options.file)
     folder = options.out / experiment.name
-    own = folder / FINDINGS
-    known = read_kept([*options.findings, *([own] if own.exists() else [])])
+    known = read_kept(options.findings) | found_in(folder)
     if options.is_dry:
         for estimated in asyncio.run(_estimate(experiment, options, known)):
             _print(told(estimated, options.at_once))
@@ -66,7 +65,7 @@ def run(options: Options) -> int:
         encoders.check()
         return 0
     findings = asyncio.run(play_all(bench, encoders, known))
-    _print(map(str, write_report(folder, experiment, findings, known)))
+    _print(map(str, write_report(folder, experiment, findings)))
     _print(f"missing: {one.arm}, seed {one.seed}: {one.why}" for one in findings.missing)
     return int(bool(failures(findings)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,24 +18,28 @@ from lab.estimate import EstimatingWorkshop
 from lab.experiment import Experiment, terms_of
 from lab.figures import draw_all
 from lab.findings import Findings, Kept
-from lab.kept import write_kept
+from lab.kept import read_kept, write_kept
 from lab.numbers import write_numbers
 from lab.rounds import check_ranks
 from lab.tables import latex, report
 
-FINDINGS = "findings.jsonl"
+_FINDINGS = "findings.jsonl"
 
 
-def write_report(
-    folder: Path, experiment: Experiment, findings: Findings, known: Mapping[Digest, Kept] | None = None
-) -> list[Path]:
+def found_in(folder: Path) -> dict[Digest, Kept]:
+    """What a folder of results has findings of; raises as `lab.kept.read_kept`."""
+    file = folder / _FINDINGS
+    return read_kept([file] if file.exists() else [])
+
+
+def write_report(folder: Path, experiment: Experiment, findings: Findings) -> list[Path]:
     """Write findings, numbers, report, table and figures into the folder; returns their paths.
 
-    What was ``known`` and is not asked for now stays in the file of findings: it may be asked for again.
+    What the file of findings holds by now, and is not asked for, stays in it: it may be asked for again.
     """
     make_folder(folder)
-    kept, numbers, text, table = (folder / name for name in (FINDINGS, "numbers.csv", "report.md", "table.tex"))
-    write_kept(kept, {**(known or {}), **{one.asked: one for one in findings.kept}}.values())
+    kept, numbers, text, table = (folder / name for name in (_FINDINGS, "numbers.csv", "report.md", "table.tex"))
+    write_kept(kept, {**found_in(folder), **{one.asked: one for one in findings.kept}}.values())
     write_numbers(numbers, experiment, findings)
     write_whole(text, report(experiment, findings).encode())
     write_whole(table, latex(experiment, findings).encode())

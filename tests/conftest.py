@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -68,6 +69,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("measured")
     for line in told:
         terminalreporter.write_line(str(line))
+
+
+@pytest.fixture(scope="session")
+def real_base_model() -> Path:
+    """The demo's base model, SmolLM2-135M."""
+    folder = Path(__file__).parents[1] / ".cache" / "smollm2-135m"
+    if not (folder / "config.json").is_file():
+        skip_unless_ci("no base model: make setup makes it")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -28,11 +28,9 @@ from site_agent.trainer.training.lora import (
     set_adapter,
 )
 from site_agent.trainer.training.tokens import tokenize_example
-from tests.conftest import skip_unless_ci
 
 pytestmark = pytest.mark.slow
 
-FOLDER = Path(__file__).parents[2] / ".cache" / "smollm2-135m"
 LORA = LoraTerms(lora_rank=8, lora_alpha=16, target_modules=("q_proj", "v_proj"))
 TASK = TaskTerms(entity_types=("drug", "problem"), prompt_form=PromptForm.JSON, max_new_tokens=32)
 TRAINING = TrainingTerms(learning_rate=5e-3, local_epochs=12, schedule=Schedule.CONSTANT)
@@ -49,17 +47,10 @@ class Learned:
 
 
 @pytest.fixture(scope="module")
-def base() -> Path:
-    if not (FOLDER / "config.json").is_file():
-        skip_unless_ci("no base model: make setup makes it")
-    return FOLDER
-
-
-@pytest.fixture(scope="module")
-def learned(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Learned:
+def learned(real_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Learned:
     folder = tmp_path_factory.mktemp("adapter")
-    loaded = load_base_model(base, torch.device("cpu"), Quantization.NONE)
-    spec = adapter_spec(base, LORA, WireDtype.BF16)
+    loaded = load_base_model(real_base_model, torch.device("cpu"), Quantization.NONE)
+    spec = adapter_spec(real_base_model, LORA, WireDtype.BF16)
     adapted = attach_adapter(loaded.model, LORA)
     set_adapter(adapted, initial_adapter(spec, seed=1))
     prompt = build_prompt(TASK, SENTENCE, TASK.entity_types)
@@ -67,16 +58,16 @@ def learned(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Learned:
     reports: list[StepReport] = []
     train(loaded, adapted, Course(examples=[example], terms=TRAINING, seed=1), reports.append)
     write_adapter(folder / WEIGHTS_FILE, adapter_parameters(adapted), WireDtype.BF16)
-    terms = Terms(name="run", base_model=describe_base_model(base, "SmolLM2-135M"), lora=LORA, task=TASK)
+    terms = Terms(name="run", base_model=describe_base_model(real_base_model, "SmolLM2-135M"), lora=LORA, task=TASK)
     (folder / CONFIG_FILE).write_text(json.dumps(peft_config(spec, terms)))
     lineage = {"digest": file_digest(folder / WEIGHTS_FILE), "terms": json.loads(terms.canonical)}
     (folder / LINEAGE_FILE).write_text(json.dumps(lineage))
     return Learned(adapter=folder, reports=reports)
 
 
-def test_its_files_are_safe_to_load_and_have_one_digest_each(base: Path) -> None:
-    described = describe_base_model(base, "SmolLM2-135M")
-    check_base_model(base, described)
+def test_its_files_are_safe_to_load_and_have_one_digest_each(real_base_model: Path) -> None:
+    described = describe_base_model(real_base_model, "SmolLM2-135M")
+    check_base_model(real_base_model, described)
     digests = {described.weights_digest, described.tokenizer_digest, described.chat_template_digest}
     assert len(digests) == 3
 
@@ -87,12 +78,12 @@ def test_a_step_of_training_lowers_the_loss_on_what_it_learns(learned: Learned) 
     assert losses[-1] < 0.1 * losses[0]
 
 
-def test_extract_finds_what_was_learned(base: Path, learned: Learned, tmp_path: Path) -> None:
+def test_extract_finds_what_was_learned(real_base_model: Path, learned: Learned, tmp_path: Path) -> None:
     note = tmp_path / "note.txt"
     note.write_text(f"{SENTENCE}\n")
     command = [sys.executable, "-m", "site_agent", "extract", str(note), "--device", "cpu"]
     ended = subprocess.run(
-        [*command, "--base-model", str(base), "--adapter", str(learned.adapter)],
+        [*command, "--base-model", str(real_base_model), "--adapter", str(learned.adapter)],
         capture_output=True,
         text=True,
         check=False,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +14,7 @@ from site_agent.trainer.extraction.parsing import parse_answer
 from site_agent.trainer.extraction.prompts import build_answer
 from site_agent.trainer.extraction.relations import RelationMention, head_examples, is_asked, merge_tails
 from site_agent.trainer.extraction.scoring import add_scores, f1, score_relations
+from tests.fakes.scoring_oracles import most_matches
 from tests.property.test_extraction_parsing_holds import ANSWERS, SENTENCES
 
 ROLES = {"drug": frozenset({"dosage", "treats"}), "problem": frozenset({"severity"})}
@@ -49,18 +52,6 @@ def matches(gold: RelationMention, predicted: RelationMention, typed: bool, exac
     return placed and (named or not typed)
 
 
-def most_matches(gold: list[RelationMention], predicted: list[RelationMention], typed: bool, exact: bool) -> int:
-    """The most pairs of any one to one assignment, by trying them all."""
-    if not gold:
-        return 0
-    first, rest = gold[0], gold[1:]
-    best = most_matches(rest, predicted, typed, exact)
-    for index, other in enumerate(predicted):
-        if matches(first, other, typed, exact):
-            best = max(best, 1 + most_matches(rest, predicted[:index] + predicted[index + 1 :], typed, exact))
-    return best
-
-
 @settings(deadline=None, max_examples=200)
 @given(relations(), relations())
 def test_relations_match_as_the_best_assignment_makes_them(
@@ -73,12 +64,12 @@ def test_relations_match_as_the_best_assignment_makes_them(
         (scores.strict_agnostic, False, True),
         (scores.lenient_agnostic, False, False),
     ):
-        assert counts.true_positives == most_matches(gold, predicted, typed, exact)
+        assert counts.true_positives == most_matches(gold, predicted, partial(matches, typed=typed, exact=exact))
         assert (counts.predicted, counts.gold) == (len(predicted), len(gold))
     for one in scores.per_type:
         wanted, got = ([each for each in those if each.role == one.entity_type] for those in (gold, predicted))
-        assert one.strict.true_positives == most_matches(wanted, got, True, True)
-        assert one.lenient.true_positives == most_matches(wanted, got, True, False)
+        assert one.strict.true_positives == most_matches(wanted, got, partial(matches, typed=True, exact=True))
+        assert one.lenient.true_positives == most_matches(wanted, got, partial(matches, typed=True, exact=False))
 
 
 @settings(deadline=None)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from site_agent.trainer.extraction.matching import lenient_counts, strict_counts
 from site_agent.trainer.extraction.mentions import Mention
 from site_agent.trainer.extraction.scoring import MatchScores, add_scores, f1, score_mentions
-from tests.fakes.scoring_oracles import agree_with_nervaluate, is_one_to_one, most_matches
+from tests.fakes.scoring_oracles import is_one_to_one, mentions_match, most_matches, nervaluate_counts, our_counts
 
 TYPES = ("drug", "problem", "test")
 
@@ -33,7 +33,8 @@ def _one_to_one(draw: st.DrawFn) -> tuple[list[Mention], list[Mention]]:
 @given(st.lists(_one_to_one(), min_size=1, max_size=4))
 def test_nervaluate_agrees_where_nothing_overlaps_twice(passages: list[tuple[list[Mention], list[Mention]]]) -> None:
     ours = add_scores(score_mentions(gold, predicted, TYPES) for gold, predicted in passages)
-    agree_with_nervaluate(ours, passages, TYPES)
+    theirs = nervaluate_counts(passages, TYPES)
+    assert {name: counts for name, counts in our_counts(ours, TYPES).items() if name in theirs} == theirs
 
 
 @settings(deadline=None, max_examples=200)
@@ -42,8 +43,8 @@ def test_matches_are_as_many_as_the_best_assignment_makes(
     gold: list[Mention], predicted: list[Mention], typed: bool
 ) -> None:
     strict, lenient = strict_counts(gold, predicted, typed=typed), lenient_counts(gold, predicted, typed=typed)
-    assert strict.true_positives == most_matches(gold, predicted, typed, exact=True)
-    assert lenient.true_positives == most_matches(gold, predicted, typed, exact=False)
+    assert strict.true_positives == most_matches(gold, predicted, mentions_match(typed, exact=True))
+    assert lenient.true_positives == most_matches(gold, predicted, mentions_match(typed, exact=False))
     assert (strict.predicted, strict.gold) == (lenient.predicted, lenient.gold) == (len(predicted), len(gold))
 
 

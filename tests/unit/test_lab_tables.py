@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from common.ids import digest_of
 from lab.comparisons import EXTERNAL, IN_DOMAIN, OTHER_NOTES, OWN_NOTES, differences, main_table, new_site_curves
 from lab.figures import draw_all
-from lab.findings import EVERYBODY, Findings, Rule, Scored, Setting, others, own, parts
+from lab.findings import EVERYBODY, Findings, Kept, Played, Rule, Scored, Setting, others, own, parts
 from lab.numbers import COLUMNS, write_numbers
+from lab.reports import found_in, write_report
 from lab.statistics import f1_of, value_of
 from lab.tables import latex, report
 from tests.fakes.lab_findings import ABROAD, ARMS, SITES, drawn_documents, whole_experiment, whole_findings
@@ -167,3 +169,11 @@ def test_a_picture_whose_numbers_are_gone_goes_too(tmp_path: Path) -> None:
 def test_the_external_corpus_is_marked_as_such() -> None:
     assert ABROAD in EXPERIMENT.test.external
     assert f"external: {ABROAD}" in report(EXPERIMENT, FINDINGS)
+
+
+def test_findings_that_another_run_wrote_meanwhile_are_not_lost(tmp_path: Path) -> None:
+    other = Kept(name="another", seed=2, asked=digest_of(b"another"), made_by="machine: that one", played=Played())
+    write_report(tmp_path, EXPERIMENT, replace(NOTHING, kept=FINDINGS.kept))
+    write_report(tmp_path, EXPERIMENT, replace(NOTHING, kept=[other]))
+
+    assert {one.name for one in found_in(tmp_path).values()} == {"another", *(one.name for one in FINDINGS.kept)}
