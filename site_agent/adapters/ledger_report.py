@@ -17,17 +17,20 @@ from site_agent.app.ledger_rows import LedgerRow, Selection, Sum, sums_by_round,
 ROUNDS_SHOWN = 8
 
 # What each call is for, in words for the reader; an rpc that is not here is shown by its name alone.
-_PURPOSES = {
+PURPOSES = {
     "AwaitAssignment": "asks whether there is work",
     "Check": "asks whether the coordinator is there",
     "DeclineAssignment": "says no to work, with a reason from a fixed list",
     "DownloadAdapter": "fetches the shared adapter",
+    "Enrol": "becomes a member: a join token, public keys",
     "GetServerTime": "asks for the coordinator's time",
     "GetUploadOffset": "asks how much of an update has arrived",
     "ListAdapterVersions": "asks which adapters were published",
+    "RenewCertificate": "asks for its next certificate: public keys",
     "ReportEvaluation": "gives scores: counts and a mean loss",
     "ReportProgress": "tells how far training is: numbers",
     "UploadUpdate": "sends a trained update: tensors and counts",
+    "Withdraw": "ends the membership",
 }
 
 _STYLE = """
@@ -112,7 +115,7 @@ def _facts(total: Sum, by_round: dict[tuple[str, int], Sum]) -> str:
 
 
 def _rpc_cells(rpc: str, each: Sum) -> tuple[str, ...]:
-    purpose = _PURPOSES.get(rpc, "")
+    purpose = PURPOSES.get(rpc, "")
     held = ", ".join(sorted({name.rpartition(".")[2] for name in each.fields})) or "nothing"
     files = f"<br>and {len(each.files):,} files of {each.tensors:,} tensors" if each.files else ""
     name = f"<strong>{escape(rpc)}</strong>" + (f"<br>{escape(purpose)}" if purpose else "")
@@ -150,7 +153,7 @@ def _checking(total: Sum, facts: ReportFacts) -> list[str]:
         )
     if total.unknown:
         texts.append(
-            f"Of {total.unknown:,} messages it is not known whether they left: the program ended, or lost the "
+            f"Messages of which it is not known whether they left: {total.unknown:,}. The program ended, or lost the "
             "connection, before it heard an answer. They are counted as if they had."
         )
     if facts.mended:

@@ -13,10 +13,12 @@ from typer.testing import CliRunner
 
 from common.hash_chain import EMPTY_CHAIN, ChainHead
 from common.ids import digest_of
+from common.tls import Role
+from coordinator.adapters.rpc.access import ROLES_BY_RPC, RPCS_BY_JOIN_TOKEN
 from site_agent.adapters.ledger import FileLedger
 from site_agent.adapters.ledger_export import write_csv
 from site_agent.adapters.ledger_reading import check_ledger
-from site_agent.adapters.ledger_report import ROUNDS_SHOWN, ReportFacts, report
+from site_agent.adapters.ledger_report import PURPOSES, ROUNDS_SHOWN, ReportFacts, report
 from site_agent.app.ledger_rows import Selection
 from site_agent.cli import app
 from site_agent.domain.ledger import About, Delivery, Origin, Outcome
@@ -98,7 +100,13 @@ def test_the_page_sums_messages_and_bytes_by_kind_and_by_round(state: Path) -> N
 
 
 def test_the_page_says_of_how_many_messages_it_is_not_known_whether_they_left(state: Path) -> None:
-    assert "Of 2 messages it is not known whether they left" in page_of(state)
+    assert "Messages of which it is not known whether they left: 2." in page_of(state)
+
+
+def test_the_page_has_words_for_everything_that_an_agent_may_call() -> None:
+    allowed = {rpc for rpc, roles in ROLES_BY_RPC.items() if roles & {Role.SITE, Role.EVALUATOR}} | RPCS_BY_JOIN_TOKEN
+    called = {rpc.rpartition("/")[2] for rpc in allowed - {"/grpc.health.v1.Health/Watch"}}  # which no agent calls
+    assert called == PURPOSES.keys()
 
 
 def test_the_page_holds_the_head_to_check_against_later(state: Path) -> None:
