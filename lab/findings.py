@@ -108,6 +108,10 @@ class Played:
     trained: Sequence[Trained] = ()
     notes: Sequence[str] = ()
 
+    def of_task(self, task: Task) -> Played:
+        """This with the scores of one task alone."""
+        return replace(self, scored=[one for one in self.scored if one.task is task])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
@@ -137,19 +141,31 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """All rows of an experiment.
+    """What an experiment found.
 
     Attributes:
-        kept: All but what is missing, an arm and seed each.
+        kept: All but what is missing, an arm and seed each, in the order of the experiment.
         full_model_bytes: What would travel if the base model did.
     """
 
-    scored: Sequence[Scored]
-    trained: Sequence[Trained]
-    missing: Sequence[Missing]
-    notes: Sequence[str] = ()
     kept: Sequence[Kept] = ()
+    missing: Sequence[Missing] = ()
     full_model_bytes: int = 0
+
+    @property
+    def scored(self) -> list[Scored]:
+        """All scores."""
+        return [row for one in self.kept for row in one.played.scored]
+
+    @property
+    def trained(self) -> list[Trained]:
+        """All training."""
+        return [row for one in self.kept for row in one.played.trained]
+
+    @property
+    def notes(self) -> list[str]:
+        """All notes."""
+        return [note for one in self.kept for note in one.played.notes]
 
     def tasks(self) -> list[Task]:
         """Tasks that there are scores of."""
@@ -157,7 +173,7 @@ class Findings:
 
     def of_task(self, task: Task) -> Findings:
         """These findings with the scores of one task alone."""
-        return replace(self, scored=[one for one in self.scored if one.task is task])
+        return replace(self, kept=[replace(one, played=one.played.of_task(task)) for one in self.kept])
 
     def of(self, arm: str, setting: Setting) -> list[Scored]:
         """The last models of an arm in a setting."""

@@ -11,7 +11,7 @@ from common.ids import Digest
 from lab.arms import Bench
 from lab.asking import Asked, all_asked
 from lab.encoder.arms import EncoderBench
-from lab.findings import Findings, Kept, Missing, together
+from lab.findings import Findings, Kept, Missing
 from lab.machine import this_machine
 from lab.slots import OutOfTimeError
 from site_agent.trainer.base_model_files import resolve_base_model
@@ -32,14 +32,9 @@ async def play_all(
     encoders = encoders or EncoderBench(bench=bench, works=None, missing="encoder: expected one, got none")
     asked = list(all_asked(bench, encoders))
     outcomes = await asyncio.gather(*(_outcome(one, known or {}) for one in asked))
-    kept = [one for one in outcomes if isinstance(one, Kept)]
-    played = together([one.played for one in kept])
     return Findings(
-        scored=played.scored,
-        trained=played.trained,
-        notes=played.notes,
+        kept=[one for one in outcomes if isinstance(one, Kept)],
         missing=[one for one in outcomes if isinstance(one, Missing)],
-        kept=kept,
         full_model_bytes=_model_bytes(resolve_base_model(bench.machine.base_model)),
     )
 

@@ -51,14 +51,21 @@ def drawn_documents(
 def whole_findings() -> Findings:
     """What such an experiment might find; the second arm's second seed is missing."""
     chance = random.Random(3)
-    return Findings(
+    played = Played(
         scored=[*_models(chance), *_rounds(chance), *_new_site(chance)],
         trained=list(_training(chance)),
-        missing=[Missing(arm="FFA_LoRA", seed=2, why="not done yet")],
         notes=["something worth saying"],
-        kept=[Kept(name="Zero-shot", seed=1, asked=digest_of(b""), made_by="machine: this one", played=Played())],
+    )
+    return Findings(
+        kept=[kept_of(played)],
+        missing=[Missing(arm="FFA_LoRA", seed=2, why="not done yet")],
         full_model_bytes=300_000_000,
     )
+
+
+def kept_of(played: Played) -> Kept:
+    """As if it were of one arm and seed."""
+    return Kept(name="whole", seed=1, asked=digest_of(b""), made_by="machine: this one", played=played)
 
 
 def _scored(chance: random.Random, quality: float, **fields: object) -> Scored:

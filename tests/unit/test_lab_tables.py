@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import random
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,10 @@ from lab.numbers import COLUMNS, write_numbers
 from lab.reports import found_in, write_report
 from lab.statistics import f1_of, value_of
 from lab.tables import latex, report
-from tests.fakes.lab_findings import ABROAD, ARMS, SITES, drawn_documents, whole_experiment, whole_findings
+from tests.fakes.lab_findings import ABROAD, ARMS, SITES, drawn_documents, kept_of, whole_experiment, whole_findings
 
 EXPERIMENT, FINDINGS = whole_experiment(), whole_findings()
-NOTHING = Findings(scored=[], trained=[], missing=[])
+NOTHING = Findings()
 
 
 def test_the_main_table_has_a_number_for_every_arm_and_setting_and_two_more_for_single_sites() -> None:
@@ -83,7 +82,8 @@ def test_a_difference_is_of_one_mix_of_test_sets_where_two_sites_share_a_corpus(
         for arm, trained, test in rows
     ]
 
-    found = [one for one in differences(EXPERIMENT, replace(NOTHING, scored=scored)) if one.right == "Single site"]
+    findings = Findings(kept=[kept_of(Played(scored=scored))])
+    found = [one for one in differences(EXPERIMENT, findings) if one.right == "Single site"]
 
     assert {one.column for one in found} == {OWN_NOTES, OTHER_NOTES}
     for one in found:
@@ -161,7 +161,7 @@ def test_a_picture_whose_numbers_are_gone_goes_too(tmp_path: Path) -> None:
     draw_all(EXPERIMENT, FINDINGS, tmp_path)
     without = [row for row in FINDINGS.scored if row.setting is not Setting.NEW_SITE and not row.round_number]
 
-    draw_all(EXPERIMENT, replace(FINDINGS, scored=without), tmp_path)
+    draw_all(EXPERIMENT, Findings(kept=[kept_of(Played(scored=without, trained=FINDINGS.trained))]), tmp_path)
 
     assert {path.stem for path in tmp_path.iterdir()} == {"losses", "bytes", "who_helps_whom"}
 
@@ -173,7 +173,7 @@ def test_the_external_corpus_is_marked_as_such() -> None:
 
 def test_findings_that_another_run_wrote_meanwhile_are_not_lost(tmp_path: Path) -> None:
     other = Kept(name="another", seed=2, asked=digest_of(b"another"), made_by="machine: that one", played=Played())
-    write_report(tmp_path, EXPERIMENT, replace(NOTHING, kept=FINDINGS.kept))
-    write_report(tmp_path, EXPERIMENT, replace(NOTHING, kept=[other]))
+    write_report(tmp_path, EXPERIMENT, Findings(kept=FINDINGS.kept))
+    write_report(tmp_path, EXPERIMENT, Findings(kept=[other]))
 
     assert {one.name for one in found_in(tmp_path).values()} == {"another", *(one.name for one in FINDINGS.kept)}
