@@ -73,6 +73,7 @@ class NewSite(_Table):
         continues: Federated arms whose adapters it goes on from; beside them it begins from nothing.
         seeds: Empty: those of the arm that it goes on from.
         training: What is other than in the training terms of that arm.
+        from_nothing: What is other than in those, where no adapter is gone on from: it can take larger steps.
     """
 
     corpus: CorpusName
@@ -81,12 +82,14 @@ class NewSite(_Table):
     local_epochs: Count = 1
     seeds: tuple[int, ...] = ()
     training: dict[str, Any] = {}
+    from_nothing: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _sizes_are_its_own(self) -> Self:
-        taken = sorted({"local_epochs", "examples_per_round", "seed"} & set(self.training))
-        if taken:
-            raise ValueError(f"training: expected nothing of {', '.join(taken)}, which new_site says itself")
+        for name, table in (("training", self.training), ("from_nothing", self.from_nothing)):
+            taken = sorted({"local_epochs", "examples_per_round", "seed"} & set(table))
+            if taken:
+                raise ValueError(f"{name}: expected nothing of {', '.join(taken)}, which new_site says itself")
         return self
 
 
@@ -195,8 +198,13 @@ class Experiment(_Table):
     def new_site_arm(self, start: str = "") -> Arm:
         """The arm that the new site goes on from, or whose terms it has (the first one, from nothing), with its own."""
         assert self.new_site is not None, "asked of an experiment with a new site"
-        arm = self.arm(start if start in self.new_site.continues else self.new_site.continues[0])
-        return arm.model_copy(update={"terms": merged_tables(arm.terms, {"training": self.new_site.training})})
+        terms = {"training": self.new_site.training}
+        if start in self.new_site.continues:
+            arm = self.arm(start)
+        else:
+            arm = self.arm(self.new_site.continues[0])
+            terms = merged_tables(terms, {"training": self.new_site.from_nothing})
+        return arm.model_copy(update={"terms": merged_tables(arm.terms, terms)})
 
     def sites_of(self, arm: Arm) -> tuple[Site, ...]:
         """The sites that take part in an arm."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from common.errors import InputInvalidError
 from common.ids import digest_of
@@ -100,19 +101,28 @@ def test_a_new_sites_terms_are_those_of_the_arm_that_it_goes_on_from_with_its_ow
         {"name": "first", "kind": "federated", "terms": {"training": {"learning_rate": 0.5, "weight_decay": 0.25}}},
         {"name": "second", "kind": "federated"},
     ]
-    own = {"learning_rate": 0.001}
-    new_site = {"corpus": "abroad", "examples": [2], "continues": ["first", "second"], "training": own}
+    own = {"training": {"learning_rate": 0.001}, "from_nothing": {"lora_plus_ratio": 4.0}}
+    new_site = {"corpus": "abroad", "examples": [2], "continues": ["first", "second"], **own}
     chosen = experiment(arms=arms, new_site=new_site)
 
-    def training(start: str) -> tuple[float, float]:
-        terms = terms_of(chosen, chosen.new_site_arm(start), 5, ["north"], MODEL)
-        return terms.training.learning_rate, terms.training.weight_decay
+    def training(start: str) -> tuple[float, float, float]:
+        terms = terms_of(chosen, chosen.new_site_arm(start), 5, ["north"], MODEL).training
+        return terms.learning_rate, terms.weight_decay, terms.lora_plus_ratio
 
     plain = terms_of(chosen, chosen.arm("second"), 5, ["north"], MODEL).training
-    assert training("first") == training("nothing") == (0.001, 0.25)
-    assert training("second") == (0.001, plain.weight_decay)
+    assert training("first") == (0.001, 0.25, plain.lora_plus_ratio)
+    assert training("nothing") == (0.001, 0.25, 4.0)
+    assert training("second") == (0.001, plain.weight_decay, plain.lora_plus_ratio)
     assert plain.learning_rate == 0.01
     assert chosen.arm("first").terms["training"]["learning_rate"] == 0.5
+
+
+@pytest.mark.parametrize("table", ["training", "from_nothing"])
+def test_what_a_new_site_says_itself_its_training_terms_do_not(table: str) -> None:
+    new_site = {"corpus": "abroad", "examples": [2], "continues": ["Fed"], table: {"local_epochs": 2}}
+
+    with pytest.raises(ValidationError, match=f"{table}: expected nothing of local_epochs, which new_site says itself"):
+        experiment(new_site=new_site)
 
 
 def test_terms_with_an_unknown_key_are_refused() -> None:
