@@ -73,7 +73,8 @@ class NewSite(_Table):
         continues: Federated arms whose adapters it goes on from; beside them it begins from nothing.
         seeds: Empty: those of the arm that it goes on from.
         training: What is other than in the training terms of that arm.
-        from_nothing: What is other than in those, where no adapter is gone on from: it can take larger steps.
+        from_nothing: What is other than in those, where no adapter is gone on from: it can take larger steps. Which
+            examples are trained is the same for all: curves compare beginnings.
     """
 
     corpus: CorpusName
@@ -85,11 +86,16 @@ class NewSite(_Table):
     from_nothing: dict[str, Any] = {}
 
     @model_validator(mode="after")
-    def _sizes_are_its_own(self) -> Self:
-        for name, table in (("training", self.training), ("from_nothing", self.from_nothing)):
-            taken = sorted({"local_epochs", "examples_per_round", "seed"} & set(table))
-            if taken:
-                raise ValueError(f"{name}: expected nothing of {', '.join(taken)}, which new_site says itself")
+    def _examples_are_the_same_for_all(self) -> Self:
+        fixed = {"local_epochs", "examples_per_round", "seed"}
+        for name, table, taken in (
+            ("training", self.training, fixed),
+            ("from_nothing", self.from_nothing, fixed | {"max_empty_share"}),
+        ):
+            if strange := sorted(taken & set(table)):
+                raise ValueError(
+                    f"{name}: expected nothing of {', '.join(strange)}, which is the same for all its models"
+                )
         return self
 
 

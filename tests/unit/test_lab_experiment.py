@@ -117,11 +117,14 @@ def test_a_new_sites_terms_are_those_of_the_arm_that_it_goes_on_from_with_its_ow
     assert chosen.arm("first").terms["training"]["learning_rate"] == 0.5
 
 
-@pytest.mark.parametrize("table", ["training", "from_nothing"])
-def test_what_a_new_site_says_itself_its_training_terms_do_not(table: str) -> None:
-    new_site = {"corpus": "abroad", "examples": [2], "continues": ["Fed"], table: {"local_epochs": 2}}
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [("training", "local_epochs"), ("from_nothing", "local_epochs"), ("from_nothing", "max_empty_share")],
+)
+def test_all_models_of_a_new_site_train_the_same_examples_as_often(table: str, name: str) -> None:
+    new_site = {"corpus": "abroad", "examples": [2], "continues": ["Fed"], table: {name: 2}}
 
-    with pytest.raises(ValidationError, match=f"{table}: expected nothing of local_epochs, which new_site says itself"):
+    with pytest.raises(ValidationError, match=f"{table}: expected nothing of {name}, which is the same for all"):
         experiment(new_site=new_site)
 
 
