@@ -1,8 +1,7 @@
-"""The trainer on what not every machine has: 4-bit weights, and a GPU. Each skips, and says so, without its part."""
+"""The trainer with 4-bit weights, and on a GPU. What needs a GPU skips, and says so, where there is none."""
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,10 +44,6 @@ TRAINING = TrainingTerms(learning_rate=1e-2, local_epochs=2, schedule=Schedule.C
 NF4 = replace(TRAINING, quantization=Quantization.NF4, gradient_checkpointing=True)
 SENTENCES = ("No fever.", "Aspirin 100 mg was given for chest pain.", "He has asthma since childhood.")
 
-needs_bitsandbytes = pytest.mark.skipif(
-    importlib.util.find_spec("bitsandbytes") is None, reason="no bitsandbytes: pip install '.[cuda]' brings it"
-)
-
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -68,9 +63,9 @@ def perform(folder: Path, order: Order, adapter: Path | None) -> Path:
 @pytest.mark.parametrize(
     ("device", "training"),
     [
-        pytest.param("cpu", NF4, marks=needs_bitsandbytes, id="nf4 on a CPU"),
+        pytest.param("cpu", NF4, id="nf4 on a CPU"),
         pytest.param("cuda", TRAINING, marks=pytest.mark.gpu, id="bf16 on a GPU"),
-        pytest.param("cuda", NF4, marks=[pytest.mark.gpu, needs_bitsandbytes], id="nf4 on a GPU"),
+        pytest.param("cuda", NF4, marks=pytest.mark.gpu, id="nf4 on a GPU"),
     ],
 )
 def test_an_adapter_is_trained_and_scored(device: str, training: TrainingTerms, base: Path, tmp_path: Path) -> None:
@@ -110,7 +105,6 @@ def test_an_adapter_is_trained_and_scored(device: str, training: TrainingTerms, 
     assert adapted.strict is not None and adapted.strict.gold == 16
 
 
-@needs_bitsandbytes
 def test_the_quantised_layers_are_those_that_nobody_trains(base: Path) -> None:
     loaded = load_base_model(base, torch.device("cpu"), Quantization.NF4)
     quantised = {
