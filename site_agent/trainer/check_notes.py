@@ -18,7 +18,7 @@ from site_agent.trainer.extraction.leakage import find_leaks
 from site_agent.trainer.extraction.passage_files import Located, read_located_sets
 from site_agent.trainer.extraction.passages import Passage
 from site_agent.trainer.extraction.problems import Problems
-from site_agent.trainer.extraction.relations import count_across_sentences
+from site_agent.trainer.extraction.relations import count_across_sentences, count_not_allowed
 from site_agent.trainer.quiet import quiet_libraries
 
 
@@ -63,6 +63,13 @@ def _tell(passages: Sequence[Passage]) -> None:
     across = sum(count_across_sentences(passage) for passage in passages)
     if across:
         sys.stdout.write(f"{across} relations lead from one sentence to another: they are not asked for\n")
+    tell_not_allowed(sum(count_not_allowed(passage) for passage in passages))
+
+
+def tell_not_allowed(count: int) -> None:
+    """Print how many relations the label schema does not know, if there are any."""
+    if count:
+        sys.stdout.write(f"{count} relations are not allowed by the label schema: they are not asked for\n")
 
 
 def _parse() -> argparse.Namespace:

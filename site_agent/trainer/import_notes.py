@@ -13,14 +13,17 @@ from pathlib import Path
 
 from common.errors import FedMedError, InputInvalidError, Reason
 from common.files import replacing
+from site_agent.trainer.check_notes import tell_not_allowed
 from site_agent.trainer.extraction.importers.formats import FORMATS
 from site_agent.trainer.extraction.importers.gathering import gather
 from site_agent.trainer.extraction.importers.importing import DEFAULT_WORDS, Import
+from site_agent.trainer.extraction.importers.mapping import ODD_EDGES
 from site_agent.trainer.extraction.importers.patients import read_patients
 from site_agent.trainer.extraction.importers.type_map import TypeMap, load_type_map
 from site_agent.trainer.extraction.passage_files import MAX_LINE_BYTES
 from site_agent.trainer.extraction.passage_writing import to_line
 from site_agent.trainer.extraction.passages import Passage
+from site_agent.trainer.extraction.relations import count_not_allowed
 from site_agent.trainer.quiet import quiet_libraries
 
 # Notes are for their owner: nobody else may read the file.
@@ -31,11 +34,13 @@ _OWNER_ALONE = 0o600
 class _Counts:
     passages: int = 0
     types: Counter[str] = field(default_factory=Counter)
+    not_allowed: int = 0
 
     def add(self, passage: Passage) -> None:
         self.passages += 1
         self.types.update(entity.type for entity in passage.entities)
         self.types.update(relation.type for relation in passage.relations)
+        self.not_allowed += count_not_allowed(passage)
 
 
 def main() -> int:
@@ -74,7 +79,14 @@ def _import(options: argparse.Namespace) -> None:
         run.refuse_unmapped()
         if not options.skip_malformed or not counts.passages:
             run.problems.refuse_any()
+        if not counts.passages:
+            raise InputInvalidError(Reason.NOTES_INVALID, _nothing(run))
     _tell(run, counts)
+
+
+def _nothing(run: Import) -> str:
+    left_out = ", ".join(f"{what}: {count}" for what, count in sorted(run.left_out.items()))
+    return f"expected at least one passage, got none; nothing is written. Left out: {left_out or 'nothing'}"
 
 
 def _tell(run: Import, counts: _Counts) -> None:
@@ -82,7 +94,8 @@ def _tell(run: Import, counts: _Counts) -> None:
     for name, count in sorted(counts.types.items()):
         sys.stdout.write(f"{name:>16} {count}\n")
     for what, count in sorted(run.left_out.items()):
-        sys.stdout.write(f"left out or changed: {what}: {count}\n")
+        sys.stdout.write(f"{'worth a look' if what == ODD_EDGES else 'left out or changed'}: {what}: {count}\n")
+    tell_not_allowed(counts.not_allowed)
     if run.problems.total:
         sys.stderr.write(f"skipped, with {run.problems.message()}\n")
 

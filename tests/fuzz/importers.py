@@ -79,6 +79,7 @@ def _bioc_json() -> list[str]:
         {"id": "R1", "infons": {"type": "x"}, "nodes": [{"refid": "1"}, {"refid": "1"}]},
         {"infons": {"relation": "CID", "one": "D1", "two": "D2"}},
         {"infons": {"relation": "CID"}, "nodes": [{"refid": "R1"}, {"refid": "1"}]},
+        {"infons": {"type": "x"}, "nodes": [{"refid": "1", "role": "tail"}, {"refid": "1", "role": "head"}]},
     ]
     passage = {"offset": 5, "text": TEXT, "annotations": [annotation]}
     sentence = {"offset": 50, "sentences": [{"offset": 50, "text": TEXT}]}
@@ -113,6 +114,7 @@ def _brat() -> list[str]:
         "T3\ta 3 8\tfever",
         "E1\ta:T1 Theme2:T2",
         "R1\tx Arg1:E1 Arg2:T2",
+        "R2\tx Arg2:E1 Arg1:T2",
         "A1\tsure T1 low",
         "A2\toff T1",
         "A3\tweak R1",
@@ -179,6 +181,8 @@ def _jsonl() -> list[str]:
     wrong = [
         {**good, "label": []},
         {**good, "spans": [[1]]},
+        {**good, "answer": "reject"},
+        {**good, "answer": CANARY},
         {**good, "relations": [{"type": "x", "head": 9, "tail": 1}]},
     ]
     return ["\n".join(json.dumps(each) for each in (good, *wrong)), "1", '{"text": "x", "id": "\\ud800"}', "9" * 5000]
@@ -196,7 +200,7 @@ def _label_studio() -> list[str]:
     results = [items, [{"type": "hypertextlabels"}], [{**relations[0], "to_id": "q"}]]
     tasks = [{"id": n, "data": {"text": TEXT}, "annotations": [{"result": each}]} for n, each in enumerate(results)]
     unfinished = {"id": 8, "annotations": [{"was_cancelled": True}]}
-    return [json.dumps([*tasks, unfinished, {"id": 9, "annotations": [{}, {}]}]), "{}"]
+    return [json.dumps([*tasks, unfinished, {"id": 9, "annotations": [{}, {}]}, {"id": 10}]), "{}"]
 
 
 def _pubtator() -> list[str]:

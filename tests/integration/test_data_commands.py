@@ -116,6 +116,44 @@ def test_types_that_are_not_mapped_are_listed(notes: Path) -> None:
     assert 'expected every type of the source in [entities], missing: "Drug", "Sign"' in ended.stderr
 
 
+def test_words_of_a_note_in_the_place_of_a_type_are_not_told(tmp_path: Path) -> None:
+    source, out = tmp_path / "set.txt", tmp_path / "out.jsonl"
+    source.write_text("1|t|No Confidential pain.\n1\tConfidential pain\tproblem\tD002637\n")
+    ended = data("import", "pubtator", source, "--out", out)
+
+    assert ended.returncode == 1
+    assert "[relations], missing: a name of 17 characters (first in set.txt, document 1)" in ended.stderr
+    assert "confidential" not in (ended.stderr + ended.stdout).casefold()
+    assert not out.exists()
+
+
+def test_what_is_doubtful_is_told_after_an_import(notes: Path) -> None:
+    (notes / "a.ann").write_text("T1\tSign 0 4\tFeve\nT2\tDrug 33 40\taspirin\nR1\ttreats Arg1:T1 Arg2:T2\n")
+    ended, out = imported(notes)
+
+    assert ended.stdout.splitlines()[-2:] == [
+        "worth a look: entities that begin or end inside a word, or at white space: 1",
+        "1 relations are not allowed by the label schema: they are not asked for",
+    ]
+    assert data("check", out).stdout.splitlines()[-2:] == [
+        "1 relations lead from one sentence to another: they are not asked for",
+        "1 relations are not allowed by the label schema: they are not asked for",
+    ]
+
+
+def test_an_import_of_no_passage_is_refused_with_what_was_left_out(tmp_path: Path) -> None:
+    source, out = tmp_path / "export.json", tmp_path / "out.jsonl"
+    out.write_text("what was there")
+    source.write_text(json.dumps([{"id": n, "data": {"text": "Confidential"}, "annotations": []} for n in range(3)]))
+    ended = data("import", "label-studio", source, "--out", out)
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == (
+        "expected at least one passage, got none; nothing is written. Left out: tasks that nobody annotated: 3\n"
+    )
+    assert out.read_text() == "what was there"
+
+
 def test_a_file_that_is_read_is_not_written(notes: Path) -> None:
     source = notes / "a.txt"
     ended = data("import", "pubtator", source, "--out", source)

@@ -21,6 +21,7 @@ from site_agent.trainer.extraction.relations import (
     RelationMention,
     all_roles,
     count_across_sentences,
+    count_not_allowed,
     gold_head_examples,
     head_examples,
     merge_tails,
@@ -134,6 +135,10 @@ def test_heads_of_types_that_are_not_asked_about_are_no_examples() -> None:
 
 def test_relations_across_sentences_are_counted() -> None:
     assert count_across_sentences(PASSAGE) == 1
+
+
+def test_relations_that_the_schema_does_not_allow_are_counted() -> None:
+    assert count_not_allowed(PASSAGE) == 1
 
 
 def test_gold_answers_come_back_as_the_relations_that_can_be_asked_for() -> None:

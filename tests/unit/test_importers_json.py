@@ -251,6 +251,16 @@ def test_relations_of_json_lines_name_ids_or_places() -> None:
     assert [(one.type, one.head, one.tail) for one in document.relations] == [("for", "T2", "T1"), ("of", "T2", "T1")]
 
 
+@pytest.mark.parametrize("answer", ["reject", "ignore"])
+def test_records_that_were_not_accepted_are_left_out_whatever_else_they_hold(answer: str) -> None:
+    record = {"text": "No fever.", "spans": [[3, 8, "Sign"]]}
+    lines = [record | {"answer": "accept"}, {"answer": answer}, record | {"answer": None}, record]
+    found = list(read_jsonl(unit("\n".join(map(as_json, lines)))))
+
+    assert [getattr(each, "id", None) for each in found] == ["one-1", None, "one-3", "one-4"]
+    assert found[1] == LeftOut(what="records that were rejected or ignored")
+
+
 # What is malformed
 
 
@@ -286,6 +296,11 @@ MALFORMED: dict[str, tuple[Reader, object, str]] = {
         read_label_studio,
         [task(annotations=[{"result": []}, {"result": []}])],
         "one.txt[0].annotations[0]: expected one finished annotation a task, got 2",
+    ),
+    "Label Studio: JSON-MIN": (
+        read_label_studio,
+        [{"id": 1, "text": "Marfan", "label": [{"start": 0, "end": 6, "text": "Marfan", "labels": ["Sign"]}]}],
+        "one.txt[0]: expected annotations, as in the JSON export, got none, as in JSON-MIN",
     ),
     "Label Studio: no text": (
         read_label_studio,
@@ -324,6 +339,16 @@ MALFORMED: dict[str, tuple[Reader, object, str]] = {
         "one.txt, line 1, text/x-brat, line 1: expected what the text holds from 0 to 4",
     ),
     "JSON lines: no text": (read_jsonl, {"Marfan": 1}, "one.txt, line 1.text: expected a string, got null"),
+    "JSON lines: no answer of Prodigy's": (
+        read_jsonl,
+        {"text": "x", "answer": "Marfan"},
+        "one.txt, line 1.answer: expected one of accept, reject, ignore, got another value",
+    ),
+    "JSON lines: an answer in a list": (
+        read_jsonl,
+        {"text": "x", "answer": ["reject"]},
+        "one.txt, line 1.answer: expected one of accept, reject, ignore, got another value",
+    ),
     "JSON lines: two kinds of spans": (
         read_jsonl,
         {"text": "Marfan", "spans": [], "label": []},

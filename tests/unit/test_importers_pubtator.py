@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from common.errors import InputInvalidError
+from site_agent.trainer.extraction.importers.importing import Import
 from site_agent.trainer.extraction.importers.pubtator import read_pubtator
 from site_agent.trainer.extraction.importers.source import SourceRelation
-from tests.fakes.importing import documents, mentions, problems, unit
+from site_agent.trainer.extraction.importers.type_map import TypeMap
+from tests.fakes.importing import CANARY, documents, mentions, problems, unit
 
 ABSTRACT = """1|t|Rash after lithium.
 1|a|Lithium gave hives and itching.
@@ -68,3 +71,18 @@ def test_a_malformed_abstract_is_told_by_line_and_the_next_one_is_read(content: 
 
     assert told.startswith(f"set.txt, {expected}")
     assert sum(1 for _ in read_pubtator(both)) == 2
+
+
+@pytest.mark.parametrize("words", [CANARY, CANARY.upper(), f"{CANARY} syndrome", f"syndrome {CANARY}"])
+def test_a_mention_without_offsets_is_taken_for_a_relation_and_its_words_are_not_told(words: str) -> None:
+    run = Import(types=TypeMap())
+    content = f"1|t|Seen for {CANARY} syndrome.\n1\t{words}\tproblem\tD008382\n"
+    list(run.passages(read_pubtator, [unit(content, name="set.txt")]))
+
+    with pytest.raises(InputInvalidError) as caught:
+        run.refuse_unmapped()
+
+    assert CANARY.casefold() not in caught.value.message.casefold()
+    assert f"[relations], missing: a name of {len(words)} characters (first in set.txt, document 1)" in (
+        caught.value.message
+    )

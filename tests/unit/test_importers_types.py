@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputInvalidError
-from site_agent.trainer.extraction.importers.mapping import Unmapped, mapped
+from site_agent.trainer.extraction.importers.importing import Import
+from site_agent.trainer.extraction.importers.jsonl_spans import read_jsonl
+from site_agent.trainer.extraction.importers.mapping import ODD_EDGES, Unmapped, mapped
 from site_agent.trainer.extraction.importers.source import SourceDocument, SourceEntity, SourceRelation
 from site_agent.trainer.extraction.importers.type_map import TypeMap, load_type_map
+from tests.fakes.importing import unit
 
 DOCUMENT = SourceDocument(
     id="d",
@@ -22,6 +26,7 @@ DOCUMENT = SourceDocument(
     ),
     relations=(SourceRelation(type="for", head="T1", tail="T2"),),
 )
+WHERE = "one.txt, document 1"
 TYPES = TypeMap(
     entities={"Sign": "problem", "Chemical": "drug"},
     relations={"for": "treats"},
@@ -32,14 +37,14 @@ TYPES = TypeMap(
 
 def apply(types: TypeMap, document: SourceDocument = DOCUMENT) -> tuple[SourceDocument, Counter[str]]:
     tally, unmapped = Counter[str](), Unmapped()
-    outcome = mapped(document, types, tally, unmapped)
+    outcome = mapped(document, types, tally, unmapped, WHERE)
     assert list(unmapped.problems()) == []
     return outcome, +tally
 
 
 def missing(types: TypeMap, document: SourceDocument = DOCUMENT) -> list[str]:
     unmapped = Unmapped()
-    mapped(document, types, Counter(), unmapped)
+    mapped(document, types, Counter(), unmapped, WHERE)
     return list(unmapped.problems())
 
 
@@ -120,7 +125,7 @@ def test_every_type_that_is_not_mapped_is_listed_by_its_table() -> None:
 def test_what_may_be_text_instead_of_a_type_is_told_by_its_length_alone(name: str) -> None:
     document = replace(DOCUMENT, entities=(SourceEntity(id="T1", type=name, start=3, end=8),), relations=())
 
-    assert missing(TypeMap(), document)[0].endswith(f"missing: (a name of {len(name)} characters)")
+    assert missing(TypeMap(), document)[0].endswith(f"missing: a name of {len(name)} characters (first in {WHERE})")
 
 
 @pytest.mark.parametrize("value", ["John Smith", "low", "x" * 41, "red\nblue"])
@@ -138,7 +143,122 @@ def test_an_attribute_whose_name_may_be_text_is_told_by_its_length_alone(name: s
     document = replace(DOCUMENT, entities=(replace(DOCUMENT.entities[0], attributes=((name, "yes"),)),), relations=())
 
     (told,) = missing(replace(TYPES, attributes={}), document)
-    assert told.endswith(f"missing: (a name of {len(name)} characters) with a value of 3 characters")
+    assert told.endswith(f"missing: a name of {len(name)} characters with a value of 3 characters (first in {WHERE})")
+
+
+def with_name(table: str, name: str) -> SourceDocument:
+    """A document with ``name`` as the type of its second entity, of an attribute of that, or of a relation."""
+    first, second = DOCUMENT.entities
+    if table == "entities":
+        return replace(DOCUMENT, entities=(first, replace(second, type=name)))
+    if table == "attributes":
+        return replace(DOCUMENT, entities=(first, replace(second, attributes=((name, ""),))))
+    return replace(DOCUMENT, relations=(SourceRelation(type=name, head="T1", tail="T2"),))
+
+
+KNOWN = replace(TYPES, entities={"Sign": "problem", "Chemical": "drug"})
+HIDDEN, SHOWN = True, False
+
+
+@pytest.mark.parametrize("table", ["entities", "attributes", "relations"])
+@pytest.mark.parametrize(
+    ("name", "is_hidden"),
+    [
+        ("Aspirin", HIDDEN),  # an entity's words
+        ("fever", HIDDEN),  # another entity's
+        ("aspirin given", HIDDEN),
+        ("No aspirin", HIDDEN),  # words that the text has apart
+        ("no rash", SHOWN),
+        ("Lab value", SHOWN),
+        ("Dose", SHOWN),
+    ],
+)
+def test_a_name_of_several_words_of_the_text_or_of_an_entity_is_told_by_its_length_and_its_document(
+    table: str, name: str, is_hidden: bool
+) -> None:
+    (told,) = missing(KNOWN, with_name(table, name))
+    length = f"a name of {len(name)} characters (first in {WHERE})"
+
+    assert told == f"type map: expected every type of the source in [{table}], missing: " + (
+        length if is_hidden else f'"{name}"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "is_hidden"),
+    [
+        ("given", HIDDEN),
+        ("Give", HIDDEN),
+        ("NO", HIDDEN),
+        ("iv", SHOWN),
+        ("or", SHOWN),
+        ("gave", SHOWN),
+        ("胸痛", HIDDEN),
+    ],
+)
+def test_a_relations_name_of_one_word_that_the_text_has_is_told_so_too(name: str, is_hidden: bool) -> None:
+    document = with_name("relations", name)
+    (told,) = missing(KNOWN, replace(document, text=f"{document.text} 患者胸痛"))
+
+    assert (f"missing: a name of {len(name)} characters (first in " in told) == is_hidden
+    assert (f'missing: "{name}"' in told) != is_hidden
+
+
+def test_a_name_that_is_a_label_in_one_document_is_told_although_another_has_it_as_a_word() -> None:
+    document = with_name("relations", "given")
+    for texts in (
+        ("No fever, aspirin given.", "No fever, aspirin taken."),
+        ("No fever, aspirin taken.", document.text),
+    ):
+        unmapped = Unmapped()
+        for text in texts:
+            mapped(replace(document, text=text), KNOWN, Counter(), unmapped, WHERE)
+
+        assert list(unmapped.problems()) == [
+            'type map: expected every type of the source in [relations], missing: "given"'
+        ]
+
+
+def test_an_entitys_or_attributes_name_of_one_word_is_a_label_although_the_text_has_it() -> None:
+    for table in ("entities", "attributes"):
+        assert missing(KNOWN, with_name(table, "Given"))[0].endswith('missing: "Given"')
+
+
+@pytest.mark.parametrize(
+    ("text", "places", "expected"),
+    [
+        ("No fever.", [(3, 8), (0, 2), (0, 9)], 0),
+        ("No fever.", [(4, 8), (3, 7), (3, 9)], 2),
+        ("No fever.", [(2, 8), (3, 8), (0, 3)], 2),
+        ("T4: 5mg x2", [(4, 5), (4, 7), (9, 10)], 2),
+        ("naïve-œdème's", [(0, 5), (6, 11), (6, 13), (0, 2)], 1),
+        ("fever", [(0, 5), (0, 1), (1, 5)], 2),
+    ],
+)
+def test_entities_whose_edges_cut_words_or_are_white_space_are_counted(
+    text: str, places: list[tuple[int, int]], expected: int
+) -> None:
+    entities = tuple(
+        SourceEntity(id=f"T{n}", type="problem", start=start, end=end, attributes=(("Negated", ""),))
+        for n, (start, end) in enumerate(places)
+    )
+    document = SourceDocument(id="d", text=text, entities=entities)
+
+    assert apply(TypeMap(attributes={"Negated": "negation"}), document)[1][ODD_EDGES] == expected
+
+
+def test_offsets_of_another_unit_without_words_to_go_by_are_seen_by_their_edges() -> None:
+    text = "😷 No fever on aspirin, and no rash."
+    spans = [(text.index(words), text.index(words) + len(words)) for words in ("fever", "aspirin", "rash")]
+    runs = []
+    for shift in (0, 1):  # characters, then UTF-16 units, of which the emoji has two
+        run = Import(types=TypeMap(entities={"Sign": "problem"}))
+        label = [[start + shift, end + shift, "Sign"] for start, end in spans]
+        assert list(run.passages(read_jsonl, [unit(json.dumps({"text": text, "label": label}))]))
+        runs.append(run)
+
+    assert [run.left_out[ODD_EDGES] for run in runs] == [0, 3]
+    assert [run.problems.total for run in runs] == [0, 0]
 
 
 def test_only_so_many_types_are_listed() -> None:

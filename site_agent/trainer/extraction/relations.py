@@ -175,6 +175,11 @@ def count_across_sentences(passage: Passage) -> int:
     )
 
 
+def count_not_allowed(passage: Passage) -> int:
+    """Relations of the passage that the label schema does not know between such entities: they are never asked for."""
+    return sum(not is_allowed_relation(*one.kind) for one in relations_of(passage))
+
+
 def _holds(sentence: Span, mention: Mention) -> bool:
     return mention.start < sentence.end and sentence.start < mention.end
 

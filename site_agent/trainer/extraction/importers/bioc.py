@@ -1,7 +1,8 @@
 """BioC in JSON: collections of documents with passages, sentences, annotations and relations.
 
 The document's text is its passages (or their sentences), a line end between two. Relations of two annotations are
-relations; those that name concepts in two infons instead (as in BioCreative V) are between concepts.
+relations; those that name concepts in two infons instead (as in BioCreative V) are between concepts. Their ends are in
+the order of the file, unless their roles say otherwise.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from site_agent.trainer.extraction.importers.source import (
 
 _CONCEPTS = re.compile(r"[|;,]")
 _TYPE_INFONS = ("type", "relation")
+# Roles of two ends that stand in the file with the tail first.
+_TURNED_ROLES = (("tail", "head"), ("arg2", "arg1"), ("object", "subject"))
 
 
 @dataclass(slots=True)
@@ -152,8 +155,8 @@ def _relation(node: JsonValue, ids: _Ids, left_out: Counter[str]) -> tuple[Sourc
     kind = next((infons.get(name).name() for name in _TYPE_INFONS if infons.get(name).value is not None), None)
     if kind is None:
         raise MalformedError(node.where, "expected an infon type or relation, got neither")
-    nodes = [each.get("refid").name() for each in node.get("nodes").items()]
-    named = [str(value) for name, value in infons.fields().items() if name not in _TYPE_INFONS]
+    nodes = _by_role([(each.get("role").value, each.get("refid").name()) for each in node.get("nodes").items()])
+    named = _by_role([(name, str(value)) for name, value in infons.fields().items() if name not in _TYPE_INFONS])
     if not nodes and len(named) == 2:
         return SourceRelation(type=kind, head=named[0], tail=named[1]), False
     if len(nodes) != 2 or (set(nodes) & ids.relations) - ids.entities.keys():
@@ -163,3 +166,9 @@ def _relation(node: JsonValue, ids: _Ids, left_out: Counter[str]) -> tuple[Sourc
     if head is None or tail is None:
         raise MalformedError(node.where, "expected ids that one annotation of this document has, got others")
     return SourceRelation(type=kind, head=head, tail=tail), True
+
+
+def _by_role(ends: Sequence[tuple[object, str]]) -> list[str]:
+    """What the ends name, each after its role: head before tail where two roles say which is which."""
+    names = [name for _, name in ends]
+    return names[::-1] if tuple(str(role).casefold() for role, _ in ends) in _TURNED_ROLES else names

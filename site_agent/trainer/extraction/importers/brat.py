@@ -1,7 +1,8 @@
 """BRAT standoff (brat.nlplab.org/standoff.html): a text, and beside it a file of annotations, one a line.
 
-T lines are entities, R lines relations; an event (E) is its trigger, with a relation for each role; A and M lines are
-attributes. Equivalences (*), normalisations (N) and comments (#) are left out and counted.
+T lines are entities, R lines relations, from Arg1 to Arg2 wherever these stand in the line; an event (E) is its
+trigger, with a relation for each role; A and M lines are attributes. Equivalences (*), normalisations (N) and comments
+(#) are left out and counted.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from site_agent.trainer.extraction.importers.source import (
 )
 
 _ENTITY = re.compile(r"(T\S+)\t(\S+) (\d{1,10} \d{1,10}(?:;\d{1,10} \d{1,10})*)\t(.*)", re.ASCII)
-_RELATION = re.compile(r"R\S+\t(\S+) [^\s:]+:(\S+) [^\s:]+:(\S+)\s*", re.ASCII)
+_RELATION = re.compile(r"R\S+\t(\S+) ([^\s:]+):(\S+) ([^\s:]+):(\S+)\s*", re.ASCII)
 _EVENT = re.compile(r"(E\S+)\t[^\s:]+:(\S+)((?: [^\s:]+:\S+)*)\s*", re.ASCII)
 _ATTRIBUTE = re.compile(r"[AM]\S+\t(\S+) (\S+)(?: (\S.*?))?\s*")
 _NUMBERED_ROLE = re.compile(r"\d+\Z")
@@ -69,7 +70,9 @@ class Standoff:
         self.entities[entity_id] = Placed(entity=entity, stretches=stretches, words=words, where=where)
 
     def _relation(self, parts: list[str], where: str) -> None:
-        kind, head, tail = parts
+        kind, first, head, second, tail = parts
+        if (first.lower(), second.lower()) == ("arg2", "arg1"):
+            head, tail = tail, head
         self.relations.append((where, SourceRelation(type=kind, head=head, tail=tail)))
 
     def _event(self, parts: list[str], where: str) -> None:

@@ -86,7 +86,7 @@ class Import:
         self._seen.add(document.id)
         patient = self.patients.get(document.id, document.patient)
         left_out: Counter[str] = Counter(document.left_out)
-        typed = mapped(replace(document, patient=patient), self.types, left_out, self.unmapped)
+        typed = mapped(replace(document, patient=patient), self.types, left_out, self.unmapped, where)
         try:
             passages = tuple(cut(typed, self.max_words, left_out))
         except MalformedError as error:

@@ -1,6 +1,7 @@
 """JSON lines as doccano, Prodigy and spaCy's examples have them: one text a line, with its spans and relations.
 
-Spans stand in ``entities``, ``label``, ``labels`` or ``spans``, as ``[start, end, type]`` or as objects.
+Spans stand in ``entities``, ``label``, ``labels`` or ``spans``, as ``[start, end, type]`` or as objects. Of records
+with Prodigy's ``answer``, those that were accepted are read.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from site_agent.trainer.extraction.importers.json_values import JsonValue, json_lines, parse_json
 from site_agent.trainer.extraction.importers.placing import Placed, place
 from site_agent.trainer.extraction.importers.source import (
+    LeftOut,
     MalformedError,
     Outcome,
     SourceDocument,
@@ -23,6 +25,8 @@ from site_agent.trainer.extraction.importers.source import (
 )
 
 _SPANS = ("entities", "label", "labels", "spans")
+_ACCEPT = "accept"
+_ANSWERS = (_ACCEPT, "reject", "ignore")
 
 
 def read_jsonl(unit: Unit) -> Iterator[Outcome]:
@@ -34,9 +38,17 @@ def read_jsonl(unit: Unit) -> Iterator[Outcome]:
         return
     for number, (line, where) in enumerate(json_lines(content, unit.name), start=1):
         try:
-            yield _document(parse_json(line, where), f"{unit.stem}-{number}")
+            yield _outcome(parse_json(line, where), f"{unit.stem}-{number}")
         except MalformedError as error:
             yield error.problem
+
+
+def _outcome(record: JsonValue, default_id: str) -> Outcome:
+    answer = record.get("answer")
+    if answer.value not in (None, _ACCEPT):
+        expect(answer.value in _ANSWERS, answer.where, f"expected one of {', '.join(_ANSWERS)}, got another value")
+        return LeftOut(what="records that were rejected or ignored")
+    return _document(record, default_id)
 
 
 def _document(record: JsonValue, default_id: str) -> SourceDocument:

@@ -102,6 +102,8 @@ def read_label_studio(unit: Unit) -> Iterator[Outcome]:
 
 
 def _task(task: JsonValue) -> Outcome:
+    if "annotations" not in task.fields():
+        raise MalformedError(task.where, "expected annotations, as in the JSON export, got none, as in JSON-MIN")
     finished = _finished(list(task.get("annotations").items()))
     if finished is None:
         return LeftOut(what="tasks that nobody annotated")

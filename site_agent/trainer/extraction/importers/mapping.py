@@ -9,49 +9,97 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from common.label_schema import HAS_ATTRIBUTE
 from site_agent.trainer.extraction.importers.source import SourceDocument, SourceEntity, SourceRelation
 from site_agent.trainer.extraction.importers.type_map import DROP, DROP_ENTITY, TypeMap
 
 MAX_TYPES_SHOWN = 100
+ODD_EDGES = "entities that begin or end inside a word, or at white space"
 # A label of one to three short words. What is longer may be text in the wrong column.
 _LABEL = re.compile(r"[\w:./+=-]{1,40}(?: [\w:./+=-]{1,20}){0,2}")
+_RELATIONS = "relations"
+
+# A name, and the length of its value.
+_Named: TypeAlias = tuple[str, int]
+# Of each table of the type map: what it lacks.
+_Missing: TypeAlias = dict[str, dict[_Named, None]]
 
 
 @dataclass(slots=True)
 class Unmapped:
-    """Types that the type map does not know, by the table that they are missing from. It shows labels, no text."""
+    """Types that the type map does not know, by the table that they are missing from. It shows labels, no text.
 
-    seen: dict[str, set[str]] = field(default_factory=dict)
+    Attributes:
+        seen: Of each that may be text the first document that has it; of a label nothing.
+    """
 
-    def add(self, table: str, name: str, words: str = "", value: str = "") -> None:
-        """Note one; a name that is what the text says at its entity is shown by its length alone, and so is a value."""
-        is_label = _LABEL.fullmatch(name) is not None and name.casefold() != words.casefold()
-        shown = f'"{name}"' if is_label else f"(a name of {len(name)} characters)"
-        names = self.seen.setdefault(table, set())
-        if len(names) <= MAX_TYPES_SHOWN:
-            names.add(f"{shown} with a value of {len(value)} characters" if value else shown)
+    seen: dict[str, dict[_Named, str]] = field(default_factory=dict, repr=False)
+
+    def add(self, missing: _Missing, document: SourceDocument, where: str) -> None:
+        """Note those of a document. What is a label in one document is no text in another."""
+        wording = _Wording(document)
+        for table, found in missing.items():
+            names = self.seen.setdefault(table, {})
+            for named in found:
+                first = names.get(named, where)
+                if first and (named in names or len(names) <= MAX_TYPES_SHOWN):
+                    is_label = _LABEL.fullmatch(named[0]) and not wording.says(named[0], alone=table == _RELATIONS)
+                    names[named] = "" if is_label else first
 
     def problems(self) -> Iterator[str]:
         """One sentence for each table."""
         for table, names in sorted(self.seen.items()):
-            listed = sorted(names)[:MAX_TYPES_SHOWN]
+            listed = sorted({_shown(named, first) for named, first in names.items()})[:MAX_TYPES_SHOWN]
             more = " and others" if len(names) > MAX_TYPES_SHOWN else ""
             yield f"type map: expected every type of the source in [{table}], missing: {', '.join(listed)}{more}"
 
 
-def mapped(document: SourceDocument, types: TypeMap, tally: Counter[str], unmapped: Unmapped) -> SourceDocument:
-    """The document in the schema's types; what is dropped is counted in ``tally``."""
+def _shown(named: _Named, first: str) -> str:
+    """A label as it is; what may be text by its length and by the first document that has it. No value."""
+    name, length = named
+    value = f" with a value of {length} characters" if length else ""
+    return f"a name of {len(name)} characters{value} (first in {first})" if first else f'"{name}"{value}'
+
+
+class _Wording:
+    """What a document says, to tell it from labels; whatever the case."""
+
+    def __init__(self, document: SourceDocument) -> None:
+        self._text = document.text.casefold()
+        self._mentions = {document.text[one.start : one.end].casefold() for one in document.entities}
+
+    def says(self, name: str, alone: bool) -> bool:
+        """Whether a name may be words of the note: those of an entity, or several that occur; or one, if ``alone``.
+
+        A label of one word, such as "drug", is that of an entity far more often than it is text. A relation has no
+        words of its own to compare with, and readers take for one what may be an entity's line without offsets.
+        """
+        words = name.casefold().split()
+        may_be = alone or len(words) > 1
+        return name.casefold() in self._mentions or (may_be and all(self._holds(word) for word in words))
+
+    def _holds(self, word: str) -> bool:
+        """Whether it occurs: inside a word, too (in many scripts nothing parts them), unless it is very short."""
+        if len(word) > 2:
+            return word in self._text
+        return re.search(f"(?<![a-z0-9]){re.escape(word)}(?![a-z0-9])", self._text) is not None
+
+
+def mapped(
+    document: SourceDocument, types: TypeMap, tally: Counter[str], unmapped: Unmapped, where: str
+) -> SourceDocument:
+    """The document in the schema's types; what is dropped is counted in ``tally``, as are edges that look wrong."""
+    missing: _Missing = {}
     kept: dict[tuple[str, int, int], SourceEntity] = {}
     same_as: dict[str, str] = {}
     modifiers: list[tuple[SourceEntity, str]] = []
     for entity in document.entities:
         kind = types.entity(entity.type)
-        words = document.text[entity.start : entity.end]
         if kind is None:
-            unmapped.add("entities", entity.type, words)
-        asked = [_attribute(each, types, unmapped, words) for each in entity.attributes]
+            _add(missing, "entities", entity.type)
+        asked = [_attribute(each, types, missing) for each in entity.attributes]
         if kind is None or kind == DROP or DROP_ENTITY in asked:
             tally["entities dropped for an attribute" if DROP_ENTITY in asked else "entities of dropped types"] += 1
             continue
@@ -62,30 +110,43 @@ def mapped(document: SourceDocument, types: TypeMap, tally: Counter[str], unmapp
         same_as[entity.id] = first.id
         modifiers += [(first, each) for each in asked if each not in (None, DROP)]
         tally["attributes dropped"] += asked.count(DROP)
-    relations = tuple(_relations(document, types, unmapped, tally, same_as))
-    concept_relations = tuple(_concept_relations(document, types, unmapped, tally))
+    relations = tuple(_relations(document, types, missing, tally, same_as))
+    concept_relations = tuple(_concept_relations(document, types, missing, tally))
+    unmapped.add(missing, document, where)
+    tally[ODD_EDGES] += sum(_has_odd_edges(document.text, one) for one in kept.values())
     document = replace(
         document, entities=tuple(kept.values()), relations=relations, concept_relations=concept_relations
     )
     return _with_modifiers(document, modifiers)
 
 
-def _attribute(attribute: tuple[str, str], types: TypeMap, unmapped: Unmapped, words: str) -> str | None:
+def _add(missing: _Missing, table: str, name: str, value: str = "") -> None:
+    missing.setdefault(table, {})[name, len(value)] = None
+
+
+def _has_odd_edges(text: str, entity: SourceEntity) -> bool:
+    """Whether it cuts a word, or begins or ends with white space: both are rare, unless offsets are wrong."""
+    edges = (entity.start, entity.end)
+    cuts = any(text[place - 1 : place].isalnum() and text[place : place + 1].isalnum() for place in edges)
+    return cuts or text[entity.start].isspace() or text[entity.end - 1].isspace()
+
+
+def _attribute(attribute: tuple[str, str], types: TypeMap, missing: _Missing) -> str | None:
     """What it becomes. Its value is never shown: annotators write what they like there, words of the note, too."""
     name, value = attribute
     kind = types.attribute(name, value)
     if kind is None:
-        unmapped.add("attributes", name, words, value)
+        _add(missing, "attributes", name, value)
     return kind
 
 
 def _relations(
-    document: SourceDocument, types: TypeMap, unmapped: Unmapped, tally: Counter[str], same_as: dict[str, str]
+    document: SourceDocument, types: TypeMap, missing: _Missing, tally: Counter[str], same_as: dict[str, str]
 ) -> Iterator[SourceRelation]:
     """Relations between kept entities, each once."""
     seen: set[SourceRelation] = set()
     for relation in document.relations:
-        typed = _typed(relation, types, unmapped, tally)
+        typed = _typed(relation, types, missing, tally)
         if typed is None:
             continue
         head, tail = same_as.get(typed.head), same_as.get(typed.tail)
@@ -99,18 +160,18 @@ def _relations(
 
 
 def _concept_relations(
-    document: SourceDocument, types: TypeMap, unmapped: Unmapped, tally: Counter[str]
+    document: SourceDocument, types: TypeMap, missing: _Missing, tally: Counter[str]
 ) -> Iterator[SourceRelation]:
     for relation in dict.fromkeys(document.concept_relations):
-        typed = _typed(relation, types, unmapped, tally)
+        typed = _typed(relation, types, missing, tally)
         if typed is not None:
             yield typed
 
 
-def _typed(relation: SourceRelation, types: TypeMap, unmapped: Unmapped, tally: Counter[str]) -> SourceRelation | None:
+def _typed(relation: SourceRelation, types: TypeMap, missing: _Missing, tally: Counter[str]) -> SourceRelation | None:
     kind = types.relation(relation.type)
     if kind is None:
-        unmapped.add("relations", relation.type)
+        _add(missing, _RELATIONS, relation.type)
         return None
     if kind == DROP:
         tally["relations of dropped types"] += 1
