@@ -206,7 +206,10 @@ class Bench:
         return await carry_out(plan, self.workshop, self.machine)
 
     def _centralised(self, arm: Arm, seed: int) -> Plan:
-        """One site with the notes of all; with several tasks, in each round just the examples that the sites train."""
+        """One site with the notes of all, and in each round as many examples as the sites train.
+
+        Where a site trains fewer than it has sentences, file by file: with several tasks, or some sentences left out.
+        """
         sites = self.experiment.sites_of(arm)
         files = tuple(self.notes_of(site, seed) for site in sites)
         terms = self._terms(arm, seed, [CENTRE])
@@ -216,10 +219,14 @@ class Bench:
             name=f"{arm.name}, seed {seed}",
             terms=alone(terms, sum(min(per_round or file.sentences, file.sentences) for file in files)),
             notes={CENTRE: files},
-            shares={CENTRE: shares} if len(terms.task.tasks) > 1 else {},
+            shares={CENTRE: shares} if self._is_shared_out(terms) else {},
             validation=self.validation,
             priority=self.priority(arm, seed),
         )
+
+    @staticmethod
+    def _is_shared_out(terms: Terms) -> bool:
+        return len(terms.task.tasks) > 1 or terms.task.relations_only or bool(terms.training.max_empty_share)
 
     async def _scored_course(self, arm: Arm, seed: int, course: Course, site: Site | None = None) -> Played:
         """Of the site whose run it is, or of all; where sites keep factors, the model of each of them, too.

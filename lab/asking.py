@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from common.ids import Digest, digest_of
-from common.terms import Terms
+from common.terms import GateMetric, Terms
+from coordinator.domain.aggregation import strategy_of
+from coordinator.domain.aggregation.strategy import Need
 from lab.arms import CENTRE, FROM_NOTHING, Bench, of_one_task
 from lab.encoder.arms import EncoderBench
 from lab.experiment import Arm, NewSite, Site, terms_of
@@ -68,9 +70,8 @@ def _of_arm(bench: Bench, encoders: EncoderBench, arm: Arm, seed: int) -> Asked:
 
 def _of_new_site(bench: Bench, new_site: NewSite, seed: int, examples: int, start: str) -> Asked:
     terms = _terms(bench, bench.experiment.new_site_arm(start), seed)
-    arm = None if start == FROM_NOTHING else _arm_parts(bench, bench.experiment.arm(start), seed)
     parts = {
-        "start": arm,
+        "start": None if start == FROM_NOTHING else _start_parts(bench, bench.experiment.arm(start), seed),
         "terms": terms.canonical.decode(),
         "examples": examples,
         "local_epochs": new_site.local_epochs,
@@ -97,6 +98,14 @@ def _arm_parts(bench: Bench, arm: Arm, seed: int) -> Mapping[str, Any]:
         "terms": _terms(bench, arm, seed).canonical.decode(),
         "sites": [[_site_parts(site), bench.notes_of(site, seed).digest] for site in sites],
     }
+
+
+def _start_parts(bench: Bench, arm: Arm, seed: int) -> Mapping[str, Any]:
+    """What the adapter of a federated arm is a function of: of the validation set, too, where it scores the rounds."""
+    terms = _terms(bench, arm, seed)
+    is_scored = terms.gate.metric is not GateMetric.NONE or Need.UPDATE_SCORES in strategy_of(terms).needs
+    validation = {"validation": [file.digest for file in bench.validation]} if is_scored else {}
+    return {**_arm_parts(bench, arm, seed), **validation}
 
 
 def _site_parts(site: Site) -> Mapping[str, Any]:

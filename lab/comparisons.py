@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lab.experiment import Experiment
@@ -17,6 +17,7 @@ from lab.findings import (
     own,
     parts,
     personal_arm,
+    pooled,
 )
 from lab.statistics import Estimate, difference, estimate
 
@@ -45,30 +46,61 @@ class Difference:
 
 
 IN_DOMAIN, OWN_NOTES, OTHER_NOTES, EXTERNAL = "in-domain", "own notes", "other sites' notes", "external"
+POOLED = "in-domain, pooled"
+Rows = Sequence[Scored]
 
 
-def main_table(findings: Findings) -> list[Cell]:
-    """Every arm: in-domain and external; models of single sites also on their own notes and on the others'."""
-    cells = []
+def main_table(experiment: Experiment, findings: Findings) -> list[Cell]:
+    """Every arm in every column that it has; of an arm with a model a site, each of those, too, under `of_site`."""
+    cells: list[Cell] = []
     for arm in findings.arms():
-        for column, rows in _columns(findings, arm):
-            for rule in Rule:
-                seeds = len({row.seed for row in rows})
-                scored = estimate(list(parts(rows, rule)))
-                cells.append(Cell(arm=arm, column=column, rule=rule, seeds=seeds, estimate=scored))
+        inside, outside = findings.of(arm, Setting.IN_DOMAIN), findings.of(arm, Setting.EXTERNAL)
+        cells += _cells(arm, _columns(experiment, arm, inside, outside))
+        if is_by_site(inside):
+            for site in dict.fromkeys(row.site or row.trained_on for row in inside):
+                mine, theirs = ([row for row in rows if (row.site or row.trained_on) == site]
+                                for rows in (inside, outside))  # fmt: skip
+                cells += _cells(of_site(arm, site), _columns(experiment, arm, mine, theirs))
     return cells
 
 
-def _columns(findings: Findings, arm: str) -> Iterator[tuple[str, Sequence[Scored]]]:
-    inside, outside = findings.of(arm, Setting.IN_DOMAIN), findings.of(arm, Setting.EXTERNAL)
-    if inside:
-        yield IN_DOMAIN, inside
+def of_site(arm: str, site: str) -> str:
+    """Under which name stands one site's own model of an arm."""
+    return f"{arm}: {site}"
+
+
+def _cells(name: str, columns: Iterable[tuple[str, Rows]]) -> Iterator[Cell]:
+    for column, rows in columns:
+        for rule in _rules(rows):
+            score = list((pooled if column == POOLED else parts)(rows, rule))
+            seeds = len({row.seed for row in rows})
+            yield Cell(arm=name, column=column, rule=rule, seeds=seeds, estimate=estimate(score))
+
+
+def _columns(experiment: Experiment, arm: str, inside: Rows, outside: Rows) -> Iterator[tuple[str, Rows]]:
+    """What a model is scored on: the notes of all sites of the experiment, and apart those that it has not seen."""
+    seen, unseen = _seen_and_unseen(experiment, arm, inside)
+    columns = [
+        (IN_DOMAIN, inside),
+        (OWN_NOTES, seen if unseen or is_by_site(inside) else []),
+        (OTHER_NOTES, unseen),
+        (POOLED, [] if is_by_site(inside) else inside),
+        (EXTERNAL, outside),
+    ]
+    return ((column, rows) for column, rows in columns if rows)
+
+
+def _seen_and_unseen(experiment: Experiment, arm: str, inside: Rows) -> tuple[Rows, Rows]:
+    """Rows of corpora that the model was trained on, and of others; in an arm of some sites it is of all of theirs."""
     if is_by_site(inside):
-        yield OWN_NOTES, own(inside)
-        if others(inside):
-            yield OTHER_NOTES, others(inside)
-    if outside:
-        yield EXTERNAL, outside
+        return own(inside), others(inside)
+    held = {site.corpus for one in experiment.arms if one.name == arm for site in experiment.sites_of(one)}
+    trained = [row for row in inside if row.trained_on != NOBODY]
+    return [row for row in trained if row.test_set in held], [row for row in trained if row.test_set not in held]
+
+
+def _rules(rows: Rows) -> list[Rule]:
+    return [rule for rule in Rule if all(rule in row.rules for row in rows)]
 
 
 def differences(experiment: Experiment, findings: Findings) -> list[Difference]:
@@ -85,26 +117,27 @@ def differences(experiment: Experiment, findings: Findings) -> list[Difference]:
 def _against(findings: Findings, left: str, right: str) -> Iterator[Difference]:
     """On the notes of all; where one side has a model a site, apart on those that it was trained on and the others."""
     ours, theirs = findings.of(left, Setting.IN_DOMAIN), findings.of(right, Setting.IN_DOMAIN)
-    columns: list[tuple[str, Sequence[Scored], Sequence[Scored]]] = [(IN_DOMAIN, ours, theirs)]
+    columns: list[tuple[str, Rows, Rows]] = [(IN_DOMAIN, ours, theirs), (POOLED, ours, theirs)]
     if is_by_site([*ours, *theirs]):
         columns = [(OWN_NOTES, _kept(own, ours), _kept(own, theirs)),
                    (OTHER_NOTES, _kept(others, ours), _kept(others, theirs))]  # fmt: skip
     columns.append((EXTERNAL, findings.of(left, Setting.EXTERNAL), findings.of(right, Setting.EXTERNAL)))
     for column, mine, other in columns:
         pairs = _paired(mine, other)
-        for rule in Rule if pairs else ():
-            lefts, rights = (list(parts(side, rule)) for side in zip(*pairs, strict=True))
+        for rule in _rules([row for pair in pairs for row in pair]) if pairs else ():
+            of_rule = pooled if column == POOLED else parts
+            lefts, rights = (list(of_rule(side, rule)) for side in zip(*pairs, strict=True))
             seeds = len({row.seed for row, _ in pairs})
             apart = difference(lefts, rights)
             yield Difference(left=left, right=right, column=column, rule=rule, seeds=seeds, estimate=apart)
 
 
-def _kept(choose: Callable[[Sequence[Scored]], list[Scored]], rows: Sequence[Scored]) -> Sequence[Scored]:
+def _kept(choose: Callable[[Rows], list[Scored]], rows: Rows) -> Rows:
     """What is chosen of the models of single sites; all of those of everybody and nobody."""
     return choose(rows) if is_by_site(rows) else rows
 
 
-def _paired(ours: Sequence[Scored], theirs: Sequence[Scored]) -> list[tuple[Scored, Scored]]:
+def _paired(ours: Rows, theirs: Rows) -> list[tuple[Scored, Scored]]:
     """Row by row, so that both sides are of one mix of test sets: of one seed, test set and, where both have, site.
 
     The side that has a model a site says how often a test set comes; the other one has the same row beside each. What

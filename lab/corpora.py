@@ -25,7 +25,7 @@ from common.terms import Terms
 from lab.experiment import Site
 from site_agent.trainer.choices import most_empty
 from site_agent.trainer.extraction.examples import training_examples
-from site_agent.trainer.extraction.passage_files import read_passages
+from site_agent.trainer.extraction.passage_files import read_passage_sets, read_passages
 from site_agent.trainer.extraction.passages import Passage, annotated_types
 from site_agent.trainer.extraction.relations import gold_head_examples, roles_to_ask
 from site_agent.trainer.extraction.scoring import scored_types
@@ -134,6 +134,15 @@ def texts_of(files: Iterable[NoteFile]) -> Texts:
     """The texts of all of them, as digests; white space and case do not count."""
     passages = [read_passages([file.path]) for file in {one.digest: one for one in files}.values()]
     return text_digests(chain.from_iterable(passages))
+
+
+def check_ids(files: Iterable[NoteFile]) -> None:
+    """Check that files may be read together: an id that two corpora use says nothing of which passage is meant.
+
+    Raises:
+        InputInvalidError: NOTES_INVALID, with the lines that have the same id.
+    """
+    read_passage_sets([file.path for file in files])
 
 
 def shared_passages(left: Iterable[NoteFile], right: Iterable[NoteFile]) -> int:

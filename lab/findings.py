@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from common.ids import Digest
 from common.terms import Task
 from lab.statistics import Part
-from site_agent.orders import F1Counts
+from site_agent.orders import F1Counts, TypeCounts
 
 EVERYBODY = "all"  # who a model was trained on, when it was on all of the arm's sites
 NOBODY = "none"
@@ -27,10 +27,15 @@ class Setting(StrEnum):
 
 
 class Rule(StrEnum):
-    """How predictions are matched."""
+    """How predictions are matched; the agnostic ones whatever their types."""
 
     STRICT = "strict"
     LENIENT = "lenient"
+    STRICT_AGNOSTIC = "strict_agnostic"
+    LENIENT_AGNOSTIC = "lenient_agnostic"
+
+
+HEADLINE_RULES = (Rule.STRICT, Rule.LENIENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +47,9 @@ class Scored:
         site: Whose model it is; empty, where it is no site's own.
         round_number: After which round; 0: at the end.
         examples: Of a new site; 0 elsewhere.
-        strict / lenient: Counts of each document.
+        strict / lenient / strict_agnostic / lenient_agnostic: Counts of each document. The agnostic ones, and what
+            follows, are empty in findings of before they were kept.
+        answers / malformed_answers: How many questions the model was asked, and to how many its answer broke its form.
     """
 
     arm: str
@@ -56,6 +63,16 @@ class Scored:
     task: Task = Task.ENTITIES
     strict: tuple[F1Counts, ...]
     lenient: tuple[F1Counts, ...]
+    strict_agnostic: tuple[F1Counts, ...] = ()
+    lenient_agnostic: tuple[F1Counts, ...] = ()
+    per_type: tuple[TypeCounts, ...] = ()
+    answers: int = 0
+    malformed_answers: int = 0
+
+    @property
+    def rules(self) -> list[Rule]:
+        """Those that there are counts by."""
+        return [rule for rule in Rule if self._documents(rule)]
 
     def part(self, rule: Rule) -> Part:
         """As statistics want it."""
@@ -63,9 +80,16 @@ class Scored:
 
     def counts(self, rule: Rule) -> NDArray[np.int64]:
         """``(documents, 3)``: true positives, predicted, gold."""
-        documents = self.strict if rule is Rule.STRICT else self.lenient
-        rows = [(one.true_positives, one.predicted, one.gold) for one in documents]
+        rows = [(one.true_positives, one.predicted, one.gold) for one in self._documents(rule)]
         return np.array(rows, dtype=np.int64).reshape(-1, 3)
+
+    def _documents(self, rule: Rule) -> tuple[F1Counts, ...]:
+        return {
+            Rule.STRICT: self.strict,
+            Rule.LENIENT: self.lenient,
+            Rule.STRICT_AGNOSTIC: self.strict_agnostic,
+            Rule.LENIENT_AGNOSTIC: self.lenient_agnostic,
+        }[rule]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,3 +248,8 @@ def others(rows: Iterable[Scored]) -> list[Scored]:
 def parts(rows: Iterable[Scored], rule: Rule) -> Iterator[Part]:
     """As statistics want them."""
     return (one.part(rule) for one in rows)
+
+
+def pooled(rows: Iterable[Scored], rule: Rule) -> Iterator[Part]:
+    """The same, with the test sets of a seed pooled."""
+    return (replace(one.part(rule), pool=one.seed) for one in rows)

@@ -16,10 +16,11 @@ from pydantic import TypeAdapter, ValidationError
 from common.errors import FedMedError, InputInvalidError, Reason
 from common.files import write_whole
 from common.ids import Digest, check_digest
-from lab.findings import Kept
+from lab.findings import Kept, Rule
 
 _FORMAT = 1
 _COUNTS = ("true_positives", "predicted", "gold")
+_RULES = [rule.value for rule in Rule]
 _KEPT: TypeAdapter[Kept] = TypeAdapter(Kept)
 
 
@@ -50,7 +51,7 @@ def read_kept(paths: Iterable[Path]) -> dict[Digest, Kept]:
 def _line(kept: Kept) -> bytes:
     document = _KEPT.dump_python(kept, exclude_defaults=True)  # not in mode "json", which makes a NaN null
     for row in document["played"].get("scored", ()):
-        for rule in ("strict", "lenient"):
+        for rule in row.keys() & _RULES:
             row[rule] = [[one[name] for name in _COUNTS] for one in row[rule]]
     return json.dumps({"format": _FORMAT, **document}, separators=(",", ":")).encode() + b"\n"
 
@@ -68,7 +69,7 @@ def _kept(document: dict[str, Any]) -> Kept:
     if (got := document.pop("format")) != _FORMAT:
         raise ValueError(f"format: expected {_FORMAT}, got {got!r}")
     for row in document["played"].get("scored", ()):
-        for rule in ("strict", "lenient"):
+        for rule in row.keys() & _RULES:
             row[rule] = [dict(zip(_COUNTS, one, strict=True)) for one in row[rule]]
     kept = _KEPT.validate_json(json.dumps(document), strict=True, extra="forbid")
     check_digest(kept.asked, "asked")

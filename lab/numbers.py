@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from common.files import write_whole
 from common.terms import Task
 from lab.comparisons import differences, main_table
 from lab.experiment import Experiment
-from lab.findings import Findings, Rule, Scored, Trained
+from lab.findings import HEADLINE_RULES, Findings, Scored, Trained
 from lab.statistics import estimate
+from site_agent.orders import TypeCounts
+from site_agent.trainer.extraction.scoring import f1, macro_f1
 
 COLUMNS = (
     "arm", "setting", "task", "seed", "site", "trained_on", "model_of", "round", "examples", "metric", "value", "low",
@@ -42,7 +44,7 @@ def rows_of(experiment: Experiment, findings: Findings) -> Iterator[Row]:
 
 
 def _compared(task: Task, experiment: Experiment, findings: Findings) -> Iterator[Row]:
-    for cell in main_table(findings):
+    for cell in main_table(experiment, findings):
         yield {
             "arm": cell.arm, "setting": cell.column, "task": task, "metric": f"mean_{cell.rule}_f1",
             "value": cell.estimate.value, "low": cell.estimate.low, "high": cell.estimate.high,
@@ -61,7 +63,7 @@ def _scored(row: Scored) -> Iterator[Row]:
         "trained_on": row.trained_on, "model_of": row.site, "round": row.round_number or "",
         "examples": row.examples or "",
     }  # fmt: skip
-    for rule in Rule:
+    for rule in row.rules:
         part = row.part(rule)
         found = estimate([part])
         yield {**same, "metric": f"{rule}_f1", "value": found.value, "low": found.low, "high": found.high}
@@ -69,6 +71,18 @@ def _scored(row: Scored) -> Iterator[Row]:
         counts = {"true_positives": matched, "predicted": predicted, "gold": gold, "documents": len(part.counts)}
         for name, count in counts.items():
             yield {**same, "metric": f"{rule}_{name}", "value": count}
+    if row.per_type:
+        yield from _by_type(row.per_type, same)
+        for name in ("answers", "malformed_answers"):
+            yield {**same, "metric": name, "value": getattr(row, name)}
+
+
+def _by_type(counts: Sequence[TypeCounts], same: Row) -> Iterator[Row]:
+    for rule in HEADLINE_RULES:
+        by_type = {one.entity_type: getattr(one, rule) for one in counts}
+        yield {**same, "metric": f"{rule}_macro_f1", "value": macro_f1(by_type.values())}
+        for name, one in by_type.items():
+            yield {**same, "metric": f"{rule}_f1_of_{name}", "value": f1(one)}
 
 
 def _trained(row: Trained) -> Iterator[Row]:

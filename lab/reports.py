@@ -13,15 +13,16 @@ from common.ids import Digest
 from common.task_terms import TaskTerms
 from coordinator.domain.aggregation import check_needs, strategy_of
 from lab.arms import CENTRE, Bench, of_one_task
-from lab.corpora import NoteFile
+from lab.corpora import NoteFile, check_ids
 from lab.estimate import EstimatingWorkshop
 from lab.experiment import Experiment, terms_of
 from lab.figures import draw_all
 from lab.findings import Findings, Kept
 from lab.kept import read_kept, write_kept
+from lab.latex import latex
 from lab.numbers import write_numbers
 from lab.rounds import check_ranks
-from lab.tables import latex, report
+from lab.tables import report
 
 _FINDINGS = "findings.jsonl"
 
@@ -52,6 +53,16 @@ def check(bench: Bench) -> Iterator[str]:
     Raises:
         InputInvalidError: what is wrong.
     """
+    _check_arms(bench)
+    yield from _notes(bench)
+    check_ids(bench.validation)
+    check_ids(bench.tests.values())
+    yield f"validation set: {sum(file.sentences for file in bench.validation)} sentences"
+    for name, file in bench.tests.items():
+        yield f"test set {name}: {file.sentences} sentences"
+
+
+def _check_arms(bench: Bench) -> None:
     experiment = bench.experiment
     types: dict[str, frozenset[str]] = {}
     for arm in experiment.arms:
@@ -64,19 +75,23 @@ def check(bench: Bench) -> Iterator[str]:
             if arm.kind == "federated":
                 check_needs(strategy_of(terms), terms)
                 check_ranks(terms, experiment.max_lora_ranks)
-    for site in experiment.sites:
-        for seed in experiment.seeds:
-            held = bench.notes_of(site, seed)
+
+
+def _notes(bench: Bench) -> Iterator[str]:
+    """What sites train on, and a new site."""
+    experiment = bench.experiment
+    for seed in experiment.seeds:
+        notes = {site: bench.notes_of(site, seed) for site in experiment.sites}
+        for site, held in notes.items():
             yield f"site {site.name}, seed {seed}: {held.sentences} sentences of {site.corpus}{_left_out(held)}"
+        if any(arm.kind == "centralised" for arm in experiment.arms):
+            check_ids(notes.values())
     if (new := experiment.new_site) is not None:
         starts = [experiment.new_site_arm(start) for start in new.continues]
         terms, *_ = [terms_of(experiment, arm, experiment.seeds[0], [CENTRE], bench.base_model) for arm in starts]
         for seed, task in itertools.product(new.seeds or experiment.seeds, terms.task.tasks):
             held = bench.few_of(new, seed, of_one_task(terms, task))
             yield f"new site, seed {seed}, {task}: {held.sentences} sentences of {new.corpus}{_left_out(held)}"
-    yield f"validation set: {sum(file.sentences for file in bench.validation)} sentences"
-    for name, file in bench.tests.items():
-        yield f"test set {name}: {file.sentences} sentences"
 
 
 def _left_out(held: NoteFile) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
-from common.terms import BaseModelTerms, LoraTerms, Task, Terms, TrainingTerms
+from common.terms import BaseModelTerms, LoraTerms, Terms, TrainingTerms
 from lab.cells import Adapter, Cell
 from lab.corpora import NoteFile
 from lab.findings import Scored, Setting
 from lab.rounds import Machine
 from lab.slots import Priority
 from lab.workshop import Workshop
-from site_agent.orders import BaseModelSource, DocumentCounts, EvaluateOrder, EvaluateResult
+from site_agent.orders import BaseModelSource, EvaluateOrder, EvaluateResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,26 +72,30 @@ class Scorer:
         done = await self.workshop.perform(cell, priority)
         assert isinstance(done.result, EvaluateResult)
         rows = []
-        for task, told in _documents_of(done.result).items():
-            for index, name in enumerate(names):
-                documents = [one for one in told if one.file == index]
-                if not documents:  # the corpus does not annotate what the task asks for
-                    continue
-                rows.append(
-                    Scored(
-                        arm=model.arm,
-                        seed=model.seed,
-                        trained_on=model.trained_on,
-                        site=model.site,
-                        setting=settings[name],
-                        test_set=name,
-                        round_number=model.round_number,
-                        examples=model.examples,
-                        task=task,
-                        strict=tuple(one.strict for one in documents),
-                        lenient=tuple(one.lenient for one in documents),
-                    )
-                )
+        for scores, (index, name) in product(done.result.tasks, enumerate(names)):
+            documents = [one for one in scores.documents if one.file == index]
+            if not documents:  # the corpus does not annotate what the task asks for
+                continue
+            row = Scored(
+                arm=model.arm,
+                seed=model.seed,
+                trained_on=model.trained_on,
+                site=model.site,
+                setting=settings[name],
+                test_set=name,
+                round_number=model.round_number,
+                examples=model.examples,
+                task=scores.task,
+                strict=tuple(one.strict for one in documents),
+                lenient=tuple(one.lenient for one in documents),
+                strict_agnostic=tuple(one.strict_agnostic for one in documents if one.strict_agnostic),
+                lenient_agnostic=tuple(one.lenient_agnostic for one in documents if one.lenient_agnostic),
+            )
+            for told in scores.files:
+                if told.file == index:
+                    row = replace(row, per_type=told.per_type, answers=told.answers,
+                                  malformed_answers=told.malformed_answers)  # fmt: skip
+            rows.append(row)
         return rows
 
     async def validation_loss(self, model: Model, priority: Priority) -> float:
@@ -122,10 +127,3 @@ class Scorer:
             measure_loss=not is_scored,
             tell_documents=is_scored,
         )
-
-
-def _documents_of(result: EvaluateResult) -> dict[Task, tuple[DocumentCounts, ...]]:
-    """Counts by document, task by task."""
-    documents = {one.task: one.documents for one in result.tasks}
-    documents[Task.ENTITIES] = result.documents
-    return documents

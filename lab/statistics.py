@@ -1,12 +1,13 @@
 """F1 with bootstrap intervals by document, and paired differences. Pure functions over stored counts.
 
-A *score* is a mean of F1s, each of some test set: a model on all test sets, or all single-site models on all other
-sites' notes. Of several scores the same documents are drawn at once, so that their difference is paired.
+A *score* is a mean of F1s, each of some test set (a model on all test sets, or all single-site models on all other
+sites' notes) or of several pooled. Of several scores the same documents are drawn at once, so that their difference is
+paired.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,15 +19,17 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One F1 of a score.
+    """One F1 of a score, or a part of one.
 
     Attributes:
         test_set: Parts of the same test set have the same documents in the same order, so the same gold.
         counts: ``(documents, 3)``: true positives, predicted, gold.
+        pool: Parts of one pool are added up before their F1 is taken; None: the part is an F1 by itself.
     """
 
     test_set: str
     counts: NDArray[np.int64]
+    pool: int | None = None
 
 
 Score = Sequence[Part]
@@ -54,7 +57,18 @@ def f1_of(counts: NDArray[np.int64]) -> float:
 
 def value_of(score: Score) -> float:
     """The mean of its F1s."""
-    return float(np.mean([f1_of(part.counts) for part in score]))
+    return float(np.mean([f1_of(np.concatenate([part.counts for part in pool])) for pool in _pools(score)]))
+
+
+def _pools(score: Score) -> Iterator[Score]:
+    """The parts that an F1 is taken of, F1 by F1."""
+    pools: dict[int, list[Part]] = {}
+    for part in score:
+        if part.pool is None:
+            yield [part]
+        else:
+            pools.setdefault(part.pool, []).append(part)
+    yield from pools.values()
 
 
 def estimate(score: Score, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
@@ -92,8 +106,9 @@ def _draws(scores: Sequence[Score], seed: int, resamples: int) -> Mapping[str, N
 def _resampled(score: Score, draws: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float64]:
     """The score of each resample, ``(resamples,)``."""
     scores = []
-    for part in score:
-        matched, predicted, gold = (draws[part.test_set] @ part.counts).T.astype(np.float64)
+    for pool in _pools(score):
+        drawn = [draws[part.test_set] @ part.counts for part in pool]
+        matched, predicted, gold = np.sum(drawn, axis=0).T.astype(np.float64)
         total = predicted + gold
         scores.append(np.divide(2 * matched, total, out=np.zeros_like(total), where=total > 0))
     mean: NDArray[np.float64] = np.mean(scores, axis=0, dtype=np.float64)

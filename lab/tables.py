@@ -1,8 +1,10 @@
-"""The tables of an experiment in Markdown, and the main one in LaTeX. Pure: text from findings."""
+"""The tables of an experiment in Markdown. Pure: text from findings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from common.terms import Task
 from lab.comparisons import (
@@ -17,10 +19,14 @@ from lab.comparisons import (
     new_site_curves,
 )
 from lab.experiment import Experiment
-from lab.findings import Findings, Rule, Trained
+from lab.findings import Findings, Rule, Scored, Setting, Trained
 from lab.statistics import Estimate
 
 _COLUMNS = (IN_DOMAIN, OWN_NOTES, OTHER_NOTES, EXTERNAL)
+_OTHER_SEEDS = (
+    "Rows of fewer seeds are of other draws than those beside them: what they differ by, on the seeds that both have, "
+    "is below."
+)
 
 
 def report(experiment: Experiment, findings: Findings) -> str:
@@ -42,34 +48,12 @@ def _task(task: Task, experiment: Experiment, findings: Findings) -> list[str]:
         f"## F1 of {task}\n\nStrict / lenient, type-aware, micro-averaged over a corpus's test documents; the mean "
         "over corpora and seeds, with 95 % intervals of the strict one (bootstrap by document).",
         _main(experiment, findings),
+        _predictions(experiment, findings),
         f"### Differences of strict F1 of {task}\n\nPaired: the same documents are drawn for both. **Bold**: the "
         "interval is without 0.",
         _differences(experiment, findings),
         _new_site(findings),
     ]
-
-
-def latex(experiment: Experiment, findings: Findings) -> str:
-    """The main table of each task: an arm a row, strict and lenient F1 a column of the setting."""
-    return "\n".join(_latex(task, experiment, findings.of_task(task)) for task in findings.tasks())
-
-
-def _latex(task: Task, experiment: Experiment, findings: Findings) -> str:
-    cells = {(cell.arm, cell.column, cell.rule): cell for cell in main_table(findings)}
-    columns = [column for column in _COLUMNS if any(key[1] == column for key in cells)]
-    lines = [
-        f"% {task}; needs \\usepackage{{booktabs}}",
-        f"\\begin{{tabular}}{{l{'rr' * len(columns)}}}",
-        "\\toprule",
-        " & ".join(["", *(f"\\multicolumn{{2}}{{c}}{{{_tex(column)}}}" for column in columns)]) + " \\\\",
-        " & ".join(["arm", *["strict", "lenient"] * len(columns)]) + " \\\\",
-        "\\midrule",
-    ]
-    for arm in findings.arms():
-        if any(key[0] == arm for key in cells):
-            numbers = [_tex_number(cells.get((arm, column, rule))) for column in columns for rule in Rule]
-            lines.append(" & ".join([_tex(arm), *numbers]) + " \\\\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
 
 
 def _setup(experiment: Experiment) -> list[str]:
@@ -98,15 +82,15 @@ def _missing(findings: Findings) -> str:
 
 
 def _main(experiment: Experiment, findings: Findings) -> str:
-    cells = {(cell.arm, cell.column, cell.rule): cell for cell in main_table(findings)}
+    cells = {(cell.arm, cell.column, cell.rule): cell for cell in main_table(experiment, findings)}
     columns = [column for column in _COLUMNS if any(key[1] == column for key in cells)]
-    rows = []
-    for arm in findings.arms():
-        mine = [_pair(cells, arm, column) for column in columns]
-        if any(mine):
-            seeds = max(cell.seeds for key, cell in cells.items() if key[0] == arm)
-            rows.append([arm, str(seeds), *(cell or "" for cell in mine)])
-    return _table(["arm", "seeds", *columns], rows)
+    rows, of_seeds = [], set()
+    for arm in dict.fromkeys(key[0] for key in cells):
+        seeds = max(cell.seeds for key, cell in cells.items() if key[0] == arm)
+        of_seeds.add(seeds)
+        rows.append([arm, str(seeds), *(_pair(cells, arm, column) for column in columns)])
+    table = _table(["arm", "seeds", *columns], rows)
+    return f"{table}\n\n{_OTHER_SEEDS}" if len(of_seeds) > 1 else table
 
 
 def _pair(cells: dict[tuple[str, str, Rule], Cell], arm: str, column: str) -> str:
@@ -115,6 +99,37 @@ def _pair(cells: dict[tuple[str, str, Rule], Cell], arm: str, column: str) -> st
         return ""
     sure = f"{strict.estimate.low:.3f} to {strict.estimate.high:.3f}"
     return f"{strict.estimate.value:.3f} / {lenient.estimate.value:.3f} ({sure})"
+
+
+def _predictions(experiment: Experiment, findings: Findings) -> str:
+    """Whether a model finds too much, too little, or answers in no form that can be read; and F1 whatever the type."""
+    agnostic = {(cell.arm, cell.column): cell.estimate for cell in main_table(experiment, findings)
+                if cell.rule is Rule.STRICT_AGNOSTIC}  # fmt: skip
+    rows = []
+    for arm in findings.arms():
+        settings = (Setting.IN_DOMAIN, IN_DOMAIN), (Setting.EXTERNAL, EXTERNAL)
+        scored = [(findings.of(arm, setting), column) for setting, column in settings]
+        if any(mine for mine, _ in scored):
+            told = [
+                cell for mine, column in scored for cell in (_predicted(mine), _interval(agnostic.get((arm, column))))
+            ]
+            rows.append([arm, *told, _malformed([row for mine, _ in scored for row in mine])])
+    head = [f"{column}{of}" for column in (IN_DOMAIN, EXTERNAL) for of in ("", ", type-agnostic F1")]
+    title = (
+        "### What was predicted\n\nHow many for one that is annotated, on all test sets; strict F1 whatever the type; "
+        "the share of answers that broke their form. Empty: not kept with these findings."
+    )
+    return f"{title}\n\n{_table(['arm', *head, 'malformed'], rows)}" if rows else ""
+
+
+def _predicted(rows: Sequence[Scored]) -> str:
+    _, predicted, gold = sum((row.counts(Rule.STRICT).sum(axis=0) for row in rows), np.zeros(3)).tolist()
+    return f"{predicted / gold:.2f}" if gold else ""
+
+
+def _malformed(rows: Sequence[Scored]) -> str:
+    answers = sum(row.answers for row in rows)
+    return f"{sum(row.malformed_answers for row in rows) / answers:.1%}" if answers else ""
 
 
 def _differences(experiment: Experiment, findings: Findings) -> str:
@@ -185,11 +200,3 @@ def _weight(row: Trained) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
-
-
-def _tex(text: str) -> str:
-    return text.replace("_", "\\_").replace("%", "\\%").replace("&", "\\&")
-
-
-def _tex_number(cell: Cell | None) -> str:
-    return "" if cell is None else f"{cell.estimate.value:.3f}"

@@ -255,11 +255,30 @@ class DocumentCounts:
 
     Attributes:
         file: Which of the order's ``data_files`` it is from, counted from 0.
+        strict_agnostic / lenient_agnostic: Whatever the types; None in a result of before these were told.
     """
 
     file: int
     strict: F1Counts
     lenient: F1Counts
+    strict_agnostic: F1Counts | None = None
+    lenient_agnostic: F1Counts | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileCounts:
+    """What is told of one of the order's ``data_files`` as a whole, beside the counts of its documents.
+
+    Attributes:
+        file: Counted from 0.
+        answers: How many questions were asked; 0 of a model that answers none.
+        malformed_answers: How many of the answers broke their form.
+    """
+
+    file: int
+    per_type: tuple[TypeCounts, ...]
+    answers: int
+    malformed_answers: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +296,7 @@ class TaskScores:
     strict_interval: F1Interval | None = None
     per_type: tuple[TypeCounts, ...] = ()
     documents: tuple[DocumentCounts, ...] = ()
+    files: tuple[FileCounts, ...] = ()
     malformed_answers: int = 0
 
 
@@ -291,7 +311,8 @@ class EvaluateResult:
     Attributes:
         strict_interval: Of the strict F1 with 95 % confidence, by drawing documents again (bootstrap).
         malformed_answers: Answers that broke their form; what could be read of them counts all the same.
-        documents: Where the order asks for them; files in the order's order, documents as they come in each.
+        documents: Where the order asks for them; files in the order's order, documents as they come in each. The
+            ``files`` of a task are told with them.
         data_digest: Of the whole set (`extraction.set_digest`), so that scores of different sets are told apart.
     """
 

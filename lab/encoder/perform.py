@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -28,7 +30,6 @@ from site_agent.orders import (
     CHECKPOINT_FILE,
     ORDER,
     UPDATE_FILE,
-    DocumentCounts,
     EvaluateOrder,
     EvaluateResult,
     Progress,
@@ -39,7 +40,14 @@ from site_agent.orders import (
 )
 from site_agent.trainer.choices import examples_of_round
 from site_agent.trainer.extraction.passage_files import read_passage_sets
-from site_agent.trainer.extraction.scoring import MatchScores, add_scores, score_documents, scored_types
+from site_agent.trainer.extraction.scoring import (
+    MatchScores,
+    add_scores,
+    document_counts,
+    file_counts,
+    score_documents,
+    scored_types,
+)
 from site_agent.trainer.order_files import ProgressFile, read_order, write_result
 from site_agent.trainer.training.base_model import choose_device
 from site_agent.trainer.training.checkpoints import CheckpointFile
@@ -161,7 +169,7 @@ def _evaluate(order: EvaluateOrder, folder: Path, progress: ProgressFile) -> Eva
 def _with_f1(scores: TaskScores, found: Sequence[tuple[int, MatchScores]], *, tells_documents: bool) -> TaskScores:
     """The scores with those of each document, which stands beside the number of its file."""
     total = add_scores(one for _, one in found)
-    documents = tuple(DocumentCounts(file=file, strict=one.strict, lenient=one.lenient) for file, one in found)
+    by_file = [(file, [one for _, one in group]) for file, group in groupby(found, key=itemgetter(0))]
     return replace(
         scores,
         strict=total.strict,
@@ -169,5 +177,6 @@ def _with_f1(scores: TaskScores, found: Sequence[tuple[int, MatchScores]], *, te
         strict_agnostic=total.strict_agnostic,
         lenient_agnostic=total.lenient_agnostic,
         per_type=total.per_type,
-        documents=documents if tells_documents else (),
+        documents=document_counts(found) if tells_documents else (),
+        files=tuple(file_counts(file, scores) for file, scores in by_file) if tells_documents else (),
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 from common.ids import digest_of
 from lab.experiment import Experiment
 from lab.findings import EVERYBODY, NOBODY, Findings, Kept, Missing, Played, Scored, Setting, Trained
-from site_agent.orders import F1Counts
+from site_agent.orders import F1Counts, TypeCounts
+from site_agent.trainer.extraction.scoring import add_counts
 
 SITES = ("north", "south", "west")
 ABROAD = "abroad"
@@ -49,7 +51,7 @@ def drawn_documents(
 
 
 def whole_findings() -> Findings:
-    """What such an experiment might find; the second arm's second seed is missing."""
+    """What such an experiment might find; the last arm's second seed is missing, and Zero-shot has headlines alone."""
     chance = random.Random(3)
     played = Played(
         scored=[*_models(chance), *_rounds(chance), *_new_site(chance)],
@@ -70,7 +72,19 @@ def kept_of(played: Played) -> Kept:
 
 def _scored(chance: random.Random, quality: float, **fields: object) -> Scored:
     documents = drawn_documents(chance, quality, test_set=str(fields["test_set"]))
-    return Scored(**{"setting": Setting.IN_DOMAIN, "strict": documents, "lenient": documents, **fields})  # type: ignore[arg-type]
+    row = Scored(**{"setting": Setting.IN_DOMAIN, "strict": documents, "lenient": documents, **fields})  # type: ignore[arg-type]
+    if row.arm == "Zero-shot":
+        return row
+    total = add_counts(documents)
+    by_type = (TypeCounts(entity_type="drug", strict=total, lenient=total),)
+    return replace(
+        row,
+        strict_agnostic=documents,
+        lenient_agnostic=documents,
+        per_type=by_type,
+        answers=100,
+        malformed_answers=5,
+    )
 
 
 def _models(chance: random.Random) -> Iterator[Scored]:

@@ -25,6 +25,7 @@ from lab.reports import check
 from lab.slots import Slots
 from lab.tables import report
 from site_agent.orders import RESULT_FILE, UPDATE_FILE
+from site_agent.trainer.extraction.scoring import add_counts
 from tests.fakes.lab_bench import CORPORA, SITES, TERMS, Lab, TrainerHere, experiment
 
 ARMS: list[dict[str, Any]] = [
@@ -73,7 +74,16 @@ def test_every_arm_is_scored_on_every_test_set(found: Findings) -> None:
         assert (inside, outside) == ({"north", "south"}, {"abroad"})
     assert all(row.counts(Rule.STRICT)[:, 2].sum() > 0 for row in found.scored)
     assert {row.examples for row in found.scored if row.setting is Setting.NEW_SITE} == {2, 4}
-    assert main_table(found)
+    assert main_table(everything(), found)
+
+
+def test_what_a_model_answers_is_told_beside_its_scores(found: Findings) -> None:
+    for row in found.scored:
+        assert row.rules == list(Rule)
+        assert {one.entity_type for one in row.per_type} == {"drug", "problem"}
+        assert add_counts(one.strict for one in row.per_type) == add_counts(row.strict)
+        assert 0 <= row.malformed_answers <= row.answers
+        assert row.answers > 0
 
 
 def test_a_round_of_one_site_is_that_sites_own_update(lab: Lab, found: Findings) -> None:
@@ -151,6 +161,20 @@ def test_relations_are_learnt_and_scored_beside_entities_and_a_site_may_train_en
     assert all(row.counts(Rule.STRICT)[:, 2].sum() > 0 for row in relations)
     text = report(experiment(arms=[ARMS[3]]), found)
     assert text.index("## F1 of entities") < text.index("## F1 of relations")
+
+
+def test_training_in_one_place_leaves_out_as_many_sentences_without_anything_to_find_as_the_sites_do(
+    tmp_path: Path,
+) -> None:
+    terms = {**TERMS, "training": {**TERMS["training"], "examples_per_round": 6, "max_empty_share": 0.2}}
+
+    found = played(Lab(tmp_path), TrainerHere(), experiment(arms=[ARMS[3], ARMS[2]], terms=terms))
+
+    for number in (1, 2):
+        counts = {arm: [row.num_examples for row in found.trained if (row.arm, row.round_number) == (arm, number)]
+                  for arm in ("together", "centre")}  # fmt: skip
+        assert counts["centre"] == [sum(counts["together"])]
+    assert found.missing == []
 
 
 class Killed(BaseException):
@@ -273,6 +297,18 @@ def test_a_validation_set_that_is_also_a_test_set_is_refused(tmp_path: Path) -> 
 
     with pytest.raises(InputInvalidError, match="validation set: expected no passage of a test set"):
         played(lab, TrainerHere(), experiment())
+
+
+def test_ids_that_two_corpora_use_are_told_before_anything_is_trained(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    north, south = (lab.root / "corpora" / name / "test.jsonl" for name in CORPORA[:2])
+    ids = [json.loads(line)["id"] for line in north.read_bytes().splitlines()]
+    records = [json.loads(line) for line in south.read_bytes().splitlines()]
+    south.write_text("".join(json.dumps({**one, "id": same}) + "\n" for one, same in zip(records, ids, strict=True)))
+    bench = lab.bench(experiment(test={"sentences": 8, "external": ["abroad"]}), lab.workshop(TrainerHere()))
+
+    with pytest.raises(InputInvalidError, match="id: expected every passage id once, got that of"):
+        list(check(bench))
 
 
 def test_a_site_that_may_not_train_at_any_rank_of_an_arm_is_told_before_anything_is_trained(tmp_path: Path) -> None:

@@ -96,6 +96,23 @@ def test_other_notes_change_what_is_trained_or_scored_on_them(
 
 
 @pytest.mark.parametrize(
+    "terms",
+    [{"aggregation": {"strategy": "fed_medlora_plus"}}, {"gate": {"metric": "combined_f1"}}],
+)
+def test_another_validation_set_changes_what_goes_on_from_an_adapter_that_was_scored_on_it(
+    lab: Lab, tmp_path: Path, terms: dict[str, Any]
+) -> None:
+    asked = chosen(arms=arms_with("together", terms))
+    other = Lab(tmp_path)
+    path = other.root / "corpora" / "north" / "dev.jsonl"
+    path.write_bytes(b"".join(reversed(path.read_bytes().splitlines(keepends=True))))
+
+    found = changed(digests(bench_of(lab, asked)), digests(bench_of(other, asked)))
+
+    assert found == {*TRAINED, FROM_TOGETHER}
+
+
+@pytest.mark.parametrize(
     ("tables", "expected"),
     [
         ({"terms": {**TERMS, "lora": {**TERMS["lora"], "lora_alpha": 8}}}, EVERYTHING),

@@ -105,7 +105,7 @@ def test_every_arm_is_scored_on_every_test_set_and_stands_in_the_same_tables(fou
         outside = {row.test_set for row in found.of(arm["name"], Setting.EXTERNAL)}
         assert (inside, outside) == ({"north", "south"}, {"abroad"})
     assert all(row.counts(Rule.STRICT)[:, 2].sum() > 0 for row in found.scored)
-    columns = {(cell.arm, cell.column) for cell in main_table(found)}
+    columns = {(cell.arm, cell.column) for cell in main_table(of_encoders(), found)}
     assert {("apart", "own notes"), ("apart", "other sites' notes"), ("short", "in-domain")} <= columns
     assert "| short |" in report(of_encoders(), found)
 

@@ -232,6 +232,14 @@ def test_an_evaluation_tells_the_counts_of_each_document_and_its_file_when_asked
     assert [one.file for one in told.documents] == [0, 0, 0, 1, 1]
     assert told.strict == add_counts(one.strict for one in told.documents)
     assert told.lenient == add_counts(one.lenient for one in told.documents)
+    assert told.strict_agnostic == add_counts(one.strict_agnostic for one in told.documents if one.strict_agnostic)
+    (scores,) = told.tasks
+    assert [one.file for one in scores.files] == [0, 1]
+    assert sum(one.answers for one in scores.files) == told.num_examples
+    assert sum(one.malformed_answers for one in scores.files) == told.malformed_answers
+    for name in ("drug", "problem"):
+        by_file = [kind.strict for one in scores.files for kind in one.per_type if kind.entity_type == name]
+        assert add_counts(by_file) == next(kind.strict for kind in told.per_type if kind.entity_type == name)
 
 
 def test_no_more_passages_are_scored_than_the_order_says_however_many_files_there_are(chain: Path) -> None:

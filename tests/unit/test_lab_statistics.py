@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,10 +45,7 @@ def resampled_by_hand(score: list[Part], draws: dict[str, NDArray[np.int64]]) ->
     """The score of each draw, with every drawn document copied into a set of its own."""
     scores = []
     for index in range(len(next(iter(draws.values())))):
-        parts = [
-            Part(test_set=one.test_set, counts=np.repeat(one.counts, draws[one.test_set][index], axis=0))
-            for one in score
-        ]
+        parts = [replace(one, counts=np.repeat(one.counts, draws[one.test_set][index], axis=0)) for one in score]
         scores.append(value_of(parts))
     return scores
 
@@ -64,6 +62,22 @@ def test_an_interval_is_that_of_the_scores_of_documents_drawn_again() -> None:
     low, high = np.quantile(resampled_by_hand(score, draws), (0.025, 0.975))
     assert (found.low, found.high) == pytest.approx((low, high))
     assert found.value == pytest.approx((f1_of(score[0].counts) + f1_of(score[1].counts)) / 2)
+
+
+def test_parts_of_one_pool_are_one_f1_in_the_value_and_in_every_draw() -> None:
+    score = [drawn("a", 0.3, 1), drawn("b", 0.6, 2, 25)]
+    together = [replace(one, pool=1) for one in score]
+    generator = np.random.default_rng(5)
+    draws = {
+        name: generator.multinomial(size, np.full(size, 1 / size), size=200) for name, size in (("a", 40), ("b", 25))
+    }
+
+    found = estimate(together, seed=5, resamples=200)
+
+    assert found.value == pytest.approx(f1_of(np.concatenate([one.counts for one in score])))
+    low, high = np.quantile(resampled_by_hand(together, draws), (0.025, 0.975))
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert found.value != pytest.approx(estimate(score).value)
 
 
 def test_the_same_model_twice_differs_by_nothing_in_every_draw() -> None:

@@ -7,34 +7,91 @@ import random
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from common.ids import digest_of
-from lab.comparisons import EXTERNAL, IN_DOMAIN, OTHER_NOTES, OWN_NOTES, differences, main_table, new_site_curves
+from lab.comparisons import (
+    EXTERNAL,
+    IN_DOMAIN,
+    OTHER_NOTES,
+    OWN_NOTES,
+    POOLED,
+    differences,
+    main_table,
+    new_site_curves,
+    of_site,
+)
+from lab.experiment import Experiment
 from lab.figures import draw_all
 from lab.findings import EVERYBODY, Findings, Kept, Played, Rule, Scored, Setting, others, own, parts
+from lab.latex import latex
 from lab.numbers import COLUMNS, write_numbers
 from lab.reports import found_in, write_report
 from lab.statistics import f1_of, value_of
-from lab.tables import latex, report
+from lab.tables import report
 from tests.fakes.lab_findings import ABROAD, ARMS, SITES, drawn_documents, kept_of, whole_experiment, whole_findings
 
 EXPERIMENT, FINDINGS = whole_experiment(), whole_findings()
 NOTHING = Findings()
 
 
-def test_the_main_table_has_a_number_for_every_arm_and_setting_and_two_more_for_single_sites() -> None:
-    columns = {arm["name"]: [cell.column for cell in main_table(FINDINGS) if cell.arm == arm["name"]] for arm in ARMS}
+def columns_by_arm(experiment: Experiment = EXPERIMENT) -> dict[str, list[str]]:
+    columns: dict[str, list[str]] = {}
+    for cell in main_table(experiment, FINDINGS):
+        if cell.rule is Rule.STRICT:
+            columns.setdefault(cell.arm, []).append(cell.column)
+    return columns
 
-    assert columns.pop("Single site") == [each for each in (IN_DOMAIN, OWN_NOTES, OTHER_NOTES, EXTERNAL) for _ in Rule]
-    assert set(map(tuple, columns.values())) == {(IN_DOMAIN, IN_DOMAIN, EXTERNAL, EXTERNAL)}
+
+def test_the_main_table_has_a_number_for_every_arm_and_setting_and_more_for_single_sites() -> None:
+    columns = columns_by_arm()
+
+    assert columns.keys() == {*(arm["name"] for arm in ARMS), *(of_site("Single site", site) for site in SITES)}
+    for name, told in columns.items():
+        expected = [IN_DOMAIN, OWN_NOTES, OTHER_NOTES, EXTERNAL] if "Single site" in name else [
+            IN_DOMAIN, POOLED, EXTERNAL,
+        ]  # fmt: skip
+        assert told == expected
+
+
+def test_the_mean_of_single_sites_is_that_of_each_of_them() -> None:
+    cells = {(cell.arm, cell.column): cell.estimate.value for cell in main_table(EXPERIMENT, FINDINGS)
+             if cell.rule is Rule.STRICT}  # fmt: skip
+
+    for column in (OWN_NOTES, OTHER_NOTES, EXTERNAL):
+        each = [cells[of_site("Single site", site), column] for site in SITES]
+        assert cells["Single site", column] == pytest.approx(sum(each) / len(each))
+
+
+def test_what_sites_without_a_part_in_an_arm_hold_is_apart_from_what_its_model_was_trained_on() -> None:
+    arms = [{**arm, "sites": SITES[:2]} if arm["name"] == "Fed-MedLoRA" else arm for arm in ARMS]
+    some = EXPERIMENT.model_validate({**EXPERIMENT.model_dump(), "arms": arms})
+
+    assert columns_by_arm(some)["Fed-MedLoRA"] == [IN_DOMAIN, OWN_NOTES, OTHER_NOTES, POOLED, EXTERNAL]
+    assert columns_by_arm(some)["Centralised"] == [IN_DOMAIN, POOLED, EXTERNAL]
+    unseen = [row for row in FINDINGS.of("Fed-MedLoRA", Setting.IN_DOMAIN) if row.test_set == SITES[2]]
+    (told,) = [cell.estimate.value for cell in main_table(some, FINDINGS)
+               if (cell.arm, cell.column, cell.rule) == ("Fed-MedLoRA", OTHER_NOTES, Rule.STRICT)]  # fmt: skip
+    assert told == pytest.approx(value_of(list(parts(unseen, Rule.STRICT))))
+
+
+def test_pooled_scores_add_the_test_sets_of_a_seed_before_f1_is_taken() -> None:
+    last = FINDINGS.of("Centralised", Setting.IN_DOMAIN)
+    by_seed = [np.concatenate([row.counts(Rule.STRICT) for row in last if row.seed == seed]) for seed in (1, 2)]
+
+    (told,) = [cell for cell in main_table(EXPERIMENT, FINDINGS)
+               if (cell.arm, cell.column, cell.rule) == ("Centralised", POOLED, Rule.STRICT)]  # fmt: skip
+
+    assert told.estimate.value == pytest.approx(sum(map(f1_of, by_seed)) / 2)
+    assert told.estimate.low < told.estimate.value < told.estimate.high
 
 
 def test_scores_of_single_rounds_are_not_in_the_main_table() -> None:
     last = [row for row in FINDINGS.scored if row.arm == "Fed-MedLoRA" and not row.round_number]
     inside = [row for row in last if row.setting is Setting.IN_DOMAIN]
 
-    cell = next(c for c in main_table(FINDINGS) if (c.arm, c.column) == ("Fed-MedLoRA", IN_DOMAIN))
+    cell = next(c for c in main_table(EXPERIMENT, FINDINGS) if (c.arm, c.column) == ("Fed-MedLoRA", IN_DOMAIN))
 
     assert cell.estimate.value == pytest.approx(sum(f1_of(row.counts(Rule.STRICT)) for row in inside) / len(inside))
     assert cell.seeds == 2
@@ -111,6 +168,25 @@ def test_the_report_has_tables_whose_rows_are_as_long_as_their_heads() -> None:
     assert "- something worth saying" in text
 
 
+def test_what_was_predicted_is_told_and_empty_where_it_was_not_kept() -> None:
+    told = report(EXPERIMENT, FINDINGS).split("### What was predicted")[1].split("###")[0]
+    rows = {
+        row.split(" | ")[0].strip("| "): row.strip("| ").split(" | ") for row in told.splitlines() if row[:1] == "|"
+    }
+    last = FINDINGS.of("Centralised", Setting.EXTERNAL)
+    _, predicted, gold = sum(row.counts(Rule.STRICT).sum(axis=0) for row in last)
+
+    assert rows["Centralised"][3] == f"{predicted / gold:.2f}"
+    assert rows["Centralised"][5] == "5.0%"
+    (agnostic,) = [
+        cell.estimate.value
+        for cell in main_table(EXPERIMENT, FINDINGS)
+        if (cell.arm, cell.column, cell.rule) == ("Centralised", IN_DOMAIN, Rule.STRICT_AGNOSTIC)
+    ]
+    assert rows["Centralised"][2].startswith(f"{agnostic:.3f} (")
+    assert [cell for cell in rows["Zero-shot"] if cell.strip()] == [*rows["Zero-shot"][:2], rows["Zero-shot"][3]]
+
+
 def test_only_what_travelled_is_in_the_table_of_bytes() -> None:
     bytes_table = report(EXPERIMENT, FINDINGS).split("## Bytes")[1].split("##")[0]
 
@@ -128,9 +204,15 @@ def test_a_report_of_nothing_says_so_and_has_no_numbers() -> None:
 def test_the_latex_table_has_as_many_cells_in_every_row_and_escapes_names() -> None:
     lines = [line for line in latex(EXPERIMENT, FINDINGS).splitlines() if line.endswith("\\\\") and "multi" not in line]
 
-    assert {line.count("&") for line in lines} == {8}
-    assert len(lines) == 1 + len(ARMS)
+    tables = latex(EXPERIMENT, FINDINGS).split("\\begin{tabular}")[1:]
+    rows = [[line.count("&") for line in table.splitlines() if line.endswith("\\\\") and "multi" not in line]
+            for table in tables]  # fmt: skip
+    assert [set(each) for each in rows] == [{9}, {4}, {3}]
+    assert len(rows[0]) == 1 + len(ARMS) + len(SITES)
     assert any(line.startswith("FFA\\_LoRA &") for line in lines)
+    strict = next(c for c in main_table(EXPERIMENT, FINDINGS) if (c.arm, c.column) == ("FFA_LoRA", EXTERNAL))
+    told = strict.estimate
+    assert f"{told.value:.3f} [{told.low:.3f}, {told.high:.3f}]" in tables[0]
 
 
 def test_every_number_is_a_row_of_the_csv_file(tmp_path: Path) -> None:
@@ -145,6 +227,9 @@ def test_every_number_is_a_row_of_the_csv_file(tmp_path: Path) -> None:
     assert float(scores[0]["value"]) == pytest.approx(f1_of(first.counts(Rule.STRICT)), abs=1e-5)
     assert float(scores[0]["low"]) <= float(scores[0]["value"]) <= float(scores[0]["high"])
     assert len([row for row in rows if row["metric"] == "upload_bytes"]) == len(FINDINGS.trained)
+    whole = [row for row in FINDINGS.scored if row.per_type]
+    for metric in ("strict_agnostic_f1", "strict_macro_f1", "strict_f1_of_drug", "malformed_answers"):
+        assert len([row for row in rows if row["metric"] == metric]) == len(whole) < len(FINDINGS.scored)
     assert len([row for row in rows if row["metric"] == "difference_strict_f1"]) == len(
         [one for one in differences(EXPERIMENT, FINDINGS) if one.rule is Rule.STRICT]
     )

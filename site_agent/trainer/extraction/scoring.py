@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from site_agent.orders import F1Counts, F1Interval, TypeCounts
+from site_agent.orders import DocumentCounts, F1Counts, F1Interval, FileCounts, TypeCounts
 from site_agent.trainer.extraction.matching import M, lenient_counts, strict_counts
 from site_agent.trainer.extraction.mentions import Mention
 from site_agent.trainer.extraction.passages import Passage, annotated_types
@@ -143,6 +143,26 @@ def add_scores(scores: Iterable[MatchScores]) -> MatchScores:
             for entity_type, same in sorted(by_type.items())
         ),
     )
+
+
+def document_counts(scores: Iterable[tuple[int, MatchScores]]) -> tuple[DocumentCounts, ...]:
+    """The scores of documents as a result tells them, each beside the number of its file."""
+    return tuple(
+        DocumentCounts(
+            file=file,
+            strict=one.strict,
+            lenient=one.lenient,
+            strict_agnostic=one.strict_agnostic,
+            lenient_agnostic=one.lenient_agnostic,
+        )
+        for file, one in scores
+    )
+
+
+def file_counts(file: int, scores: Iterable[MatchScores], answers: int = 0, malformed: int = 0) -> FileCounts:
+    """What a result tells of a file whose documents have these scores."""
+    per_type = add_scores(scores).per_type
+    return FileCounts(file=file, per_type=per_type, answers=answers, malformed_answers=malformed)
 
 
 def macro_f1(counts: Iterable[F1Counts]) -> float:

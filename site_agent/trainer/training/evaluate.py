@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from common.terms import Task
-from site_agent.orders import DocumentCounts, EvaluateOrder, EvaluateResult, Progress, TaskScores, TrainerStage
+from site_agent.orders import EvaluateOrder, EvaluateResult, FileCounts, Progress, TaskScores, TrainerStage
 from site_agent.trainer.choices import choose_shots, sample_in_order, shares_of
 from site_agent.trainer.extraction.passage_files import read_passage_sets, read_passages
 from site_agent.trainer.extraction.passages import Passage
@@ -17,6 +17,8 @@ from site_agent.trainer.extraction.scoring import (
     MatchScores,
     add_scores,
     bootstrap_f1,
+    document_counts,
+    file_counts,
     score_documents,
     score_relation_documents,
 )
@@ -135,11 +137,18 @@ def _questions(order: EvaluateOrder, annotated: Sequence[Passage], shots: Sequen
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answered:
-    """Scores of each document with its file, how many questions were asked, and how many answers broke their form."""
+    """Scores of each document with the number of its file, and what is told of each file as a whole."""
 
     documents: tuple[tuple[int, MatchScores], ...] = ()
-    asked: int = 0
-    malformed: int = 0
+    files: tuple[FileCounts, ...] = ()
+
+    @property
+    def asked(self) -> int:
+        return sum(one.answers for one in self.files)
+
+    @property
+    def malformed(self) -> int:
+        return sum(one.malformed_answers for one in self.files)
 
 
 def _answered(reader: Reader, task: Task, samples: Sequence[_Sample]) -> _Answered:
@@ -150,11 +159,7 @@ def _answered(reader: Reader, task: Task, samples: Sequence[_Sample]) -> _Answer
             continue
         answer = _entities_answered if task is Task.ENTITIES else _relations_answered
         more = answer(replace(reader, report=partial(_report_from, reader.report, total.asked)), sample, questions)
-        total = _Answered(
-            documents=total.documents + more.documents,
-            asked=total.asked + more.asked,
-            malformed=total.malformed + more.malformed,
-        )
+        total = _Answered(documents=total.documents + more.documents, files=total.files + more.files)
     return total
 
 
@@ -162,9 +167,7 @@ def _entities_answered(reader: Reader, sample: _Sample, questions: Sequence[Ques
     (question,) = questions
     answers = find_entities(reader, question, [passage.text for passage in sample.passages])
     scores = score_documents(sample.passages, answers.entities, question.labels)
-    return _Answered(
-        documents=tuple((sample.file, one) for one in scores.values()), asked=answers.asked, malformed=answers.malformed
-    )
+    return _of_file(sample.file, tuple(scores.values()), answers.asked, answers.malformed)
 
 
 def _relations_answered(reader: Reader, sample: _Sample, questions: Sequence[Question]) -> _Answered:
@@ -172,8 +175,12 @@ def _relations_answered(reader: Reader, sample: _Sample, questions: Sequence[Que
     heads = [[entity.mention for entity in passage.entities] for passage in sample.passages]
     answers = find_relations(reader, questions, [passage.text for passage in sample.passages], heads)
     scores = score_relation_documents(sample.passages, answers.relations, roles_of(questions))
+    return _of_file(sample.file, tuple(scores.values()), answers.asked, answers.malformed)
+
+
+def _of_file(file: int, scores: Sequence[MatchScores], asked: int, malformed: int) -> _Answered:
     return _Answered(
-        documents=tuple((sample.file, one) for one in scores.values()), asked=answers.asked, malformed=answers.malformed
+        documents=tuple((file, one) for one in scores), files=(file_counts(file, scores, asked, malformed),)
     )
 
 
@@ -187,15 +194,9 @@ def _with_f1(order: EvaluateOrder, scores: TaskScores, answered: _Answered) -> T
         lenient_agnostic=added.lenient_agnostic,
         strict_interval=bootstrap_f1([document.strict for _, document in answered.documents], order.seed),
         per_type=added.per_type,
-        documents=_documents(answered) if order.tell_documents else (),
+        documents=document_counts(answered.documents) if order.tell_documents else (),
+        files=answered.files if order.tell_documents else (),
         malformed_answers=answered.malformed,
-    )
-
-
-def _documents(answered: _Answered) -> tuple[DocumentCounts, ...]:
-    return tuple(
-        DocumentCounts(file=file, strict=document.strict, lenient=document.lenient)
-        for file, document in answered.documents
     )
 
 
