@@ -18,7 +18,7 @@ from coordinator.app.cut_parts import write_part
 from coordinator.app.perform_commands import moved_from
 from coordinator.app.release_manifest import Manifest, update_path
 from coordinator.domain.adapter_parts import cuts_of, part_of
-from coordinator.domain.aggregation import is_elementwise, strategy_of
+from coordinator.domain.aggregation import strategy_of
 from coordinator.domain.aggregation.geometry import product_distance, product_norm
 from coordinator.domain.aggregation.strategy import Factors, Need
 from coordinator.domain.kept_state import state_before
@@ -107,14 +107,14 @@ def _difference(run: Run, past: Round, read: RoundFiles, files: _Files) -> str |
         again = aggregate(run, past.accepted, read, out, state_out, weights)
     except (FedMedError, ValueError, np.linalg.LinAlgError) as error:
         return f"expected updates that can be combined, got {error}"
-    if past.state != again.state and is_elementwise(run.terms):
+    if past.state != again.state and strategy_of(run.terms).is_elementwise:
         return f"expected the state {again.state and again.state.digest}, got {past.state and past.state.digest}"
     if past.state is not None:
         state_out.replace(files.state_path(past.state))
     if again.candidate == past.candidate:
         return None
     published = files.adapters[past.candidate.digest]
-    if is_elementwise(run.terms):
+    if strategy_of(run.terms).is_elementwise:
         return f"expected {again.candidate.digest}, which the updates give, got {past.candidate.digest}"
     apart, allowed = _apart(run, published, out), TOLERANCES[run.spec.dtype]
     return None if apart <= allowed else f"expected products within {allowed:g} of what the updates give, got {apart:g}"

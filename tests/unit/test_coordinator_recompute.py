@@ -14,23 +14,21 @@ import numpy as np
 import pytest
 
 from common.adapter import WireDtype
-from common.terms import AggregationTerms, GateMetric, GateTerms, OnRejection, Terms
+from common.terms import GateMetric, GateTerms, OnRejection, Terms
 from common.weights_io import WeightsReader, WeightsWriter
 from coordinator.app import perform_commands
 from coordinator.app.aggregate_round import Aggregate, RoundFiles, aggregate
-from coordinator.domain.aggregation import STRATEGIES, is_elementwise
+from coordinator.domain.aggregation import STRATEGIES
 from coordinator.domain.aggregation.strategy import Need, StatefulStrategy
 from coordinator.domain.values import AdapterFile, RosterEntry, Run
 from coordinator.domain.verify import Problem
 from tests.fakes.coordinator_strategies import aggregation_of, strategy_named
-from tests.fakes.coordinator_values import ANNA, BERTA, make_terms
+from tests.fakes.coordinator_values import ANNA, BERTA
 from tests.fakes.releases import checked, forge, release_terms, released
 from tests.fakes.signing import Signers
 
 LYING_ROUND = 2
-WITH_LINEAR_ALGEBRA = sorted(
-    name for name in STRATEGIES if not is_elementwise(make_terms(aggregation=AggregationTerms(strategy=name)))
-)
+WITH_LINEAR_ALGEBRA = sorted(name for name in STRATEGIES if not strategy_named(name).is_elementwise)
 BY_GEOMETRY = sorted(name for name in STRATEGIES if Need.GEOMETRY in strategy_named(name).needs)
 OF_MIXED_RANKS = sorted(name for name in STRATEGIES if Need.EQUAL_RANKS not in strategy_named(name).needs)
 WITH_STATE = sorted(name for name in STRATEGIES if isinstance(strategy_named(name), StatefulStrategy))

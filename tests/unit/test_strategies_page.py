@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 from collections.abc import Callable
@@ -10,31 +11,51 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.terms import STRATEGIES_WITH_PARAMETERS, Terms
+from common.terms import AggregationTerms, GateMetric, GateTerms, Terms
 from coordinator.domain.aggregation import STRATEGIES
 from coordinator.domain.aggregation.strategy import Strategy
-from tests.fakes.coordinator_strategies import combined, contributions_of, near, random_pair
-from tests.fakes.coordinator_values import make_terms
+from coordinator.domain.values import Phase
+from tests.fakes.coordinator_strategies import aggregation_of
+from tests.fakes.coordinator_updates import read_float64
+from tests.fakes.coordinator_values import SITES, make_terms
+from tests.fakes.coordinator_world import coordinator
 
 PAGE = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text()
 
 
-def test_the_example_is_a_strategy_that_combines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_example_carries_a_run_to_its_published_adapter_by_one_line_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     (tmp_path / "midrange.py").write_text(example)
     monkeypatch.syspath_prepend(tmp_path)
     make: Callable[[Terms], Strategy] = importlib.import_module("midrange").Midrange
-    current = random_pair(0)
-    updates = [near(current, seed) for seed in (1, 2, 3)]
-    pair, weights = combined(make(make_terms()), updates, current, contributions_of((1, 2, 3)))
-    assert sum(weights) == pytest.approx(1)
-    values = np.stack([update.a for update in updates]).astype(np.float64)
-    np.testing.assert_allclose(pair.a, (values.min(axis=0) + values.max(axis=0)) / 2)
+    monkeypatch.setitem(STRATEGIES, "midrange", make)
+    gate = GateTerms(metric=GateMetric.NONE)
+    async with coordinator(tmp_path) as world:
+        await world.training(make_terms(aggregation=AggregationTerms(strategy="midrange"), gate=gate))
+        updates = [world.honest_bytes(seed) for seed in range(len(SITES))]
+        for site, content in zip(SITES, updates, strict=True):
+            await world.send(site, content)
+        await world.perform_pending()
+
+        assert world.run.rounds[0].phase is Phase.COMMITTED
+        published = read_float64((world.registry / "trial" / "served" / "adapter_model.safetensors").read_bytes())
+        sent = [read_float64(content) for content in updates]
+        for name, tensor in published.items():
+            values = np.stack([each[name] for each in sent])
+            np.testing.assert_allclose(tensor, (values.min(axis=0) + values.max(axis=0)) / 2, rtol=2**-8, atol=1e-9)
 
 
 def test_the_table_has_every_strategy_and_every_parameter() -> None:
     rows = {row.split("`")[1]: row for row in PAGE.splitlines() if row.startswith("| `")}
+    rows = {name: row for name, row in rows.items() if name in STRATEGIES}
     assert rows.keys() == STRATEGIES.keys()
     for name, row in rows.items():
-        shown = {cell for cell in re.findall(r"`(\w+)`", row)} - {name}
-        assert bool(shown) == (name in STRATEGIES_WITH_PARAMETERS)
+        *_, parameters, _source, _end = row.split("|")
+        assert set(re.findall(r"`(\w+)`", parameters)) == parameters_of(name)
+
+
+def parameters_of(strategy: str) -> set[str]:
+    parameters = getattr(aggregation_of(strategy), strategy, None)
+    return {field.name for field in dataclasses.fields(parameters)} if parameters is not None else set()

@@ -52,33 +52,6 @@ STRATEGIES: dict[str, Callable[[Terms], Strategy]] = {
 }
 
 
-# Those that, by given weights, treat every number by itself: the same on every machine, bit for bit. The others go
-# through BLAS or LAPACK.
-_ELEMENTWISE = frozenset(
-    each.name
-    for each in (
-        CoordinateMedian,
-        FedAdagrad,
-        FedAdam,
-        FedAvgM,
-        FedMedLora,
-        FedMedLoraPlus,
-        FedSaLora,
-        FedYogi,
-        FfaLora,
-        HetLora,
-        NormBound,
-        RoLora,
-        TrimmedMean,
-    )
-)
-
-
-def is_elementwise(terms: Terms) -> bool:
-    """Whether the strategy of ``terms`` combines to the same bits on every machine, by the same weights."""
-    return terms.aggregation.strategy in _ELEMENTWISE
-
-
 def strategy_of(terms: Terms) -> Strategy:
     """The strategy that ``terms`` name, with their parameters.
 

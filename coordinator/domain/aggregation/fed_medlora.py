@@ -35,6 +35,7 @@ class FedMedLora:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.EQUAL_RANKS})
     least_updates: ClassVar[int] = 1
     allows_momentum: ClassVar[bool] = True
+    is_elementwise: ClassVar[bool] = True
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains both factors of every module, in every round."""

@@ -34,6 +34,7 @@ class FedExLora:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLEAR_UPDATES})
     least_updates: ClassVar[int] = 1
     allows_momentum: ClassVar[bool] = False
+    is_elementwise: ClassVar[bool] = False
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains both factors of its first ranks, beside the rest."""

@@ -31,6 +31,7 @@ class FedSaLora:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.EQUAL_RANKS})
     least_updates: ClassVar[int] = 1
     allows_momentum: ClassVar[bool] = False
+    is_elementwise: ClassVar[bool] = True
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Both factors are trained; A travels, and in a consolidation both do."""

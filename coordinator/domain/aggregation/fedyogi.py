@@ -31,6 +31,7 @@ class FedYogi:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.EQUAL_RANKS, Need.OWN_STATE})
     least_updates: ClassVar[int] = 1
     allows_momentum: ClassVar[bool] = False
+    is_elementwise: ClassVar[bool] = True
     moments: ClassVar[tuple[str, ...]] = ADAPTIVE_MOMENTS
 
     def plan(self, round_number: int, site: SiteName) -> Plan:

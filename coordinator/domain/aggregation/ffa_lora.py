@@ -27,6 +27,7 @@ class FfaLora:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.EQUAL_RANKS})
     least_updates: ClassVar[int] = 1
     allows_momentum: ClassVar[bool] = True
+    is_elementwise: ClassVar[bool] = True
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains B and sends B, in every round."""

@@ -39,6 +39,7 @@ class FlexLora:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLEAR_UPDATES})
     least_updates: ClassVar[int] = 1
     allows_momentum: ClassVar[bool] = False
+    is_elementwise: ClassVar[bool] = False
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains both factors of every module, in every round."""

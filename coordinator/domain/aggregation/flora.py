@@ -32,6 +32,7 @@ class Flora:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLEAR_UPDATES})
     least_updates: ClassVar[int] = 1
     allows_momentum: ClassVar[bool] = False
+    is_elementwise: ClassVar[bool] = False
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains a fresh pair beside the global adapter."""

@@ -38,6 +38,7 @@ class GeometricMedian:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLEAR_UPDATES, Need.GEOMETRY, Need.EQUAL_RANKS})
     least_updates: ClassVar[int] = 1
     allows_momentum: ClassVar[bool] = False
+    is_elementwise: ClassVar[bool] = False
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains both factors of every module, in every round."""

@@ -30,6 +30,7 @@ class HetLora:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLEAR_UPDATES, Need.GEOMETRY})
     least_updates: ClassVar[int] = 1
     allows_momentum: ClassVar[bool] = True
+    is_elementwise: ClassVar[bool] = True
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains both factors of every module, in every round."""

@@ -31,6 +31,7 @@ class Krum:
     name: ClassVar[str] = "krum"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLEAR_UPDATES, Need.GEOMETRY, Need.EQUAL_RANKS})
     allows_momentum: ClassVar[bool] = False
+    is_elementwise: ClassVar[bool] = False
 
     @property
     def least_updates(self) -> int:

@@ -27,6 +27,7 @@ class RoLora:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.EQUAL_RANKS})
     least_updates: ClassVar[int] = 1
     allows_momentum: ClassVar[bool] = False
+    is_elementwise: ClassVar[bool] = True
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """Every site trains the factor whose turn it is, and sends it."""

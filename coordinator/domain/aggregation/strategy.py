@@ -129,6 +129,10 @@ class Strategy(Protocol):
     def allows_momentum(self) -> bool:
         """Whether the last move may be added to what it combined: not in another basis, nor beyond what it promises."""
 
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether, by given weights, it combines to the same bits on every machine: not what BLAS or LAPACK computes."""
+
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """What ``site`` is asked for in round ``round_number``."""
 

@@ -28,6 +28,7 @@ class TrimmedMean:
     name: ClassVar[str] = "trimmed_mean"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLEAR_UPDATES, Need.EQUAL_RANKS})
     allows_momentum: ClassVar[bool] = True
+    is_elementwise: ClassVar[bool] = True
 
     @property
     def least_updates(self) -> int:
