@@ -131,7 +131,7 @@ class Strategy(Protocol):
 
     @property
     def is_elementwise(self) -> bool:
-        """Whether, by given weights, it combines to the same bits on every machine: not what BLAS or LAPACK computes."""
+        """Whether, by given weights, it combines to the same bits on every machine: not through BLAS or LAPACK."""
 
     def plan(self, round_number: int, site: SiteName) -> Plan:
         """What ``site`` is asked for in round ``round_number``."""
