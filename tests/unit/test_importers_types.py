@@ -219,6 +219,22 @@ def test_a_name_that_is_a_label_in_one_document_is_told_although_another_has_it_
         ]
 
 
+def test_words_that_one_document_has_are_told_by_their_length_although_another_has_not() -> None:
+    document = with_name("relations", "aspirin given")
+    for texts in (
+        ("No fever, aspirin given.", "No fever, aspirin taken."),
+        ("No fever, aspirin taken.", "No fever, aspirin given."),
+    ):
+        unmapped = Unmapped()
+        for text in texts:
+            mapped(replace(document, text=text), KNOWN, Counter(), unmapped, WHERE)
+
+        assert list(unmapped.problems()) == [
+            "type map: expected every type of the source in [relations], missing: "
+            f"a name of 13 characters (first in {WHERE})"
+        ]
+
+
 def test_an_entitys_or_attributes_name_of_one_word_is_a_label_although_the_text_has_it() -> None:
     for table in ("entities", "attributes"):
         assert missing(KNOWN, with_name(table, "Given"))[0].endswith('missing: "Given"')

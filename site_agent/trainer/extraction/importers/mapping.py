@@ -38,15 +38,19 @@ class Unmapped:
     seen: dict[str, dict[_Named, str]] = field(default_factory=dict, repr=False)
 
     def add(self, missing: _Missing, document: SourceDocument, where: str) -> None:
-        """Note those of a document. What is a label in one document is no text in another."""
+        """Note those of a document. A word that is a label in one is no text in another; several words stay text."""
         wording = _Wording(document)
         for table, found in missing.items():
             names = self.seen.setdefault(table, {})
             for named in found:
-                first = names.get(named, where)
-                if first and (named in names or len(names) <= MAX_TYPES_SHOWN):
-                    is_label = _LABEL.fullmatch(named[0]) and not wording.says(named[0], alone=table == _RELATIONS)
-                    names[named] = "" if is_label else first
+                if named not in names and len(names) > MAX_TYPES_SHOWN:
+                    continue
+                is_label = _LABEL.fullmatch(named[0]) and not wording.says(named[0], alone=table == _RELATIONS)
+                known, stays = names.get(named), len(named[0].split()) > 1
+                if is_label:
+                    names[named] = known if known and stays else ""
+                elif known is None or (not known and stays):
+                    names[named] = where
 
     def problems(self) -> Iterator[str]:
         """One sentence for each table."""
