@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from common.errors import InputInvalidError
 from common.terms import Task
 from lab.arms import Bench
 from lab.cli import run
@@ -21,12 +19,11 @@ from lab.findings import Findings, Played, Rule, Setting
 from lab.kept import read_kept, write_kept
 from lab.options import parse_options
 from lab.playing import failures, play_all
-from lab.reports import check
 from lab.slots import Slots
 from lab.tables import report
 from site_agent.orders import RESULT_FILE, UPDATE_FILE
 from site_agent.trainer.extraction.scoring import add_counts
-from tests.fakes.lab_bench import CORPORA, SITES, TERMS, Lab, TrainerHere, experiment
+from tests.fakes.lab_bench import SITES, TERMS, Lab, TrainerHere, experiment
 
 ARMS: list[dict[str, Any]] = [
     {"name": "zero", "kind": "zero_shot"},
@@ -288,65 +285,6 @@ def estimated(lab: Lab, chosen: Experiment) -> EstimatingWorkshop:
     bench: Bench = replace(lab.bench(chosen, working), workshop=workshop)
     assert failures(asyncio.run(play_all(bench))) == []
     return workshop
-
-
-def test_a_validation_set_that_is_also_a_test_set_is_refused(tmp_path: Path) -> None:
-    lab = Lab(tmp_path)
-    corpus = lab.root / "corpora" / CORPORA[0]
-    (corpus / "dev.jsonl").write_bytes((corpus / "test.jsonl").read_bytes())
-
-    with pytest.raises(InputInvalidError, match="validation set: expected no passage of a test set"):
-        played(lab, TrainerHere(), experiment())
-
-
-def test_ids_that_two_corpora_use_are_told_before_anything_is_trained(tmp_path: Path) -> None:
-    lab = Lab(tmp_path)
-    north, south = (lab.root / "corpora" / name / "test.jsonl" for name in CORPORA[:2])
-    ids = [json.loads(line)["id"] for line in north.read_bytes().splitlines()]
-    records = [json.loads(line) for line in south.read_bytes().splitlines()]
-    south.write_text("".join(json.dumps({**one, "id": same}) + "\n" for one, same in zip(records, ids, strict=True)))
-    bench = lab.bench(experiment(test={"sentences": 8, "external": ["abroad"]}), lab.workshop(TrainerHere()))
-
-    with pytest.raises(InputInvalidError, match="id: expected every passage id once, got that of"):
-        list(check(bench))
-
-
-def test_a_site_that_may_not_train_at_any_rank_of_an_arm_is_told_before_anything_is_trained(tmp_path: Path) -> None:
-    lab, trainer = Lab(tmp_path), TrainerHere()
-    chosen = experiment(sites=[SITES[0], {**SITES[1], "max_lora_rank": 1}])
-    expected = "site south: expected a max_lora_rank of at least 2, the least of these terms, got 1"
-
-    with pytest.raises(InputInvalidError, match=expected):
-        list(check(lab.bench(chosen, lab.workshop(trainer))))
-    (missing,) = failures(played(lab, trainer, chosen))
-
-    assert missing.why == expected
-    assert trainer.performed == []
-
-
-def test_a_passage_of_a_test_set_that_stands_in_a_training_set_is_left_out_and_told(tmp_path: Path) -> None:
-    lab = Lab(tmp_path)
-    bench = lab.bench(experiment(), lab.workshop(TrainerHere()))
-    site = bench.experiment.sites[0]
-    corpus = lab.root / "corpora" / CORPORA[0]
-    copied = [json.loads(line) for line in bench.notes_of(site, 1).path.read_bytes().splitlines()[:2]]
-    others = [json.loads(line) for line in (corpus / "test.jsonl").read_bytes().splitlines()]
-    for record, copy in zip(others, copied * len(others), strict=False):
-        record.update({name: copy[name] for name in ("text", "entities", "relations")})
-    (corpus / "test.jsonl").write_text("".join(json.dumps(record) + "\n" for record in others))
-
-    told = list(check(lab.bench(experiment(), lab.workshop(TrainerHere()))))
-
-    assert any("site north, seed 1" in line and line.endswith("left out that are in a test or validation set")
-               for line in told)  # fmt: skip
-
-
-def test_arms_that_look_for_other_types_are_refused_for_their_gold_is_another(tmp_path: Path) -> None:
-    lab = Lab(tmp_path)
-    arms = [ARMS[3], {"name": "drugs", "kind": "federated", "terms": {"task": {"entity_types": ["drug"]}}}]
-
-    with pytest.raises(InputInvalidError, match=r"arm drugs: task.entity_types: .* drug, problem, got drug$"):
-        list(check(lab.bench(experiment(arms=arms), lab.workshop(TrainerHere()))))
 
 
 @pytest.mark.slow
