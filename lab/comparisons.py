@@ -47,6 +47,7 @@ class Difference:
 
 IN_DOMAIN, OWN_NOTES, OTHER_NOTES, EXTERNAL = "in-domain", "own notes", "other sites' notes", "external"
 POOLED = "in-domain, pooled"
+SHOWN = (IN_DOMAIN, OWN_NOTES, OTHER_NOTES, EXTERNAL)  # in tables; numbers have all
 Rows = Sequence[Scored]
 
 

@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lab.comparisons import (
-    EXTERNAL,
-    IN_DOMAIN,
-    OTHER_NOTES,
-    OWN_NOTES,
-    Cell,
-    differences,
-    main_table,
-    new_site_curves,
-)
+from lab.comparisons import SHOWN, Cell, differences, main_table, new_site_curves
 from lab.experiment import Experiment
 from lab.findings import HEADLINE_RULES, Findings, Rule
 from lab.statistics import Estimate
-
-_COLUMNS = (IN_DOMAIN, OWN_NOTES, OTHER_NOTES, EXTERNAL)
 
 
 def latex(experiment: Experiment, findings: Findings) -> str:
@@ -36,7 +25,7 @@ def latex(experiment: Experiment, findings: Findings) -> str:
 
 def _main(experiment: Experiment, findings: Findings) -> str:
     cells = {(cell.arm, cell.column, cell.rule): cell for cell in main_table(experiment, findings)}
-    columns = [column for column in _COLUMNS if any(key[1] == column for key in cells)]
+    columns = [column for column in SHOWN if any(key[1] == column for key in cells)]
     over = ["", "", *(f"\\multicolumn{{2}}{{c}}{{{_tex(column)}}}" for column in columns)]
     under = ["arm", "seeds", *["strict", "lenient"] * len(columns)]
     rows = []

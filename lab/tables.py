@@ -10,8 +10,7 @@ from common.terms import Task
 from lab.comparisons import (
     EXTERNAL,
     IN_DOMAIN,
-    OTHER_NOTES,
-    OWN_NOTES,
+    SHOWN,
     Cell,
     Difference,
     differences,
@@ -22,7 +21,6 @@ from lab.experiment import Experiment
 from lab.findings import Findings, Rule, Scored, Setting, Trained
 from lab.statistics import Estimate
 
-_COLUMNS = (IN_DOMAIN, OWN_NOTES, OTHER_NOTES, EXTERNAL)
 _OTHER_SEEDS = (
     "Rows of fewer seeds are of other draws than those beside them: what they differ by, on the seeds that both have, "
     "is below."
@@ -83,7 +81,7 @@ def _missing(findings: Findings) -> str:
 
 def _main(experiment: Experiment, findings: Findings) -> str:
     cells = {(cell.arm, cell.column, cell.rule): cell for cell in main_table(experiment, findings)}
-    columns = [column for column in _COLUMNS if any(key[1] == column for key in cells)]
+    columns = [column for column in SHOWN if any(key[1] == column for key in cells)]
     rows, of_seeds = [], set()
     for arm in dict.fromkeys(key[0] for key in cells):
         seeds = max(cell.seeds for key, cell in cells.items() if key[0] == arm)

@@ -11,7 +11,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from structlog import ReturnLogger, wrap_logger
 from structlog.typing import FilteringBoundLogger
 
@@ -44,8 +46,8 @@ from coordinator.domain import events as ev
 from coordinator.domain.assignments import Assignment
 from coordinator.domain.commands import Command, CommandKind
 from coordinator.domain.events import RunEvent
-from coordinator.domain.values import RosterEntry, Round, Run
-from tests.fakes.coordinator_updates import chunks_of, digest_bytes, trained_claim, update_bytes
+from coordinator.domain.values import Phase, RosterEntry, Round, Run
+from tests.fakes.coordinator_updates import chunks_of, digest_bytes, read_float64, trained_claim, update_bytes
 from tests.fakes.coordinator_values import ANNA, BERTA, CLARA, EVALUATOR, SITES, START, make_spec, make_terms
 
 HOLD_SECONDS = 30.0
@@ -216,6 +218,15 @@ class World:
         for site in sites:
             number = SITES.index(site)
             await self.send(site, self.honest_bytes(number), num_label_tokens=100 * (number + 1))
+
+    async def commit_round(self, updates: Sequence[bytes]) -> dict[str, NDArray[np.float64]]:
+        """Carry the open round to its end with an update of each of SITES; the adapter that it published."""
+        number = self.run.rounds[-1].number
+        for site, content in zip(SITES, updates, strict=True):
+            await self.send(site, content)
+        await self.perform_pending()
+        assert self.run.rounds[number - 1].phase is Phase.COMMITTED
+        return read_float64((self.registry / "trial" / "served" / "adapter_model.safetensors").read_bytes())
 
     async def perform_pending(self) -> list[Command]:
         """Perform what is stored and not completed, to the end; returns what was performed."""

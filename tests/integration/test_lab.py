@@ -163,14 +163,16 @@ def test_relations_are_learnt_and_scored_beside_entities_and_a_site_may_train_en
 def test_training_in_one_place_leaves_out_as_many_sentences_without_anything_to_find_as_the_sites_do(
     tmp_path: Path,
 ) -> None:
-    terms = {**TERMS, "training": {**TERMS["training"], "examples_per_round": 6, "max_empty_share": 0.2}}
+    terms = {**TERMS, "training": {**TERMS["training"], "examples_per_round": 8, "max_empty_share": 0.01}}
+    sites = [{**site, "sentences": count} for site, count in zip(SITES, (8, 24), strict=True)]
 
-    found = played(Lab(tmp_path), TrainerHere(), experiment(arms=[ARMS[3], ARMS[2]], terms=terms))
+    found = played(Lab(tmp_path), TrainerHere(), experiment(arms=[ARMS[3], ARMS[2]], terms=terms, sites=sites))
 
     for number in (1, 2):
         counts = {arm: [row.num_examples for row in found.trained if (row.arm, row.round_number) == (arm, number)]
                   for arm in ("together", "centre")}  # fmt: skip
         assert counts["centre"] == [sum(counts["together"])]
+        assert min(counts["together"]) < max(counts["together"]) == 8  # one site has fewer left than it may train
     assert found.missing == []
 
 

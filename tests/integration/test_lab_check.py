@@ -31,13 +31,21 @@ def test_a_validation_set_that_is_also_a_test_set_is_refused(tmp_path: Path) -> 
         played(lab, TrainerHere(), experiment())
 
 
-def test_ids_that_two_corpora_use_are_told_before_anything_is_trained(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["train", "dev", "test"])
+def test_ids_that_two_corpora_use_are_told_before_anything_is_trained(tmp_path: Path, kind: str) -> None:
     lab = Lab(tmp_path)
-    north, south = (lab.root / "corpora" / name / "test.jsonl" for name in CORPORA[:2])
+    north, south = (lab.root / "corpora" / name / f"{kind}.jsonl" for name in CORPORA[:2])
     ids = [json.loads(line)["id"] for line in north.read_bytes().splitlines()]
     records = [json.loads(line) for line in south.read_bytes().splitlines()]
     south.write_text("".join(json.dumps({**one, "id": same}) + "\n" for one, same in zip(records, ids, strict=True)))
-    bench = lab.bench(experiment(test={"sentences": 8, "external": ["abroad"]}), lab.workshop(TrainerHere()))
+    whole = [{**site, "sentences": 24} for site in SITES]
+    chosen = experiment(
+        sites=whole,
+        validation_sentences=6,
+        test={"sentences": 8, "external": ["abroad"]},
+        arms=[TOGETHER, {"name": "centre", "kind": "centralised"}],
+    )
+    bench = lab.bench(chosen, lab.workshop(TrainerHere()))
 
     with pytest.raises(InputInvalidError, match="id: expected every passage id once, got that of"):
         list(check(bench))

@@ -53,6 +53,24 @@ def assert_close(got: NDArray[np.floating], expected: NDArray[np.floating], tole
 
 @EACH
 @given(seed=SEEDS)
+def test_one_that_says_it_is_elementwise_makes_no_number_of_another(name: str, seed: int) -> None:
+    strategy = strategy_named(name)
+    current, updates = scene(seed)
+    other = replace(updates[0], a=updates[0].a + np.eye(RANK, IN, dtype=np.float32))
+
+    before, after = (
+        strategy.combine(planned(name, [first, *updates[1:]], current), SHARES, current)
+        for first in (updates[0], other)
+    )
+
+    if strategy.is_elementwise:
+        apart = ~np.eye(RANK, IN, dtype=bool)
+        np.testing.assert_array_equal(after.a[apart], before.a[apart])
+        np.testing.assert_array_equal(after.b, before.b)
+
+
+@EACH
+@given(seed=SEEDS)
 def test_equal_updates_give_their_own_product(name: str, seed: int) -> None:
     current = random_pair(seed)
     update = near(current, seed + 1, step=1e-3)  # within every bound

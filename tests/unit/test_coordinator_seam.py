@@ -77,11 +77,7 @@ async def test_a_strategy_that_sends_one_factor_goes_from_its_plan_to_a_publishe
     assert given.plan == Plan(trained=uploaded, uploaded=uploaded)
     before = read_float64(world.blobs.adapter_path(world.base()).read_bytes())
     updates = [one_factor_bytes(world, uploaded, seed) for seed in range(len(SITES))]
-    for site, content in zip(SITES, updates, strict=True):
-        await world.send(site, content)
-    await world.perform_pending()
-    assert world.run.rounds[0].phase is Phase.COMMITTED
-    published = read_float64((world.registry / "trial" / "served" / "adapter_model.safetensors").read_bytes())
+    published = await world.commit_round(updates)
     sent = [read_float64(content) for content in updates]
     for tensor in world.spec().tensors:
         travelled = tensor in world.spec().tensors_of(uploaded)

@@ -14,7 +14,6 @@ import pytest
 from common.terms import AggregationTerms, GateMetric, GateTerms, Terms
 from coordinator.domain.aggregation import STRATEGIES
 from coordinator.domain.aggregation.strategy import Strategy
-from coordinator.domain.values import Phase
 from tests.fakes.coordinator_strategies import aggregation_of
 from tests.fakes.coordinator_updates import read_float64
 from tests.fakes.coordinator_values import SITES, make_terms
@@ -35,12 +34,9 @@ async def test_the_example_carries_a_run_to_its_published_adapter_by_one_line_in
     async with coordinator(tmp_path) as world:
         await world.training(make_terms(aggregation=AggregationTerms(strategy="midrange"), gate=gate))
         updates = [world.honest_bytes(seed) for seed in range(len(SITES))]
-        for site, content in zip(SITES, updates, strict=True):
-            await world.send(site, content)
-        await world.perform_pending()
 
-        assert world.run.rounds[0].phase is Phase.COMMITTED
-        published = read_float64((world.registry / "trial" / "served" / "adapter_model.safetensors").read_bytes())
+        published = await world.commit_round(updates)
+
         sent = [read_float64(content) for content in updates]
         for name, tensor in published.items():
             values = np.stack([each[name] for each in sent])
