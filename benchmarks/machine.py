@@ -9,6 +9,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from lab.machine import gpu_name
+
 _LIBRARIES = ("grpcio", "protobuf", "numpy", "torch", "transformers", "peft")
 
 
@@ -20,6 +22,7 @@ def machine() -> dict[str, object]:
         "memory": _field("/proc/meminfo", "MemTotal"),
         "python": platform.python_version(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
+        "gpu": gpu_name(),
     }
 
 

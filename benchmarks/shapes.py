@@ -1,4 +1,4 @@
-"""Shapes of adapters of published models, all linear modules, for measurements without the models."""
+"""Shapes of published models and of their adapters, all linear modules, for measurements without the models."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from common.terms import LoraTerms
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
-    """A decoder's linear modules: sizes as in the model's config.json."""
+    """A decoder: sizes as in the model's config.json."""
 
     layers: int
     hidden: int
     key_value: int  # key-value heads times head size
     intermediate: int
+    head: int
+    vocabulary: int
+    is_tied: bool
 
     def modules(self) -> dict[str, tuple[int, int]]:
         """(in_features, out_features) of each module of one layer, by its path in the layer."""
@@ -31,8 +34,12 @@ class ModelShape:
 
 
 SHAPES = {
-    "smollm2-135m": ModelShape(layers=30, hidden=576, key_value=192, intermediate=1536),
-    "llama-3.1-8b": ModelShape(layers=32, hidden=4096, key_value=1024, intermediate=14_336),
+    "smollm2-135m": ModelShape(
+        layers=30, hidden=576, key_value=192, intermediate=1536, head=64, vocabulary=49_152, is_tied=True
+    ),
+    "llama-3.1-8b": ModelShape(
+        layers=32, hidden=4096, key_value=1024, intermediate=14_336, head=128, vocabulary=128_256, is_tied=False
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""This machine, in a line: processor, cores and versions; not its name."""
+"""This machine, in a line: processor, cores, GPU and versions; not its name."""
 
 from __future__ import annotations
 
@@ -7,11 +7,27 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+from site_agent.adapters.machine_checks import start_nvml
+
 
 def this_machine() -> str:
     """As a report says it."""
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
-    return f"machine: {_cpu_name()}, {os.cpu_count()} cores, Python {platform.python_version()}, {libraries}"
+    gpu = f"{name}, " if (name := gpu_name()) else ""
+    return f"machine: {_cpu_name()}, {os.cpu_count()} cores, {gpu}Python {platform.python_version()}, {libraries}"
+
+
+def gpu_name() -> str:
+    """The first GPU and its driver; empty where there is none."""
+    try:
+        nvml = start_nvml()
+    except LookupError:
+        return ""
+    try:
+        name = nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(0))
+    except nvml.NVMLError:
+        return ""
+    return f"{name} (driver {nvml.nvmlSystemGetDriverVersion()})"
 
 
 def _cpu_name() -> str:

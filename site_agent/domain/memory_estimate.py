@@ -1,6 +1,6 @@
 """About how much memory training takes, of a GPU or of the machine, by arithmetic. It looks at no device and no file.
 
-`benchmarks/training_memory.py` compares it with what training takes on a CPU; with a GPU it has not been compared.
+`benchmarks/training_memory.py` compares it with what training takes; docs/performance.md has a CPU and a GPU.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 _NF4_BYTES = 0.5 + 4 / 64
 # In float32: the factor, its gradient and Adam's two moments (arXiv 1412.6980, algorithm 1).
 _FACTOR_BYTES = 16
-# Of one layer's activations for one token, in units of the hidden size: with attention that keeps no matrix of scores
-# (arXiv 2205.05198, table 2, without its 5 as/h; 2 bytes a number are in it). With recomputation: its input alone.
-_LAYER_UNITS, _LAYER_UNITS_RECOMPUTED = 34, 2
+# Of one layer's activations for one token, in bytes for each number of the hidden state: with attention that keeps no
+# matrix of scores, that is 34 in 16 bits (arXiv 2205.05198, table 2, without its 5 as/h) and 68 in a CPU's 32. On a GPU
+# 53 to 54 were measured of Llama's layers, which have a gate and norms in 32 bits (docs/performance.md). With
+# recomputation: the inputs of all layers, and one layer whole.
+_LAYER_BYTES, _LAYER_BYTES_ON_CPU = 56, 68
 # Of one token's logits on a GPU: in the model's 16 bits, in float32, and their gradient in float32. On a CPU, all in
 # float32: the logits, their logarithm of softmax, and the gradients of both.
 _LOGIT_BYTES, _LOGIT_BYTES_ON_CPU = 2 + 4 + 4, 4 * 4
@@ -51,9 +53,9 @@ def needed_bytes(model: ModelShape, training: TrainingShape) -> int:
     weights = model.parameters * 2.0 * wide
     if training.is_quantized:
         weights -= model.linear_parameters * (2 * wide - _NF4_BYTES)
-    units = _LAYER_UNITS_RECOMPUTED if training.is_recomputed else _LAYER_UNITS
-    one_layer_again = _LAYER_UNITS if training.is_recomputed else 0
-    activations = wide * model.hidden_size * (units * model.layers + one_layer_again)
+    layer = _LAYER_BYTES if is_on_gpu else _LAYER_BYTES_ON_CPU
+    kept = 2 * wide * model.layers + layer if training.is_recomputed else layer * model.layers
+    activations = model.hidden_size * kept
     logits = model.vocabulary * (_LOGIT_BYTES if is_on_gpu else _LOGIT_BYTES_ON_CPU)
     adapter = training.adapter_parameters * _FACTOR_BYTES
     fixed = _FIXED_BYTES if is_on_gpu else _FIXED_BYTES_ON_CPU

@@ -21,7 +21,7 @@ def keep_to_share(order: BaseModelSource) -> None:
     if order.gpu_share < 1:
         device = choose_device(order.device)
         if device.type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(order.gpu_share, device)
+            torch.cuda.set_per_process_memory_fraction(order.gpu_share, torch.device("cuda", device.index or 0))
         else:
             threads = max(1, int((threads or len(os.sched_getaffinity(0))) * order.gpu_share))
     if threads:
