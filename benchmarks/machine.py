@@ -15,7 +15,7 @@ _LIBRARIES = ("grpcio", "protobuf", "numpy", "torch", "transformers", "peft")
 
 
 def machine() -> dict[str, object]:
-    """Processor, cores, memory, versions; no name of the machine."""
+    """Processor, cores, memory, GPU, versions; no name of the machine."""
     return {
         "processor": _field("/proc/cpuinfo", "model name"),
         "cores": os.cpu_count(),

@@ -14,7 +14,11 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.ji
 
 
 def make_random_model(folder: Path, shape: ModelShape, tokenizer_of: Path, device: str) -> Path:
-    """Write one into ``folder``, with another model's tokenizer; its weights are drawn on ``device``."""
+    """Write one into ``folder``, with another model's tokenizer; drawn on ``device``, of which it keeps no memory.
+
+    Raises:
+        OSError: the folder is there, or a file of the tokenizer is not.
+    """
     folder.mkdir(parents=True)
     for name in _TOKENIZER_FILES:
         shutil.copy(tokenizer_of / name, folder)
@@ -33,4 +37,7 @@ def make_random_model(folder: Path, shape: ModelShape, tokenizer_of: Path, devic
     with torch.device(device):
         model = LlamaForCausalLM._from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
     model.save_pretrained(folder)
+    del model
+    if device != "cpu":
+        torch.cuda.empty_cache()
     return folder

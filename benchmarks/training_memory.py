@@ -2,7 +2,8 @@
 
 The sites' own trainer, a process for each setting, on generated notes. Measured is, on a CPU, the most that was
 resident of it, pages of files included; on a GPU (``--device cuda``) the most that tensors took, and how much more of
-the GPU was in use than before. ``--shape`` trains a model of a published shape with random weights.
+the GPU was in use than before. A GPU is used when it is named. ``--shape`` trains a model of a published shape with
+random weights.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import sys
 import tempfile
 import threading
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -71,6 +72,23 @@ ON_GPU = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a setting took: bytes, and tokens a second over all steps, the first ones included.
+
+    Attributes:
+        estimated_bytes: The doctor's; None where the base model could not be sized.
+        gpu_bytes_in_use: More than before; 0 on a CPU.
+    """
+
+    setting: Setting
+    steps: int
+    tokens_per_second: float
+    peak_bytes: int
+    gpu_bytes_in_use: int
+    estimated_bytes: int | None
+
+
 @dataclass(slots=True)
 class InUse:
     """How much of a GPU's memory is in use, bytes, whoever uses it: before, and at most since."""
@@ -81,7 +99,11 @@ class InUse:
 
 @contextmanager
 def watched(device: str) -> Iterator[InUse]:
-    """Ask the driver again and again while the block runs; on a CPU, nothing."""
+    """Ask the driver again and again while the block runs; on a CPU, nothing.
+
+    Raises:
+        LookupError: no driver answers.
+    """
     seen, is_over = InUse(), threading.Event()
     if not device.startswith("cuda"):
         yield seen
@@ -105,7 +127,7 @@ def watched(device: str) -> Iterator[InUse]:
 
 def measure(
     setting: Setting, terms: Terms, source: BaseModelSource, corpus: SiteCorpus, group: ProcessGroup, folder: Path
-) -> dict[str, object]:
+) -> Measured:
     """Train a round in a process of its own."""
     orders, console = RunOrders(terms=setting.of(terms), source=source), Console(file=sys.stderr)
     first = write_order(folder / "first", "first adapter", orders.initialise())
@@ -115,38 +137,39 @@ def measure(
         run_chains([Chain(folder=link.folder, links=[link])], 1, group, console)
     result = link.result()
     assert isinstance(result, TrainResult)
-    is_on_gpu = source.device != "cpu"
-    return {
-        "lora_rank": setting.lora_rank,
-        "tokens_per_batch": setting.tokens_per_batch,
-        "gradient_checkpointing": setting.gradient_checkpointing,
-        "quantization": setting.quantization,
-        "steps": result.steps,
-        "tokens_per_second": result.tokens_per_second,
-        "peak_bytes": result.peak_memory_bytes,
-        "gpu_bytes_in_use": gpu.most - gpu.before,
-        "estimated_bytes": estimate_for(
-            Path(source.location), setting.of(terms).lora, setting.of(terms).training, is_on_gpu=is_on_gpu
+    asked = setting.of(terms)
+    return Measured(
+        setting=setting,
+        steps=result.steps,
+        tokens_per_second=result.tokens_per_second,
+        peak_bytes=result.peak_memory_bytes,
+        gpu_bytes_in_use=gpu.most - gpu.before,
+        estimated_bytes=estimate_for(
+            Path(source.location), asked.lora, asked.training, is_on_gpu=source.device != "cpu"
         ),
-    }
+    )
 
 
-def table_of(figures: list[dict[str, object]]) -> Table:
+def table_of(figures: Sequence[Measured]) -> Table:
     """The figures for a person."""
     table = Table(
         "rank", "tokens a batch", "recomputed", "weights", "steps", "tokens/s", "peak MB", "GPU MB", "estimate MB"
     )
-    for row in figures:
-        *counts, speed, peak, used, estimate = row.values()
+    for one in figures:
+        asked, sizes = one.setting, (one.peak_bytes, one.gpu_bytes_in_use, one.estimated_bytes or 0)
         table.add_row(
-            *map(str, counts),
-            f"{float(str(speed)):.0f}",
-            *(f"{float(str(each)) / 1e6:.0f}" for each in (peak, used, estimate)),
+            str(asked.lora_rank),
+            str(asked.tokens_per_batch),
+            str(asked.gradient_checkpointing),
+            asked.quantization,
+            str(one.steps),
+            f"{one.tokens_per_second:.0f}",
+            *(f"{size / 1e6:.0f}" for size in sizes),
         )
     return table
 
 
-def measure_all(given: Namespace, demo: DemoOptions, scratch: Path) -> list[dict[str, object]]:
+def measure_all(given: Namespace, demo: DemoOptions, scratch: Path) -> list[Measured]:
     """Each setting after the other; what is done is kept in the file that was asked for."""
     device = demo.device if demo.device.startswith("cuda") else "cpu"
     if given.shape:
@@ -159,7 +182,7 @@ def measure_all(given: Namespace, demo: DemoOptions, scratch: Path) -> list[dict
         source = BaseModelSource(location=demo.base_model, expected=terms.base_model, device=device, threads=1)
         for number, setting in enumerate(ON_CPU if device == "cpu" else ON_GPU):
             figures.append(measure(setting, terms, source, corpora[0], group, scratch / str(number)))
-            write_figures(given.json, figures)
+            write_figures(given.json, [asdict(one) for one in figures])
     return figures
 
 
@@ -167,7 +190,7 @@ def main() -> int:
     """Measure each setting."""
     options = parser(__doc__.splitlines()[0] if __doc__ else "")
     options.add_argument("--shape", choices=sorted(SHAPES), help="train a random model of this shape")
-    options.add_argument("--scratch", type=Path, help="where to keep models and orders; by default a temporary folder")
+    options.add_argument("--scratch", type=Path, help="a folder with room for a temporary one")
     given, others = options.parse_known_args()
     demo, _ = parse_options(others)  # --model, --examples, --seed, --device
     with tempfile.TemporaryDirectory(dir=given.scratch) as name:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from site_agent.adapters.machine_checks import start_nvml
 
@@ -17,17 +19,17 @@ def this_machine() -> str:
     return f"machine: {_cpu_name()}, {os.cpu_count()} cores, {gpu}Python {platform.python_version()}, {libraries}"
 
 
-def gpu_name() -> str:
-    """The first GPU and its driver; empty where there is none."""
+def gpu_name(start: Callable[[], Any] = start_nvml) -> str:
+    """The machine's first GPU, used or not, and its driver; empty where there is none. ``start``: NVIDIA's binding."""
     try:
-        nvml = start_nvml()
+        nvml = start()
     except LookupError:
         return ""
     try:
         name = nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(0))
+        return f"{name} (driver {nvml.nvmlSystemGetDriverVersion()})"
     except nvml.NVMLError:
         return ""
-    return f"{name} (driver {nvml.nvmlSystemGetDriverVersion()})"
 
 
 def _cpu_name() -> str:

@@ -13,9 +13,10 @@ _NF4_BYTES = 0.5 + 4 / 64
 _FACTOR_BYTES = 16
 # Of one layer's activations for one token, in bytes for each number of the hidden state: with attention that keeps no
 # matrix of scores, that is 34 in 16 bits (arXiv 2205.05198, table 2, without its 5 as/h) and 68 in a CPU's 32. On a GPU
-# 53 to 54 were measured of Llama's layers, which have a gate and norms in 32 bits (docs/performance.md). With
-# recomputation: the inputs of all layers, and one layer whole.
+# 53 to 54 were measured of layers of Llama's kind, which the table's are not (docs/performance.md).
 _LAYER_BYTES, _LAYER_BYTES_ON_CPU = 56, 68
+# With recomputation the inputs of all layers are kept, and one layer whole.
+_INPUT_BYTES, _INPUT_BYTES_ON_CPU = 2, 4
 # Of one token's logits on a GPU: in the model's 16 bits, in float32, and their gradient in float32. On a CPU, all in
 # float32: the logits, their logarithm of softmax, and the gradients of both.
 _LOGIT_BYTES, _LOGIT_BYTES_ON_CPU = 2 + 4 + 4, 4 * 4
@@ -53,8 +54,8 @@ def needed_bytes(model: ModelShape, training: TrainingShape) -> int:
     weights = model.parameters * 2.0 * wide
     if training.is_quantized:
         weights -= model.linear_parameters * (2 * wide - _NF4_BYTES)
-    layer = _LAYER_BYTES if is_on_gpu else _LAYER_BYTES_ON_CPU
-    kept = 2 * wide * model.layers + layer if training.is_recomputed else layer * model.layers
+    layer, its_input = (_LAYER_BYTES, _INPUT_BYTES) if is_on_gpu else (_LAYER_BYTES_ON_CPU, _INPUT_BYTES_ON_CPU)
+    kept = its_input * model.layers + layer if training.is_recomputed else layer * model.layers
     activations = model.hidden_size * kept
     logits = model.vocabulary * (_LOGIT_BYTES if is_on_gpu else _LOGIT_BYTES_ON_CPU)
     adapter = training.adapter_parameters * _FACTOR_BYTES

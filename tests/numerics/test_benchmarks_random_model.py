@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks.random_model import make_random_model
@@ -17,10 +19,17 @@ from tests.tiny_model import make_tiny_model
 SHAPE = ModelShape(layers=2, hidden=64, key_value=32, intermediate=96, head=16, vocabulary=300, is_tied=False)
 
 
-def test_a_random_model_has_the_shape_that_was_asked_for(tmp_path: Path) -> None:
-    tokenizer_of = make_tiny_model(tmp_path / "tiny")
-    folder = make_random_model(tmp_path / "random", SHAPE, tokenizer_of, "cpu")
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_a_random_model_has_the_shape_that_was_asked_for(is_tied: bool, tmp_path: Path) -> None:
+    shape, tokenizer_of = replace(SHAPE, is_tied=is_tied), make_tiny_model(tmp_path / "tiny")
+    folder = make_random_model(tmp_path / "random", shape, tokenizer_of, "cpu")
     loaded = load_base_model(folder, torch.device("cpu"), Quantization.NONE)
     (head,) = loaded.head.parameters()
     assert head.shape == (300, 64) and float(head.detach().float().std()) > 0
-    assert adapter_spec_of(folder, LoraTerms(), WireDtype.BF16) == adapter_spec(SHAPE, LoraTerms(), WireDtype.BF16)
+    assert (head is loaded.model.get_input_embeddings().weight) is is_tied
+    assert adapter_spec_of(folder, LoraTerms(), WireDtype.BF16) == adapter_spec(shape, LoraTerms(), WireDtype.BF16)
+
+
+def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError):
+        make_random_model(tmp_path, SHAPE, tmp_path, "cpu")

@@ -48,17 +48,19 @@ def test_without_a_number_of_threads_the_share_is_of_the_cores_that_the_process_
     assert torch.get_num_threads() == max(1, len(os.sched_getaffinity(0)) // 2)
 
 
-@pytest.mark.parametrize("device", ["cuda:0", "cuda", "auto"])
-def test_on_a_gpu_the_share_is_of_its_memory(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("device", "taken"), [("cuda:0", "cuda:0"), ("cuda:1", "cuda:1"), ("cuda", "cuda:0"), ("auto", "cuda:0")]
+)
+def test_on_a_gpu_the_share_is_of_its_memory(device: str, taken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch takes a GPU with its number alone."""
     told: list[tuple[float, str]] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(
         torch.cuda, "set_per_process_memory_fraction", lambda share, device: told.append((share, str(device)))
     )
     keep_to_share(source(0, 0.3, device))
-    assert told == [(0.3, "cuda:0")]
+    assert told == [(0.3, taken)]
 
 
 @pytest.mark.gpu

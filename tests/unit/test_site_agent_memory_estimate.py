@@ -27,6 +27,14 @@ def test_the_estimate_is_the_sum_of_its_parts() -> None:
     tokens = TrainingShape(adapter_parameters=0, tokens_per_batch=1, is_quantized=False, is_recomputed=False)
     grown = needed_bytes(LLAMA_8B, tokens) - needed_bytes(LLAMA_8B, terms)
     assert grown == 4096 * 56 * 32 + 128_256 * 10
+    recomputed = [
+        replace(terms, is_recomputed=True, tokens_per_batch=tokens, is_on_gpu=is_on_gpu)
+        for is_on_gpu in (True, False)
+        for tokens in (0, 1)
+    ]
+    gpu_none, gpu_one, cpu_none, cpu_one = (needed_bytes(LLAMA_8B, each) for each in recomputed)
+    assert gpu_one - gpu_none == 4096 * (2 * 32 + 56) + 128_256 * 10
+    assert cpu_one - cpu_none == 4096 * (4 * 32 + 68) + 128_256 * 16
 
 
 def test_quantisation_and_recomputation_bring_an_8b_model_from_a_large_gpu_to_a_common_one() -> None:
