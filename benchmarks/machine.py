@@ -9,13 +9,13 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from lab.machine import gpu_name
-
 _LIBRARIES = ("grpcio", "protobuf", "numpy", "torch", "transformers", "peft")
 
 
 def machine() -> dict[str, object]:
     """Processor, cores, memory, GPU, versions; no name of the machine."""
+    from lab.machine import gpu_name  # not before: the memory of what is measured is not to hold the lab
+
     return {
         "processor": _field("/proc/cpuinfo", "model name"),
         "cores": os.cpu_count(),

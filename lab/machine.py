@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from site_agent.adapters.machine_checks import start_nvml
+from site_agent.adapters.machine_checks import gpu_words, start_nvml
 
 
 def this_machine() -> str:
@@ -26,8 +26,7 @@ def gpu_name(start: Callable[[], Any] = start_nvml) -> str:
     except LookupError:
         return ""
     try:
-        name = nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(0))
-        return f"{name} (driver {nvml.nvmlSystemGetDriverVersion()})"
+        return gpu_words(nvml, nvml.nvmlDeviceGetHandleByIndex(0))
     except nvml.NVMLError:
         return ""
 

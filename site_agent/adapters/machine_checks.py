@@ -105,6 +105,11 @@ def start_nvml() -> Any:
     return pynvml
 
 
+def gpu_words(nvml: Any, handle: Any) -> str:
+    """A GPU's name and its driver's version, for people; raises NVIDIA's own NVMLError."""
+    return f"{nvml.nvmlDeviceGetName(handle)}, driver {nvml.nvmlSystemGetDriverVersion()}"
+
+
 def check_gpu(device: str, needed: int | None, nvml: Callable[[], Any] = start_nvml) -> list[Check]:
     """The GPU and its driver, and its memory against ``needed``; None when that could not be estimated.
 
@@ -129,7 +134,7 @@ def check_gpu(device: str, needed: int | None, nvml: Callable[[], Any] = start_n
         return [failed("gpu", f"expected GPU {index}, got {count} GPUs", remedy), skipped("gpu_memory", "no such GPU")]
     handle = binding.nvmlDeviceGetHandleByIndex(index)
     total = int(binding.nvmlDeviceGetMemoryInfo(handle).total)
-    found = f"{binding.nvmlDeviceGetName(handle)}, driver {binding.nvmlSystemGetDriverVersion()}"
+    found = gpu_words(binding, handle)
     if needed is None:
         return [ok("gpu", found), skipped("gpu_memory", f"{total / 2**30:.1f} GiB; the base model could not be sized")]
     return [ok("gpu", found), judge_memory("gpu_memory", total, needed)]

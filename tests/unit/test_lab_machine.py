@@ -29,7 +29,7 @@ def _broken(*_: object) -> str:
 
 
 def test_the_first_gpu_is_named_with_its_driver() -> None:
-    assert gpu_name(_binding) == "GPU at handle 0 (driver 580.1)"
+    assert gpu_name(_binding) == "GPU at handle 0, driver 580.1"
 
 
 @pytest.mark.parametrize("part", ["nvmlDeviceGetHandleByIndex", "nvmlDeviceGetName", "nvmlSystemGetDriverVersion"])
@@ -44,5 +44,5 @@ def test_without_a_driver_there_is_none_and_the_line_says_the_rest(monkeypatch: 
     assert gpu_name(missing) == ""
     monkeypatch.setattr("lab.machine.gpu_name", lambda: "")
     assert this_machine().startswith("machine: ") and "cores, Python" in this_machine()
-    monkeypatch.setattr("lab.machine.gpu_name", lambda: "a GPU (driver 1)")
-    assert "cores, a GPU (driver 1), Python" in this_machine()
+    monkeypatch.setattr("lab.machine.gpu_name", lambda: "a GPU, driver 1")
+    assert "cores, a GPU, driver 1, Python" in this_machine()
