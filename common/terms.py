@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from common import strategy_terms as of
 from common.adapter import MAX_LORA_RANK, MAX_NAME_LENGTH, WireDtype
@@ -161,8 +162,16 @@ class AggregationTerms:
     trimmed_mean: of.TrimmedMeanTerms | None = None
 
 
-# Names of the strategies that have parameters.
-STRATEGIES_WITH_PARAMETERS = tuple(each.name for each in dataclasses.fields(AggregationTerms) if each.default is None)
+# The strategies that have parameters, and the kind of these.
+STRATEGIES_WITH_PARAMETERS: Mapping[str, Any] = {
+    name: get_args(hint)[0] for name, hint in get_type_hints(AggregationTerms).items() if get_args(hint)
+}
+
+
+def parameter_fields() -> Iterator[tuple[str, dataclasses.Field[float]]]:
+    """The path of its section, and the field, of every parameter (`strategy_terms.parameter`) of every strategy."""
+    for name, kind in STRATEGIES_WITH_PARAMETERS.items():
+        yield from ((f"aggregation.{name}", each) for each in dataclasses.fields(kind))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,7 +277,7 @@ _BOUNDS: tuple[tuple[str, str, float, float], ...] = (
     ("rounds", "grace", 0, 30 * 86_400),
     ("rounds", "evaluate_deadline", 1, 30 * 86_400),
     ("gate", "min_improvement", -1e6, 1e6),
-    *((f"aggregation.{strategy}", name, least, most) for strategy, name, least, most in of.PARAMETER_BOUNDS),
+    *((section, each.name, each.metadata["least"], each.metadata["greatest"]) for section, each in parameter_fields()),
 )
 
 

@@ -2,7 +2,8 @@
 
 A field that is not in RULES is refused. Whoever adds a field to the terms writes its rule here: what it says to a
 person at a hospital, and whether the site's policy bounds it (BOUND, unless another part of the policy does). NOBODY is
-for a field that changes nothing of what the site does, gives or risks, and says why.
+for a field that changes nothing of what the site does, gives or risks, and says why. A strategy's parameters bring
+their words along, and are bounded.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from enum import StrEnum
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
-from common.terms import Terms
+from common.terms import Terms, parameter_fields
 from site_agent.domain.policy import BaseModelDigests, Range, SitePolicy, admits, in_words, words_of
 
 
@@ -83,31 +84,7 @@ RULES: Mapping[str, Rule] = {
     "aggregation.weight_by": Rule(words="A site weighs by {}."),
     "aggregation.wire_dtype": Rule(words="Tensors travel as {}.", by=By.DTYPE),
     "aggregation.server_momentum": Rule(words="A share of {} of its last move is added to the aggregate."),
-    "aggregation.fed_medlora_plus.size_exponent": Rule(words="A site's size counts with the exponent {}."),
-    "aggregation.fed_medlora_plus.temperature": Rule(words="An update's loss counts at the temperature {}."),
-    "aggregation.fedadagrad.learning_rate": Rule(words="The server's step is {}."),
-    "aggregation.fedadagrad.beta1": Rule(words="Its first moment decays by {}."),
-    "aggregation.fedadagrad.tau": Rule(words="{} is added to the root of its second moment."),
-    "aggregation.fedadam.learning_rate": Rule(words="The server's step is {}."),
-    "aggregation.fedadam.beta1": Rule(words="Its first moment decays by {}."),
-    "aggregation.fedadam.beta2": Rule(words="Its second moment decays by {}."),
-    "aggregation.fedadam.tau": Rule(words="{} is added to the root of its second moment."),
-    "aggregation.fedavgm.learning_rate": Rule(words="The server's step is {}."),
-    "aggregation.fedavgm.momentum": Rule(words="It keeps a share of {} of its momentum."),
-    "aggregation.fedex_lora.published_rank": Rule(words="The published adapter has rank {}."),
-    "aggregation.fedsa_lora.consolidation_rounds": Rule(words="In its last {} rounds full adapters are averaged."),
-    "aggregation.fedyogi.learning_rate": Rule(words="The server's step is {}."),
-    "aggregation.fedyogi.beta1": Rule(words="Its first moment decays by {}."),
-    "aggregation.fedyogi.beta2": Rule(words="Its second moment decays by {}."),
-    "aggregation.fedyogi.tau": Rule(words="{} is added to the root of its second moment."),
-    "aggregation.flora.published_rank": Rule(words="The published adapter has rank {}."),
-    "aggregation.hetlora.size_exponent": Rule(words="A site's size counts with the exponent {}."),
-    "aggregation.hetlora.norm_exponent": Rule(words="An update's norm counts with the exponent {}."),
-    "aggregation.krum.byzantine_count": Rule(words="{} updates may be anything."),
-    "aggregation.krum.selected_count": Rule(words="{} updates are averaged; the others are left out."),
-    "aggregation.lora_fair.penalty": Rule(words="The correction of factor B costs {}."),
-    "aggregation.norm_bound.max_norm": Rule(words="An update counts up to norm {}."),
-    "aggregation.trimmed_mean.trimmed_count": Rule(words="{} values are left out on either side."),
+    **{f"{section}.{each.name}": Rule(words=each.metadata["words"]) for section, each in parameter_fields()},
     "admission.max_num_examples": _free("It takes updates of at most {} examples.", "what the coordinator refuses"),
     "admission.max_num_label_tokens": _free("It takes updates of at most {} label tokens.", "as above"),
     "admission.requires_signatures": _free("It takes signed updates alone: {}.", "a site without a key declines"),

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.adapter import FactorSet
-from common.strategy_terms import (
-    FedAdagradTerms,
-    FedAdamTerms,
-    FedAvgMTerms,
-    FedExLoraTerms,
-    FedMedLoraPlusTerms,
-    FedSaLoraTerms,
-    FedYogiTerms,
-    FloraTerms,
-    HetLoraTerms,
-    KrumTerms,
-    LoraFairTerms,
-    NormBoundTerms,
-    TrimmedMeanTerms,
-)
-from common.terms import AggregationTerms, WeightBy
+from common.strategy_terms import FedExLoraTerms, FedMedLoraPlusTerms, FloraTerms, KrumTerms, NormBoundTerms
+from common.terms import STRATEGIES_WITH_PARAMETERS, AggregationTerms, WeightBy
 from coordinator.domain.aggregation import strategy_of
 from coordinator.domain.aggregation.geometry import geometry_of_module
 from coordinator.domain.aggregation.strategy import Contribution, Factors, Strategy
@@ -45,23 +32,17 @@ def aggregation_of(
     weight_by: WeightBy = WeightBy.LABEL_TOKENS,
 ) -> AggregationTerms:
     """Terms that name it, with its ``parameters`` if it has any."""
-    defaults = {
+    suited = {
         "fed_medlora_plus": FedMedLoraPlusTerms(size_exponent=1.0),
-        "fedadagrad": FedAdagradTerms(),
-        "fedadam": FedAdamTerms(),
-        "fedavgm": FedAvgMTerms(),
         "fedex_lora": FedExLoraTerms(published_rank=WIDE),
-        "fedsa_lora": FedSaLoraTerms(),
-        "fedyogi": FedYogiTerms(),
         "flora": FloraTerms(published_rank=WIDE),
-        "hetlora": HetLoraTerms(),
         "krum": KrumTerms(byzantine_count=0, selected_count=1),
-        "lora_fair": LoraFairTerms(),
         "norm_bound": NormBoundTerms(max_norm=0.5),
-        "trimmed_mean": TrimmedMeanTerms(),
     }
-    chosen = {name: parameters or defaults[name]} if name in defaults else {}
-    return AggregationTerms(strategy=name, weight_by=weight_by, **chosen)  # type: ignore[arg-type]
+    chosen: dict[str, Any] = {}
+    if name in STRATEGIES_WITH_PARAMETERS:
+        chosen[name] = parameters or suited.get(name) or STRATEGIES_WITH_PARAMETERS[name]()
+    return AggregationTerms(strategy=name, weight_by=weight_by, **chosen)
 
 
 def strategy_named(name: str, parameters: object | None = None) -> Strategy:

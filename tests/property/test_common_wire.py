@@ -3,8 +3,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import pytest
 from google.protobuf.message import Message
@@ -111,15 +110,13 @@ ROUNDS = st.builds(
 
 def parameters_of(strategy: str) -> st.SearchStrategy[Any]:
     """Parameters of that strategy, each within its bounds."""
-    kind = next(each for each in get_args(get_type_hints(AggregationTerms)[strategy]) if each is not NoneType)
-    bounds = {name: each for named, name, *each in strategy_terms.PARAMETER_BOUNDS if named == strategy}
-    whole = {each.name for each in dataclasses.fields(kind) if each.type == "int"}
-    numbers = {
-        name: st.integers(int(least), int(most)) if name in whole else floats(least, most)
-        for name, (least, most) in bounds.items()
-    }
-    assert numbers.keys() == {each.name for each in dataclasses.fields(kind)}, "every parameter has bounds"
-    return st.builds(kind, **numbers)
+    kind = STRATEGIES_WITH_PARAMETERS[strategy]
+    return st.builds(kind, **{each.name: numbers_of(each) for each in dataclasses.fields(kind)})
+
+
+def numbers_of(field: dataclasses.Field[Any]) -> st.SearchStrategy[Any]:
+    least, most = field.metadata["least"], field.metadata["greatest"]
+    return st.integers(int(least), int(most)) if field.type == "int" else floats(least, most)
 
 
 PARAMETERS = {name: parameters_of(name) for name in STRATEGIES_WITH_PARAMETERS}
