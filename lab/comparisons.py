@@ -105,13 +105,14 @@ def _rules(rows: Rows) -> list[Rule]:
 
 
 def differences(experiment: Experiment, findings: Findings) -> list[Difference]:
-    """Every arm that learns from all sites against the baselines, and against the first federated arm."""
+    """Every arm that learns from all sites against the baselines and the first federated arm; then the pairs named."""
     federated = [arm.name for arm in experiment.arms if arm.kind in ("federated", "best_of")]
     known = findings.arms()
     shared = [name for name in known if name in federated]
     learnt = [name for name in known if name in (*federated, *map(personal_arm, federated))]
     baselines = [arm.name for arm in experiment.arms if arm.name in known and arm.name not in federated]
     pairs = [(name, baseline) for name in learnt for baseline in (*baselines, *shared[:1]) if baseline != name]
+    pairs += [pair for pair in experiment.compare if set(pair) <= set(known) and pair not in pairs]
     return [one for left, right in pairs for one in _against(findings, left, right)]
 
 

@@ -126,6 +126,8 @@ class Experiment(_Table):
 
     Attributes:
         validation_sentences: Of each site's corpus (its ``dev.jsonl``), for the consortium's validation set.
+        compare: Further pairs of arms whose difference is shown, beside those that always are
+            (`lab.comparisons.differences`): the first minus the second.
         terms: As in a terms file, without name, base model and sites.
     """
 
@@ -136,6 +138,7 @@ class Experiment(_Table):
     arms: Annotated[tuple[Arm, ...], Field(min_length=1)]
     validation_sentences: Count = 60
     new_site: NewSite | None = None
+    compare: tuple[tuple[str, str], ...] = ()
     terms: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -162,6 +165,10 @@ class Experiment(_Table):
             ran = [set(self.seeds_of(arm)) for arm in self.arms if arm.name in self.new_site.continues]
             strange = sorted(set(self.new_site.seeds) - ran[0].intersection(*ran)) if ran else []
             problems += [f"new_site.seeds: expected those of the arms that it continues, got {one}" for one in strange]
+        arms = {arm.name for arm in self.arms}
+        problems += [
+            f"compare: expected arms, got {name!r}" for pair in self.compare for name in pair if name not in arms
+        ]
         wrong = [arm.name for arm in self.arms if bool(arm.of) != (arm.kind == "best_of")]
         return [*problems, *(f"arm {name}: expected `of` with best_of alone" for name in wrong)]
 

@@ -127,17 +127,28 @@ def _bytes(experiment: Experiment, findings: Findings) -> Figure | None:
     if not points:
         return None
     figure, axes = pyplot.subplots(figsize=(6.5, 4), layout="constrained")
-    for index, (arm, travelled, found) in enumerate(points):
+    places = _side_by_side([travelled for _arm, travelled, _found in points])
+    for index, (place, (arm, _travelled, found)) in enumerate(zip(places, points, strict=True)):
         sure = [[found.value - found.low], [found.high - found.value]]
         axes.errorbar(
-            [travelled], [found.value], yerr=np.abs(sure), fmt=_MARKS[index % len(_MARKS)], color=_colour(index),
-            capsize=3, label=arm,
-        )  # fmt: skip
-    axes.set(xlabel="MB that one site sent and got in the whole run", ylabel="strict F1, in-domain (95 % interval)")
+            [place], [found.value], yerr=np.abs(sure), fmt=_mark(index), color=_colour(index), capsize=3, label=arm
+        )
+    axes.set(
+        xlabel="MB that one site sent and got in the whole run (equal ones side by side)",
+        ylabel="strict F1, in-domain (95 % interval)",
+    )
     axes.margins(x=0.2)
     axes.set_xlim(left=0)
     axes.legend(frameon=False, fontsize="small")
     return figure
+
+
+def _side_by_side(places: Sequence[float]) -> list[float]:
+    """Places of points, those that would cover each other a little apart, around where they all are."""
+    step = 0.02 * max(places)
+    near = [[other for other, place in enumerate(places) if abs(place - here) < step / 2] for here in places]
+    return [here + step * (group.index(index) - (len(group) - 1) / 2)
+            for index, (here, group) in enumerate(zip(places, near, strict=True))]  # fmt: skip
 
 
 def _who_helps_whom(experiment: Experiment, findings: Findings) -> Figure | None:
@@ -189,7 +200,12 @@ def _panels(count: int, *, share_y: bool) -> tuple[Figure, list[Axes]]:
 
 
 def _line(axes: Axes, x: Sequence[float], y: Sequence[float], index: int, label: str) -> None:
-    axes.plot(x, y, color=_colour(index), marker=_MARKS[index % len(_MARKS)], markersize=5, label=label)
+    axes.plot(x, y, color=_colour(index), marker=_mark(index), markersize=5, label=label)
+
+
+def _mark(index: int) -> str:
+    """The mark of a line or point; where colours begin again, with another one."""
+    return _MARKS[(index + index // len(_COLOURS)) % len(_MARKS)]
 
 
 def _colour(index: int) -> str:

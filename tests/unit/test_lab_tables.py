@@ -120,6 +120,17 @@ def test_a_difference_is_over_the_seeds_that_both_arms_have() -> None:
     assert ("Fed-MedLoRA", "Fed-MedLoRA", EXTERNAL) not in found
 
 
+def test_pairs_that_the_file_names_are_compared_beside_the_others() -> None:
+    pair = ("Single site", "Zero-shot")
+    named = EXPERIMENT.model_copy(update={"compare": (pair, ("FFA_LoRA", "Fed-MedLoRA"))})
+
+    found, before = differences(named, FINDINGS), differences(EXPERIMENT, FINDINGS)
+
+    added = [one for one in found if one not in before]
+    assert {(one.left, one.right) for one in added} == {pair}
+    assert len(found) == len(before) + len(added)
+
+
 def test_a_difference_is_of_one_mix_of_test_sets_where_two_sites_share_a_corpus() -> None:
     """North and south hold one corpus, west another: a model that is as good as each of theirs differs by nothing."""
     chance = random.Random(4)
