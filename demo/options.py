@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.arguments import whole_number
+
 DEFAULT_BASE_MODEL = Path(".cache/smollm2-135m")
 # The corpora that DATA= must hold, one folder each, with these files; docs/hospital.md has their format.
 CORPORA = ("maccrobat", "chia", "phee")
@@ -59,16 +61,16 @@ def parse_options(arguments: list[str]) -> tuple[DemoOptions, PrepareOptions | N
         "--model", default=_env("MODEL", str(DEFAULT_BASE_MODEL)), help="folder or cached hub id of a base model"
     )
     parser.add_argument("--data", default=_env("DATA", ""), help="folder of annotated corpora; empty generates notes")
-    parser.add_argument("--sites", type=_count, default=_env("SITES", "3"), help="number of sites")
-    parser.add_argument("--rounds", type=_count, default=_env("ROUNDS", "3"), help="number of rounds")
+    parser.add_argument("--sites", type=whole_number, default=_env("SITES", "3"), help="number of sites")
+    parser.add_argument("--rounds", type=whole_number, default=_env("ROUNDS", "3"), help="number of rounds")
     parser.add_argument("--device", default=_env("DEVICE", "auto"), help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         "--examples",
-        type=_count,
+        type=whole_number,
         help=f"sentence-level examples a site and round; by default {EXAMPLES}, with DATA {EXAMPLES_OF_CORPORA}",
     )
     parser.add_argument(
-        "--test-passages", type=_count, default="25", help="scored passages a site; more, where they are short"
+        "--test-passages", type=whole_number, default="25", help="scored passages a site; more, where they are short"
     )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument(
@@ -120,10 +122,3 @@ def _what_is_wrong_with(data: Path, sites: int) -> str | None:
 
 def _env(name: str, default: str) -> str:
     return os.environ.get(name) or default
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
-    return value

@@ -116,6 +116,11 @@ class Corpora:
 
     def _lines(self, corpus: str, name: str) -> list[_Line]:
         path = self.root / corpus / name
+        if not path.is_file():
+            raise InputInvalidError(
+                Reason.NOTES_INVALID,
+                f"expected annotated passages in {corpus}/{name} below {self.root}, got no such file",
+            )
         passages = read_passages([path])
         contents = [line for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip()]
         return [_Line(content, passage) for content, passage in zip(contents, passages, strict=True)]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.arguments import whole_number
 from common.config import parse_seconds
 from lab.encoder.package import FOLDER
 
@@ -52,12 +53,18 @@ def parse_options(arguments: Sequence[str]) -> Options:
     )
     parser.add_argument("file", type=Path, help="the experiment (TOML)")
     parser.add_argument("--data", type=Path, required=True, help="folder of annotated corpora, a folder each")
-    parser.add_argument("--base-model", default=".cache/smollm2-135m", help="a folder, or a hub id in the local cache")
-    parser.add_argument("--encoder", type=Path, default=FOLDER, help="a BERT's folder, for the arms of encoders")
-    parser.add_argument("--out", type=Path, default=Path("runs/lab"), help="folder of results; may be shared")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=_count, default=1, help="CPU threads of each trainer")
-    parser.add_argument("--jobs", type=_count, default=1, help="trainers beside each other")
+    parser.add_argument(
+        "--base-model", default=".cache/smollm2-135m", help="a folder, or a hub id in the local cache [%(default)s]"
+    )
+    parser.add_argument(
+        "--encoder", type=Path, default=FOLDER, help="a BERT's folder, for the arms of encoders [%(default)s]"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/lab"), help="folder of results; may be shared [%(default)s]"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N [%(default)s]")
+    parser.add_argument("--threads", type=whole_number, default=1, help="CPU threads of each trainer [%(default)s]")
+    parser.add_argument("--jobs", type=whole_number, default=1, help="trainers beside each other [%(default)s]")
     parser.add_argument("--until", type=_duration, default=float("inf"), help="begin no work after this long: 90m")
     parser.add_argument("--dry-run", action="store_true", help="list what is yet to be done, and how long it takes")
     parser.add_argument(
@@ -79,13 +86,6 @@ def parse_options(arguments: Sequence[str]) -> Options:
         is_dry=given.dry_run,
         findings=tuple(given.findings),
     )
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
-    return value
 
 
 def _duration(text: str) -> float:

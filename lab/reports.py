@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from common.errors import InputInvalidError, Reason
+from common.errors import FedMedError, InputInvalidError, Reason
 from common.files import make_folder, write_whole
 from common.ids import Digest
 from common.task_terms import TaskTerms
+from common.terms import Terms
 from coordinator.domain.aggregation import check_needs, strategy_of
 from lab.arms import CENTRE, Bench, of_one_task
 from lab.corpora import NoteFile, check_ids
@@ -73,8 +74,15 @@ def _check_arms(bench: Bench) -> None:
             if arm.model == "encoder":  # no strategy has a part in it
                 continue
             if arm.kind == "federated":
-                check_needs(strategy_of(terms), terms)
-                check_ranks(terms, experiment.max_lora_ranks)
+                _check_strategy(arm.name, terms, experiment)
+
+
+def _check_strategy(arm: str, terms: Terms, experiment: Experiment) -> None:
+    try:
+        check_needs(strategy_of(terms), terms)
+        check_ranks(terms, experiment.max_lora_ranks)
+    except FedMedError as error:
+        raise InputInvalidError(error.reason, f"arm {arm}: {error.message}") from None
 
 
 def _notes(bench: Bench) -> Iterator[str]:

@@ -31,7 +31,7 @@ def report(experiment: Experiment, findings: Findings) -> str:
     """The whole report."""
     sections = [
         f"# {experiment.name}",
-        "\n".join(f"- {line}" for line in [*_setup(experiment), *findings.machines()]),
+        "\n".join(f"- {line}" for line in [*_setup(experiment), *findings.machines(), *_time(findings)]),
         _missing(findings),
         *(section for task in findings.tasks() for section in _task(task, experiment, findings.of_task(task))),
         _traffic(findings),
@@ -70,6 +70,12 @@ def _setup(experiment: Experiment) -> list[str]:
         f"scored on {test}{outside}",
         f"seeds: {', '.join(map(str, experiment.seeds))}, where an arm says nothing else",
     ]
+
+
+def _time(findings: Findings) -> list[str]:
+    """How long it trained; what two arms have in common was trained once, and counts in each."""
+    hours = sum(row.seconds for row in findings.trained) / 3600
+    return [f"training took {hours:.1f} h, one trainer's time after the other's"] if hours else []
 
 
 def _missing(findings: Findings) -> str:
@@ -114,15 +120,19 @@ def _predictions(experiment: Experiment, findings: Findings) -> str:
             rows.append([arm, *told, _malformed([row for mine, _ in scored for row in mine])])
     head = [f"{column}{of}" for column in (IN_DOMAIN, EXTERNAL) for of in ("", ", type-agnostic F1")]
     title = (
-        "### What was predicted\n\nHow many for one that is annotated, on all test sets; strict F1 whatever the type; "
-        "the share of answers that broke their form. Empty: not kept with these findings."
+        "### What was predicted\n\nHow many for one that is annotated, in brackets their strict precision and recall, "
+        "on all test sets and seeds; strict F1 whatever the type; the share of answers that broke their form. Empty: "
+        "not kept with these findings."
     )
     return f"{title}\n\n{_table(['arm', *head, 'malformed'], rows)}" if rows else ""
 
 
 def _predicted(rows: Sequence[Scored]) -> str:
-    _, predicted, gold = sum((row.counts(Rule.STRICT).sum(axis=0) for row in rows), np.zeros(3)).tolist()
-    return f"{predicted / gold:.2f}" if gold else ""
+    right, predicted, gold = sum((row.counts(Rule.STRICT).sum(axis=0) for row in rows), np.zeros(3)).tolist()
+    if not gold:
+        return ""
+    precision = f"{right / predicted:.2f}" if predicted else "none"
+    return f"{predicted / gold:.2f} ({precision}, {right / gold:.2f})"
 
 
 def _malformed(rows: Sequence[Scored]) -> str:

@@ -46,7 +46,7 @@ def resolve_base_model(location: str) -> Path:
     if folder.is_dir():
         return folder
     if not _HUB_ID.fullmatch(location):
-        raise _unreadable("base model: expected a folder or a hub id, got neither")
+        raise _unreadable(f"base model: expected a folder that is there, or a hub id (owner/name), got {location!r}")
     from huggingface_hub import snapshot_download
 
     patterns = [*_WEIGHT_PATTERNS, *_TOKENIZER_PATTERNS, _CHAT_TEMPLATE]

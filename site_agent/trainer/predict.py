@@ -118,16 +118,20 @@ def _task(options: argparse.Namespace) -> TaskTerms | None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="fedmed-site extract")
-    parser.add_argument("notes", nargs="+", type=Path)
-    parser.add_argument("--adapter", type=Path, required=True)
-    parser.add_argument("--base-model", required=True)
-    parser.add_argument("--format", choices=sorted(_RENDERERS), default="json")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--device", default="auto")
+    parser = argparse.ArgumentParser(
+        prog="fedmed-site extract",
+        description="Find the entities and relations of notes, with character offsets. It runs here and sends nothing.",
+    )
+    parser.add_argument("notes", nargs="+", type=Path, metavar="NOTES", help="text files, or folders of .txt files")
+    parser.add_argument("--adapter", type=Path, required=True, help="folder of `fedmed-site adapter fetch`")
+    parser.add_argument("--base-model", required=True, help="the base model's folder, or a hub id in the local cache")
+    parser.add_argument("--format", choices=sorted(_RENDERERS), default="json", help="of what is written [%(default)s]")
+    parser.add_argument("--out", type=Path, help="folder for a file a note; without it, standard output")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N [%(default)s]")
     parser.add_argument("--types", help="for an adapter without a lineage: entity types, separated by commas")
     parser.add_argument("--relations", help="beside --types: relation types, separated by commas; none without it")
-    parser.add_argument("--form", choices=[str(form) for form in PromptForm], default=str(PromptForm.JSON))
+    parser.add_argument("--form", choices=[str(form) for form in PromptForm], default=str(PromptForm.JSON),
+                        help="beside --types: the form of answers that the adapter learnt [%(default)s]")  # fmt: skip
     return parser.parse_args()
 
 

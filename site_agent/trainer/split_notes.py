@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, combinations
 from pathlib import Path
 
+from common.arguments import share
 from common.errors import FedMedError, InputInvalidError, Reason
 from common.files import sync_folder, write_whole
 from site_agent.trainer.check_notes import refuse_leaks
@@ -82,16 +83,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="new folder for train.jsonl, dev.jsonl, test.jsonl")
     parser.add_argument("--by", choices=[str(each) for each in GroupBy], required=True, help="what is never parted")
     for name, default in zip(_NAMES, (0.8, 0.1, 0.1), strict=True):
-        parser.add_argument(f"--{name}", type=_fraction, default=default, help="its share [%(default)s]")
+        parser.add_argument(f"--{name}", type=share, default=default, help="its share [%(default)s]")
     parser.add_argument("--seed", type=int, default=0, help="another one gives another split [%(default)s]")
     return parser.parse_args()
-
-
-def _fraction(text: str) -> float:
-    fraction = float(text)
-    if not 0 <= fraction <= 1:
-        raise argparse.ArgumentTypeError("expected 0 to 1")
-    return fraction
 
 
 if __name__ == "__main__":

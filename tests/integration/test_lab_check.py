@@ -64,6 +64,27 @@ def test_a_site_that_may_not_train_at_any_rank_of_an_arm_is_told_before_anything
     assert trainer.performed == []
 
 
+def test_a_corpus_that_is_not_there_is_named_with_where_it_was_looked_for(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    (lab.root / "corpora" / CORPORA[1] / "test.jsonl").unlink()
+
+    with pytest.raises(InputInvalidError) as refused:
+        list(check(lab.bench(experiment(), lab.workshop(TrainerHere()))))
+
+    assert (
+        f"expected annotated passages in {CORPORA[1]}/test.jsonl below {lab.root / 'corpora'}" in refused.value.message
+    )
+
+
+def test_a_strategy_that_does_not_go_with_its_terms_is_told_with_the_arm_that_asks_for_it(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    terms = {"aggregation": {"strategy": "krum", "krum": {"byzantine_count": 1}}}
+    chosen = experiment(arms=[TOGETHER, {"name": "hardened", "kind": "federated", "terms": terms}])
+
+    with pytest.raises(InputInvalidError, match=r"arm hardened: rounds\.quorum: expected at least"):
+        list(check(lab.bench(chosen, lab.workshop(TrainerHere()))))
+
+
 def test_a_passage_of_a_test_set_that_stands_in_a_training_set_is_left_out_and_told(tmp_path: Path) -> None:
     lab = Lab(tmp_path)
     bench = lab.bench(experiment(), lab.workshop(TrainerHere()))

@@ -179,15 +179,20 @@ def test_the_report_has_tables_whose_rows_are_as_long_as_their_heads() -> None:
     assert "- something worth saying" in text
 
 
+def test_the_hours_of_training_are_told() -> None:
+    hours = sum(row.seconds for row in FINDINGS.trained) / 3600
+    assert f"\n- training took {hours:.1f} h, " in report(EXPERIMENT, FINDINGS)
+
+
 def test_what_was_predicted_is_told_and_empty_where_it_was_not_kept() -> None:
     told = report(EXPERIMENT, FINDINGS).split("### What was predicted")[1].split("###")[0]
     rows = {
         row.split(" | ")[0].strip("| "): row.strip("| ").split(" | ") for row in told.splitlines() if row[:1] == "|"
     }
     last = FINDINGS.of("Centralised", Setting.EXTERNAL)
-    _, predicted, gold = sum(row.counts(Rule.STRICT).sum(axis=0) for row in last)
+    right, predicted, gold = sum(row.counts(Rule.STRICT).sum(axis=0) for row in last)
 
-    assert rows["Centralised"][3] == f"{predicted / gold:.2f}"
+    assert rows["Centralised"][3] == f"{predicted / gold:.2f} ({right / predicted:.2f}, {right / gold:.2f})"
     assert rows["Centralised"][5] == "5.0%"
     (agnostic,) = [
         cell.estimate.value
