@@ -9,9 +9,10 @@ from nervaluate import Evaluator
 
 from site_agent.orders import F1Counts
 from site_agent.trainer.extraction.mentions import Mention
+from site_agent.trainer.extraction.relations import RelationMention
 from site_agent.trainer.extraction.scoring import MatchScores, f1
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", Mention, RelationMention)
 Counted = tuple[int, int, int, float]  # true positives, predicted, gold, F1
 
 
@@ -63,6 +64,21 @@ def most_matches(gold: Sequence[_T], predicted: Sequence[_T], matches: Callable[
     return best
 
 
+def neighbourhoods(gold: Sequence[_T], predicted: Sequence[_T]) -> list[tuple[list[_T], list[_T]]]:
+    """Gold and predicted in groups, nothing of which overlaps anything of another: all assignments can be tried."""
+    groups: list[tuple[list[_T], list[_T]]] = []
+    for side, one in [*((0, each) for each in gold), *((1, each) for each in predicted)]:
+        near = [group for group in groups if any(one.overlaps(other) for half in group for other in half)]
+        joined: tuple[list[_T], list[_T]] = ([], [])
+        for group in near:
+            groups.remove(group)
+            for half, more in zip(joined, group, strict=True):
+                half.extend(more)
+        joined[side].append(one)
+        groups.append(joined)
+    return groups
+
+
 def mentions_match(typed: bool, exact: bool) -> Callable[[Mention, Mention], bool]:
     """Whether a prediction is a gold mention by that rule."""
 
@@ -71,6 +87,23 @@ def mentions_match(typed: bool, exact: bool) -> Callable[[Mention, Mention], boo
         return placed and (gold.type == other.type or not typed)
 
     return match
+
+
+def relations_match(typed: bool, exact: bool) -> Callable[[RelationMention, RelationMention], bool]:
+    """Whether a prediction is a gold relation by that rule, as the docs have it, from offsets and names."""
+
+    def match(gold: RelationMention, other: RelationMention) -> bool:
+        ends = [(gold.head, other.head), (gold.tail, other.tail)]
+        places = [((one.start, one.end), (its.start, its.end)) for one, its in ends]
+        placed = all(one == its if exact else _share(one, its) for one, its in places)
+        named = gold.type == other.type and all(one.type == its.type for one, its in ends)
+        return placed and (named or not typed)
+
+    return match
+
+
+def _share(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return bool(set(range(*one)) & set(range(*other)))
 
 
 def _for_nervaluate(mentions: Sequence[Mention]) -> list[dict[str, object]]:

@@ -19,7 +19,14 @@ from site_agent.trainer.extraction.scoring import add_scores, score_documents, s
 from site_agent.trainer.training.answering import Reader, find_entities
 from site_agent.trainer.training.base_model import load_base_model
 from site_agent.trainer.training.examples import Question
-from tests.fakes.scoring_oracles import is_one_to_one, mentions_match, most_matches, nervaluate_counts, our_counts
+from tests.fakes.scoring_oracles import (
+    is_one_to_one,
+    mentions_match,
+    most_matches,
+    neighbourhoods,
+    nervaluate_counts,
+    our_counts,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -69,24 +76,8 @@ def test_no_assignment_of_predictions_to_gold_matches_more(predicted: Predicted)
     for gold, found in predicted:
         scores = score_mentions(gold, found, TYPES)
         counts = {"strict": 0, "lenient": 0, "strict_agnostic": 0, "lenient_agnostic": 0}
-        for mine, theirs in _neighbourhoods(gold, found):
+        for mine, theirs in neighbourhoods(gold, found):
             for name in counts:
                 rule = mentions_match(typed="agnostic" not in name, exact=name.startswith("strict"))
                 counts[name] += most_matches(mine, theirs, rule)
         assert counts == {name: getattr(scores, name).true_positives for name in counts}
-
-
-def _neighbourhoods(
-    gold: Sequence[Mention], found: Sequence[Mention]
-) -> list[tuple[Sequence[Mention], Sequence[Mention]]]:
-    """Gold and predictions cut where no mention stands, so that nothing overlaps across a cut."""
-    groups: list[tuple[list[Mention], list[Mention]]] = []
-    end = -1
-    for start, stop, side, mention in sorted(
-        (one.start, one.end, side, one) for side, mentions in enumerate((gold, found)) for one in mentions
-    ):
-        if start >= end:
-            groups.append(([], []))
-        end = max(end, stop)
-        groups[-1][side].append(mention)
-    return list(groups)

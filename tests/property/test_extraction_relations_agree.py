@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,15 +12,13 @@ from site_agent.trainer.extraction.parsing import parse_answer
 from site_agent.trainer.extraction.prompts import build_answer
 from site_agent.trainer.extraction.relations import RelationMention, head_examples, is_asked, merge_tails
 from site_agent.trainer.extraction.scoring import add_scores, f1, score_relations
-from tests.fakes.scoring_oracles import most_matches
+from tests.fakes.scoring_oracles import most_matches, relations_match
 from tests.property.test_extraction_parsing_holds import ANSWERS, SENTENCES
 
 ROLES = {"drug": frozenset({"dosage", "treats"}), "problem": frozenset({"severity"})}
 KINDS = (("treats", "drug", "problem"), ("hasAttr", "drug", "dosage"), ("hasAttr", "problem", "severity"))
 # Pairs that nothing asks for, which must not count.
 OTHER_KINDS = (("adverse_effect", "drug", "problem"), ("hasAttr", "test", "labvalue"))
-
-Pair = tuple[int, int]
 
 
 @st.composite
@@ -39,19 +35,6 @@ def relations(draw: st.DrawFn, kinds: tuple[tuple[str, str, str], ...] = KINDS) 
     ]
 
 
-def shares(one: Pair, other: Pair) -> bool:
-    return bool(set(range(*one)) & set(range(*other)))
-
-
-def matches(gold: RelationMention, predicted: RelationMention, typed: bool, exact: bool) -> bool:
-    """The rule in the words of the docs, from offsets and names alone."""
-    ends = [(gold.head, predicted.head), (gold.tail, predicted.tail)]
-    places = [((one.start, one.end), (other.start, other.end)) for one, other in ends]
-    placed = all(one == other if exact else shares(one, other) for one, other in places)
-    named = gold.type == predicted.type and all(one.type == other.type for one, other in ends)
-    return placed and (named or not typed)
-
-
 @settings(deadline=None, max_examples=200)
 @given(relations(), relations())
 def test_relations_match_as_the_best_assignment_makes_them(
@@ -64,12 +47,12 @@ def test_relations_match_as_the_best_assignment_makes_them(
         (scores.strict_agnostic, False, True),
         (scores.lenient_agnostic, False, False),
     ):
-        assert counts.true_positives == most_matches(gold, predicted, partial(matches, typed=typed, exact=exact))
+        assert counts.true_positives == most_matches(gold, predicted, relations_match(typed=typed, exact=exact))
         assert (counts.predicted, counts.gold) == (len(predicted), len(gold))
     for one in scores.per_type:
         wanted, got = ([each for each in those if each.role == one.entity_type] for those in (gold, predicted))
-        assert one.strict.true_positives == most_matches(wanted, got, partial(matches, typed=True, exact=True))
-        assert one.lenient.true_positives == most_matches(wanted, got, partial(matches, typed=True, exact=False))
+        assert one.strict.true_positives == most_matches(wanted, got, relations_match(typed=True, exact=True))
+        assert one.lenient.true_positives == most_matches(wanted, got, relations_match(typed=True, exact=False))
 
 
 @settings(deadline=None)
