@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from common.files import write_whole
 from common.terms import LoraTerms, Quantization, Task, TaskTerms
 from lab.corpora import Corpora
@@ -26,7 +24,7 @@ from site_agent.trainer.extraction.mentions import Mention
 from site_agent.trainer.extraction.passage_files import read_passages
 from site_agent.trainer.training.adapter_files import read_adapter
 from site_agent.trainer.training.answering import Reader, find_entities, find_relations
-from site_agent.trainer.training.base_model import load_base_model
+from site_agent.trainer.training.base_model import choose_device, load_base_model
 from site_agent.trainer.training.examples import questions_about
 from site_agent.trainer.training.lora import with_adapter
 
@@ -75,7 +73,7 @@ def _told(mention: Mention) -> list[Any]:
 
 
 def _reader(base_model: Path, adapter: Path, lora: LoraTerms) -> Reader:
-    loaded = load_base_model(base_model, torch.device("cpu"), Quantization.NONE)
+    loaded = load_base_model(base_model, choose_device("cpu"), Quantization.NONE)
     return Reader(
         loaded=with_adapter(loaded, lora, read_adapter(adapter)), max_length=MAX_LENGTH, report=lambda done: None
     )

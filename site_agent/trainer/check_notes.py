@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -27,14 +27,30 @@ def main() -> int:
     quiet_libraries()
     options = _parse()
     try:
-        located = tuple(chain.from_iterable(read_located_sets(options.files)))
+        labels = _labels([*options.files, *options.against])
+        located = _read(options.files, labels)
         if options.against:
-            refuse_leaks(tuple(chain.from_iterable(read_located_sets(options.against))), located)
+            refuse_leaks(_read(options.against, labels), located)
     except FedMedError as error:
         sys.stderr.write(f"{error.message}\n")
         return 1
     _tell([each.passage for each in located])
     return 0
+
+
+def _read(files: Sequence[Path], labels: Mapping[Path, str]) -> tuple[Located, ...]:
+    return tuple(chain.from_iterable(read_located_sets(files, [labels[file] for file in files])))
+
+
+def _labels(files: Sequence[Path]) -> dict[Path, str]:
+    """What messages call each file: its name, with as many folders before it as tell it from the others."""
+    whole = {file: file.absolute() for file in files}
+    labels = {}
+    for file, path in whole.items():
+        others = {other for other in whole.values() if other != path}
+        lengths = (n for n in range(1, len(path.parts)) if all(path.parts[-n:] != other.parts[-n:] for other in others))
+        labels[file] = "/".join(path.parts[-next(lengths, len(path.parts)) :])
+    return labels
 
 
 def refuse_leaks(first: Sequence[Located], second: Sequence[Located], others: Sequence[Located] = ()) -> None:

@@ -20,6 +20,7 @@ from common.files import sync_folder, write_whole
 from site_agent.trainer.check_notes import refuse_leaks
 from site_agent.trainer.extraction.passage_files import Located, read_located_sets
 from site_agent.trainer.extraction.splitting import GroupBy, split_passages
+from site_agent.trainer.new_files import expect_folder_of
 from site_agent.trainer.quiet import quiet_libraries
 
 _NAMES = ("train", "dev", "test")
@@ -48,6 +49,7 @@ def _split(options: argparse.Namespace) -> None:
         raise InputInvalidError(
             Reason.FIELD_INVALID, f"fractions: expected a sum of 1, got {sum(fractions.values()):.4g}"
         )
+    expect_folder_of(options.out)
     if options.out.exists():
         raise InputInvalidError(Reason.FIELD_INVALID, f"{options.out}: expected a folder that is not there yet")
     located = tuple(chain.from_iterable(read_located_sets(options.files)))

@@ -12,7 +12,8 @@ from site_agent.trainer.extraction.mentions import Mention
 from site_agent.trainer.extraction.relations import RelationMention
 from site_agent.trainer.extraction.scoring import MatchScores, f1
 
-_T = TypeVar("_T", Mention, RelationMention)
+_T = TypeVar("_T")
+_M = TypeVar("_M", Mention, RelationMention)
 Counted = tuple[int, int, int, float]  # true positives, predicted, gold, F1
 
 
@@ -64,12 +65,12 @@ def most_matches(gold: Sequence[_T], predicted: Sequence[_T], matches: Callable[
     return best
 
 
-def neighbourhoods(gold: Sequence[_T], predicted: Sequence[_T]) -> list[tuple[list[_T], list[_T]]]:
+def neighbourhoods(gold: Sequence[_M], predicted: Sequence[_M]) -> list[tuple[list[_M], list[_M]]]:
     """Gold and predicted in groups, nothing of which overlaps anything of another: all assignments can be tried."""
-    groups: list[tuple[list[_T], list[_T]]] = []
+    groups: list[tuple[list[Any], list[Any]]] = []
     for side, one in [*((0, each) for each in gold), *((1, each) for each in predicted)]:
         near = [group for group in groups if any(one.overlaps(other) for half in group for other in half)]
-        joined: tuple[list[_T], list[_T]] = ([], [])
+        joined: tuple[list[Any], list[Any]] = ([], [])
         for group in near:
             groups.remove(group)
             for half, more in zip(joined, group, strict=True):

@@ -23,7 +23,7 @@ from tests.fuzz.target import Target
 
 NAMES = sorted(FORMATS)
 PACKAGE = "site_agent.trainer.extraction.importers"
-READERS = "bioc bioc_xml brat conll csv_spans docbin fhir jsonl_spans label_studio pubtator json_values placing"
+READERS = "bioc bioc_xml brat conll csv_spans docbin fhir jsonl_spans label_studio phee pubtator json_values placing"
 TYPES = TypeMap(entities={"*": "problem"}, relations={"*": "treats"}, attributes={"*": "negation", "off": "drop"})
 # Words of no message of ours.
 CANARY = "Ždanov"
@@ -55,6 +55,7 @@ def seeds() -> list[bytes]:
         "conll": [
             f"-DOCSTART- O\n# patient = 1\nNo O\nfever B-a\nand I-a\n\n{CANARY} S-b\n",
             "# document = x\na\n",
+            f"# sent_id = {CANARY}\n# patient = {CANARY} x\na O\n",
             "a I-x",
         ],
         "csv": _csv(),
@@ -62,6 +63,7 @@ def seeds() -> list[bytes]:
         "fhir": _fhir(),
         "jsonl": _jsonl(),
         "label-studio": _label_studio(),
+        "phee": _phee(),
         "pubtator": _pubtator(),
     }
     files = [
@@ -87,7 +89,8 @@ def _bioc_json() -> list[str]:
     early = {"id": 2, "passages": [{**passage, "offset": 9}]}
     twice = {"id": 3, "passages": [{**passage, "annotations": [annotation, annotation]}], "relations": relations[:1]}
     untyped = {"id": 4, "relations": [{"infons": {}}]}
-    return [json.dumps({"documents": [good, early, twice, untyped]}), json.dumps([good]), json.dumps(good), "1"]
+    collection, others = {"documents": [good, early, twice, untyped]}, [{"PubTator3": [good]}, {CANARY: CANARY}]
+    return [*map(json.dumps, (collection, [good], good, *others)), "1"]
 
 
 def _bioc_xml() -> list[str]:
@@ -131,7 +134,9 @@ def _csv() -> list[str]:
     header = "document,text,start,end,type,words,patient\n"
     good = f'{header}d,"{TEXT}",3,8,a,fever,1\nd,,0,2,a,,\ne,x,,,,,\n'
     wrong = [f'd,"{TEXT}",3,x,a,,', f'd,"{TEXT}', "d,x,0,9,a,,", "d,x\n"]
-    return [good, good.replace(",", ";"), "a,b\n", *(f"{header}{each}" for each in wrong)]
+    more = f'document,text,start,end,type,{CANARY},\nd,"{TEXT}",,,,a,b\n'
+    twice = f"document,text,start,end,type,{CANARY},{CANARY}\n"
+    return [good, good.replace(",", ";"), "a,b\n", more, twice, *(f"{header}{each}" for each in wrong)]
 
 
 def _docbin() -> list[bytes]:
@@ -185,7 +190,11 @@ def _jsonl() -> list[str]:
         {**good, "answer": CANARY},
         {**good, "relations": [{"type": "x", "head": 9, "tail": 1}]},
     ]
-    return ["\n".join(json.dumps(each) for each in (good, *wrong)), "1", '{"text": "x", "id": "\\ud800"}', "9" * 5000]
+    old = {"text": TEXT, "annotations": [{"label": label, "start_offset": 3, "end_offset": 8} for label in ("a", 1)]}
+    spacy = {"text": TEXT, "ents": spans[:1], "spans": {"sc": []}}
+    others = [["x"], [TEXT, {"entities": [[3, 8, "a"]]}], old, spacy, {"text": TEXT, CANARY: spans}]
+    lines = "\n".join(json.dumps(each) for each in (good, *wrong, *others))
+    return [lines, "1", '{"text": "x", "id": "\\ud800", "spans": []}', "9" * 5000]
 
 
 def _label_studio() -> list[str]:
@@ -201,6 +210,24 @@ def _label_studio() -> list[str]:
     tasks = [{"id": n, "data": {"text": TEXT}, "annotations": [{"result": each}]} for n, each in enumerate(results)]
     unfinished = {"id": 8, "annotations": [{"was_cancelled": True}]}
     return [json.dumps([*tasks, unfinished, {"id": 9, "annotations": [{}, {}]}, {"id": 10}]), "{}"]
+
+
+def _phee() -> list[str]:
+    fever, no = ({"text": [[word]], "start": [[TEXT.index(word)]], "entity_id": ["T1"]} for word in ("fever", "No"))
+    combined = {"event_id": "E2", "event_type": "Combination", "Trigger": no, "Drug": fever}
+    treatment = {**no, "Drug": fever, "Disorder": fever, "Combination": [combined]}
+    event = {"event_id": "E1", "event_type": "Adverse_event", "Trigger": no, "Subject": {**no, "Age": no}}
+    good = {**event, "Treatment": treatment, "Effect": fever, "Negated": {**no, "value": True}}
+    wrong = [
+        {**event, "event_type": CANARY},
+        {**event, CANARY: no},
+        {**event, "Effect": {**no, "start": [[1]]}},
+        {**event, "Effect": {**no, "start": [[0, 1]]}},
+        {**event, "Effect": {**no, "start": []}},
+    ]
+    lists: list[object] = [[{"events": [each]}] for each in (good, *wrong)]
+    lines = [{"id": n, "context": TEXT, "annotations": each} for n, each in enumerate([*lists, [], [{}]])]
+    return ["\n".join(json.dumps(each) for each in lines), "1"]
 
 
 def _pubtator() -> list[str]:

@@ -61,6 +61,27 @@ def test_patients_come_from_a_table(notes: Path) -> None:
     assert [passage.patient for passage in read_passages([out])] == ["p-1", "p-1"]
 
 
+def test_documents_of_the_table_of_patients_that_were_not_met_are_counted(notes: Path) -> None:
+    table = notes.parent / "patients.csv"
+    table.write_text("document,patient\na,p-1\nConfidential,p-1\nc,p-2\n")
+    ended, out = imported(notes, "--patients", table)
+
+    assert "left out or changed: documents in the table of patients that were not met: 2\n" in ended.stdout
+    assert "Confidential" not in ended.stderr + ended.stdout
+    assert [passage.patient for passage in read_passages([out])] == ["p-1", None]
+
+
+@pytest.mark.parametrize(("rows", "count"), [("", 0), ("a.txt,Confidential\nb.txt,p-2\n", 2)])
+def test_a_table_of_patients_of_other_documents_is_refused(notes: Path, rows: str, count: int) -> None:
+    table = notes.parent / "patients.csv"
+    table.write_text(f"document,patient\n{rows}")
+    ended, out = imported(notes, "--patients", table)
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"patients.csv: expected a document of this import, got none among {count}\n"
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
@@ -141,6 +162,66 @@ def test_what_is_doubtful_is_told_after_an_import(notes: Path) -> None:
     ]
 
 
+def test_files_that_were_not_read_are_told_after_an_import(notes: Path) -> None:
+    (notes / "old").mkdir()
+    for name in ("old/c.txt", "old/c.ann", "d.TXT"):
+        (notes / name).touch()
+    ended, _ = imported(notes)
+
+    assert ended.stdout.splitlines()[-2:] == [
+        "left out or changed: files in folders inside: 2 (old/c.ann, old/c.txt)",
+        "left out or changed: files whose suffix is not in lower case: 1 (d.TXT)",
+    ]
+
+
+def test_what_the_type_map_lost_is_told_after_an_import(notes: Path) -> None:
+    (notes.parent / "map.toml").write_text('[entities]\nSgn = "problem"\nDrug = "drug"\n"*" = "drop"\n')
+    ended, _ = imported(notes)
+
+    assert ended.stdout.splitlines()[-2:] == [
+        'left out or changed: dropped by "*" of the type map\'s [entities]: "Sign" 2',
+        'worth a look: entries of the type map\'s [entities] that match nothing: "Sgn"',
+    ]
+
+
+NO_ENTITY = "worth a look: no document has an entity: "
+
+
+def test_an_import_without_an_entity_says_so(notes: Path) -> None:
+    (notes / "a.ann").write_text("")
+    (notes / "b.ann").write_text("")
+    ended, _ = imported(notes)
+
+    assert ended.returncode == 0
+    assert ended.stdout.splitlines()[-1] == f"{NO_ENTITY}the source has none"
+
+
+def test_an_import_whose_entities_are_all_dropped_says_so(notes: Path) -> None:
+    (notes.parent / "map.toml").write_text('[entities]\n"*" = "drop"\n')
+    ended, _ = imported(notes)
+
+    assert ended.stdout.splitlines()[-1] == f"{NO_ENTITY}the type map drops all 3 of the source"
+
+
+@pytest.mark.parametrize(
+    ("command", "out", "expected"),
+    [
+        (("import", "jsonl"), "absent/out.jsonl", "--out: expected a folder that is there, got none: {}/absent"),
+        (("import", "jsonl"), "", "--out: expected a file, got a folder: {}"),
+        (("split", "--by", "patient"), "absent/sets", "--out: expected a folder that is there, got none: {}/absent"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_in_words(
+    tmp_path: Path, command: tuple[str, ...], out: str, expected: str
+) -> None:
+    source = tmp_path / "notes.jsonl"
+    source.write_text('{"text": "Fever.", "spans": []}')
+    ended = data(*command, source, "--out", tmp_path / out)
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"{expected.format(tmp_path)}\n"
+
+
 def test_an_import_of_no_passage_is_refused_with_what_was_left_out(tmp_path: Path) -> None:
     source, out = tmp_path / "export.json", tmp_path / "out.jsonl"
     out.write_text("what was there")
@@ -185,6 +266,18 @@ def test_two_sets_with_one_patient_are_refused_by_line(tmp_path: Path) -> None:
         ended.stderr
     )
     assert "Doe" not in ended.stderr + ended.stdout
+
+
+@pytest.mark.parametrize("name", ["test.jsonl", "sets/test.jsonl"])
+def test_two_sets_in_files_of_one_name_are_told_apart(tmp_path: Path, name: str) -> None:
+    for folder in ("north", "south"):
+        (tmp_path / folder / name).parent.mkdir(parents=True)
+    one, other = (write(tmp_path / folder / name, (folder, "Doe")) for folder in ("north", "south"))
+    ended = data("check", one, "--against", other)
+
+    assert ended.stderr.splitlines()[1:] == [
+        f"north/{name}, line 1: expected nothing in common with the other set, got the patient of south/{name}, line 1"
+    ]
 
 
 def test_two_sets_that_share_nothing_are_counted(tmp_path: Path) -> None:

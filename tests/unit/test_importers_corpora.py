@@ -41,12 +41,36 @@ MACCROBAT = {
 CHIA = {"Drug": "drug", "Negation": "negation", "Temporal": "temporal"}
 NCBI = dict.fromkeys(("CompositeMention", "DiseaseClass", "Modifier", "SpecificDisease"), "problem")
 BC5CDR = {"Chemical": "drug", "Disease": "problem"}
+PHEE = {
+    "Adverse_event.Effect": "problem",
+    "Adverse_event.Negated": "negation",
+    "Adverse_event.Severity": "severity",
+    "Adverse_event.Speculated": "uncertain",
+    "Subject.Disorder": "problem",
+    "Treatment.Disorder": "problem",
+    "Treatment.Dosage": "dosage",
+    "Treatment.Drug": "drug",
+    "Treatment.Duration": "duration",
+    "Treatment.Freq": "frequency",
+    "Treatment.Route": "route",
+    "Treatment.Time_elapsed": "temporal",
+}
 SAMPLES = {
     "maccrobat": ("brat", "maccrobat-brat", MACCROBAT),
     "chia": ("brat", "chia-brat", CHIA),
     "ncbi_disease": ("brat", "ncbi_disease-brat", NCBI),
     "bc5cdr": ("pubtator", "bc5cdr-pubtator", BC5CDR),
+    "phee": ("phee", "phee-json", PHEE),
 }
+RELATIONS = {
+    "CID": "adverse_effect",
+    "Adverse_event": "adverse_effect",
+    "Treatment.Disorder": "treats",
+    **{name: "hasAttr" for name, kind in PHEE.items() if kind not in ("drug", "problem")},
+    "*": "drop",
+}
+# How many documents of a sample the corpus left out.
+LEFT_OUT = {"phee": 1}
 Found = set[tuple[str, int, int, str]]
 Related = set[tuple[str, str, int, int]]
 
@@ -59,9 +83,7 @@ pytestmark = [
 def imported(name: str) -> tuple[list[Passage], Import, dict[str, str]]:
     """The passages of a sample, the import that made them, and the texts of its documents."""
     kind, folder, entities = SAMPLES[name]
-    types = TypeMap(
-        entities={**entities, "*": "drop"}, relations={"CID": "adverse_effect", "*": "drop"}, attributes={"*": "drop"}
-    )
+    types = TypeMap(entities={**entities, "*": "drop"}, relations=RELATIONS, attributes={"*": "drop"})
     run = Import(types=types)
     texts: dict[str, str] = {}
 
@@ -98,14 +120,22 @@ def published(name: str) -> tuple[Passage, ...]:
     return read_passages([CORPORA / name / f"{split}.jsonl" for split in ("train", "dev", "test")])
 
 
+def texts_in(corpus: Iterable[Passage], texts: dict[str, str]) -> dict[str, str]:
+    """The texts of those documents that the corpus has."""
+    documents = {passage.document for passage in corpus}
+    return {document: text for document, text in texts.items() if document in documents}
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 def test_entities_of_publishers_files_are_those_of_the_corpus(name: str) -> None:
     passages, run, texts = imported(name)
-    types = set(SAMPLES[name][2].values())
+    types, corpus = set(SAMPLES[name][2].values()), published(name)
+    shared = texts_in(corpus, texts)
 
     assert run.problems.total == 0
-    assert len(texts) >= 12
-    ours, theirs = (places(each, texts, types)[0] for each in (passages, published(name)))
+    assert len(shared) >= 12
+    assert len(texts) - len(shared) == LEFT_OUT.get(name, 0)
+    ours, theirs = (places(each, shared, types)[0] for each in (passages, corpus))
     assert len(ours) > 50
     assert sorted(one[:3] for one in ours ^ theirs) == []
 
@@ -115,6 +145,16 @@ def test_relations_between_concepts_are_those_of_the_corpus_where_both_have_the_
     ours, theirs = (places(each, texts, ())[1] for each in (passages, published("bc5cdr")))
 
     assert len(ours) > 50
+    assert ours == theirs
+
+
+def test_relations_of_events_are_those_of_the_corpus() -> None:
+    passages, _, texts = imported("phee")
+    corpus = published("phee")
+    ours, theirs = (places(each, texts_in(corpus, texts), ())[1] for each in (passages, corpus))
+
+    assert {kind for kind, *_ in ours} == {"adverse_effect", "treats", "hasAttr"}
+    assert len(ours) > 30
     assert ours == theirs
 
 

@@ -1,4 +1,4 @@
-"""BioC, Label Studio, FHIR and JSON lines: what each becomes, and how what is malformed is told."""
+"""BioC, Label Studio and FHIR: what each becomes, and how what is malformed is told."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_bioc_relations_are_of_two_annotations_or_of_two_concepts() -> None:
     assert document.left_out == {"relations of other than two entities": 2}
 
 
-@pytest.mark.parametrize("around", ["[%s]", '{"documents": [%s]}', "%s"])
+@pytest.mark.parametrize("around", ["[%s]", '{"documents": [%s]}', "%s", '{"PubTator3": [%s]}'])
 def test_bioc_json_may_be_a_collection_a_list_or_one_document(around: str) -> None:
     one = as_json({"id": 9, "passages": [bioc_passage()]})
     (document,) = documents(read_bioc_json, unit(around % one))
@@ -157,6 +157,15 @@ def test_choices_of_a_region_are_its_attributes_and_those_of_a_text_are_left_out
     assert document.left_out == {"answers about a whole text, and other items": 1}
 
 
+def test_choices_of_a_region_without_a_label_are_counted() -> None:
+    chosen = {"id": "z", "type": "choices", "from_name": "sure", "value": {"start": 6, "end": 11}}
+    unlabelled = region(6, 11, "fever", [], "z")
+    several = chosen | {"value": {"start": 6, "end": 11, "choices": ["low", "past"]}}
+    (document,) = documents(read_label_studio, unit(export(task(ASPIRIN, unlabelled, several))))
+
+    assert document.left_out == {"choices of regions without a label": 2}
+
+
 def test_relations_of_label_studio_have_a_direction_and_labels() -> None:
     def relation(direction: str, *labels: str) -> dict[str, object]:
         return {"type": "relation", "from_id": "a", "to_id": "b", "direction": direction, "labels": list(labels)}
@@ -218,47 +227,6 @@ def test_a_bundle_and_lines_hold_many_and_what_is_not_meant_is_counted() -> None
             LeftOut(what="resources that are no DocumentReference"),
             LeftOut(what="documents that are not current"),
         ]
-
-
-# JSON lines
-
-
-@pytest.mark.parametrize("spans", ["entities", "label", "labels", "spans"])
-@pytest.mark.parametrize(
-    "span",
-    [
-        [3, 8, "Sign"],
-        {"start": 3, "end": 8, "label": "Sign"},
-        {"start_offset": 3, "end_offset": 8, "type": "Sign", "text": "fever", "id": 4},
-    ],
-)
-def test_spans_of_json_lines_may_have_any_of_these_forms(spans: str, span: object) -> None:
-    (document,) = documents(read_jsonl, unit(as_json({"text": "No fever.", spans: [span]})))
-
-    assert (document.id, mentions(document)) == ("one-1", [("Sign", "fever")])
-
-
-def test_relations_of_json_lines_name_ids_or_places() -> None:
-    spans = [{"id": 1, "start": 3, "end": 8, "label": "Sign"}, {"id": 2, "start": 12, "end": 19, "label": "Drug"}]
-    by_id = {"type": "for", "from_id": 2, "to_id": 1}
-    by_place = {"label": "of", "head": 3, "child": 1, "head_span": {"start": 12, "end": 19}} | {
-        "child_span": {"start": 3, "end": 8}
-    }
-    record = {"id": "n", "text": "No fever on aspirin.", "spans": spans, "relations": [by_id, by_place]}
-    (document,) = documents(read_jsonl, unit(as_json(record | {"meta": {"patient": 3}})))
-
-    assert (document.id, document.patient) == ("n", "3")
-    assert [(one.type, one.head, one.tail) for one in document.relations] == [("for", "T2", "T1"), ("of", "T2", "T1")]
-
-
-@pytest.mark.parametrize("answer", ["reject", "ignore"])
-def test_records_that_were_not_accepted_are_left_out_whatever_else_they_hold(answer: str) -> None:
-    record = {"text": "No fever.", "spans": [[3, 8, "Sign"]]}
-    lines = [record | {"answer": "accept"}, {"answer": answer}, record | {"answer": None}, record]
-    found = list(read_jsonl(unit("\n".join(map(as_json, lines)))))
-
-    assert [getattr(each, "id", None) for each in found] == ["one-1", None, "one-3", "one-4"]
-    assert found[1] == LeftOut(what="records that were rejected or ignored")
 
 
 # What is malformed
@@ -338,31 +306,16 @@ MALFORMED: dict[str, tuple[Reader, object, str]] = {
         resource(content=[attachment("text/plain", "Rash"), attachment("text/x-brat", "T1\tx 0 4\tMarfan")]),
         "one.txt, line 1, text/x-brat, line 1: expected what the text holds from 0 to 4",
     ),
-    "JSON lines: no text": (read_jsonl, {"Marfan": 1}, "one.txt, line 1.text: expected a string, got null"),
-    "JSON lines: no answer of Prodigy's": (
-        read_jsonl,
-        {"text": "x", "answer": "Marfan"},
-        "one.txt, line 1.answer: expected one of accept, reject, ignore, got another value",
+    "BioC: neither a collection nor a document": (
+        read_bioc_json,
+        {"Marfan": "Marfan", "source": "x"},
+        "one.txt: expected a collection (documents) or a document, got another object",
     ),
-    "JSON lines: an answer in a list": (
-        read_jsonl,
-        {"text": "x", "answer": ["reject"]},
-        "one.txt, line 1.answer: expected one of accept, reject, ignore, got another value",
-    ),
-    "JSON lines: two kinds of spans": (
-        read_jsonl,
-        {"text": "Marfan", "spans": [], "label": []},
-        "expected spans in one of entities, label, labels, spans, got 2 of them",
-    ),
-    "JSON lines: short span": (
-        read_jsonl,
-        {"text": "Marfan", "spans": [[0, 1]]},
-        "spans[0]: expected start, end and type",
-    ),
-    "JSON lines: relation to nothing": (
-        read_jsonl,
-        {"text": "Marfan", "relations": [{"head": "Marfan", "tail": "x", "type": "y"}]},
-        "relations[0]: expected ids or spans",
+    "BioC: a list of something else": (read_bioc_json, {"Marfan": [7]}, "one.txt: expected a collection (documents)"),
+    "BioC: another object in a list": (
+        read_bioc_json,
+        {"Marfan": [{"Marfan": 1}]},
+        "one.txt[0]: expected a collection (documents) or a document",
     ),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from site_agent.trainer.extraction.importers.conll import BEGUN_INSIDE, read_conll
+from site_agent.trainer.extraction.importers.conll import BEGUN_INSIDE, COMMENTS, read_conll
 from site_agent.trainer.extraction.importers.csv_spans import read_csv
 from site_agent.trainer.extraction.importers.source import MAX_TEXT_CHARACTERS, Reader
 from tests.fakes.importing import documents, mentions, problems, unit
@@ -70,6 +70,26 @@ def test_documents_begin_where_the_file_says_so() -> None:
     ]
 
 
+def test_comments_of_conll_u_are_left_out_and_counted_with_their_document() -> None:
+    content = (
+        "# global.columns = ID FORM TAG\n\n# newdoc id = z\n# sent_id = 1\n# text = Seen O\nSeen O\n"
+        "\n# sent_id = 2\r\nb B-x\n# document = y\n# generator =\nc O\n"
+    )
+    first, second = documents(read_conll, unit(content))
+
+    assert (first.id, first.text, mentions(first)) == ("z", "Seen\nb", [("x", "b")])
+    assert (second.id, second.text) == ("y", "c")
+    assert [one.left_out[COMMENTS] for one in (first, second)] == [4, 1]
+
+
+@pytest.mark.parametrize("line", ["# O", "#\t=\tO", "#\tx\t=\tO", "#5=6 O", "#x = O"])
+def test_a_number_sign_may_be_a_token(line: str) -> None:
+    (document,) = documents(read_conll, unit(f"{line}\n"))
+
+    assert document.text.startswith("#")
+    assert document.left_out[COMMENTS] == 0
+
+
 def test_rows_of_a_document_are_one_and_a_row_may_say_that_it_has_no_entity() -> None:
     first, second = documents(read_csv, unit(CSV))
 
@@ -84,6 +104,22 @@ def test_columns_may_be_parted_and_ordered_otherwise(delimiter: str) -> None:
     (document,) = documents(read_csv, unit("\ufeff" + "\r\n".join(delimiter.join(row) for row in rows)))
 
     assert mentions(document) == [("Sign", "fever")]
+
+
+def test_documents_with_a_column_that_is_not_read_are_counted_by_its_name() -> None:
+    rows = [
+        "document,text,start,end,type,ward,No fever,,notes",
+        "d,No fever.,3,8,Sign,7,x,y,",
+        "e,Well.,,,,8,,,",
+        "f,Well.,,,,,,,",
+    ]
+    first, second, third = documents(read_csv, unit("\n".join(rows)))
+
+    told = "documents with a column that is not read, "
+    hidden = f"{told}a name of 8 characters (first in one.txt)"
+    assert first.left_out == {f'{told}"ward"': 1, hidden: 1, f'{told}"column 8"': 1}
+    assert second.left_out == {f'{told}"ward"': 1}
+    assert third.left_out == {}
 
 
 def test_control_characters_around_an_offset_count_as_white_space() -> None:
@@ -102,6 +138,16 @@ HEADER = "document,text,start,end,type\n"
 MALFORMED: dict[str, tuple[Reader, str, str]] = {
     "CoNLL: a token alone": (read_conll, "Marfan\n", "one.txt, line 1: expected a token and its tag, got 1 columns"),
     "CoNLL: no tag": (read_conll, "a O\nb Marfan\n", "one.txt, line 2: expected O or a tag such as B-type"),
+    "CoNLL: an id of two words": (
+        read_conll,
+        "a O\n# document = Marfan 2\nb O\n",
+        "one.txt, line 2: expected an id without white space after the equals sign, got another",
+    ),
+    "CSV: a column twice": (
+        read_csv,
+        "document,text,start,end,type,Marfan, Marfan\nd,x,,,,a,b\n",
+        "one.txt, row 1: expected every column once, got columns 6 and 7 of one name",
+    ),
     "CSV: no header": (read_csv, "Marfan\n", "one.txt, row 1: expected the column document, got others"),
     "CSV: empty": (read_csv, "", "one.txt, row 1: expected the column document, got others"),
     "CSV: too few values": (read_csv, f"{HEADER}d,Marfan\n", "one.txt, row 2: expected 5 values, got 2"),

@@ -47,10 +47,14 @@ def read_passage_sets(paths: Sequence[Path]) -> tuple[tuple[Passage, ...], ...]:
     return tuple(tuple(each.passage for each in located) for located in read_located_sets(paths))
 
 
-def read_located_sets(paths: Sequence[Path]) -> tuple[tuple[Located, ...], ...]:
+def read_located_sets(paths: Sequence[Path], labels: Sequence[str] = ()) -> tuple[tuple[Located, ...], ...]:
     """Read files of passages, one set a file, with where each passage stands.
 
     Blank lines and a leading byte order mark are passed over.
+
+    Args:
+        paths: The files.
+        labels: What messages call each; without any, its name alone.
 
     Raises:
         InputInvalidError: NOTES_INVALID, with all problems of all files together.
@@ -58,7 +62,7 @@ def read_located_sets(paths: Sequence[Path]) -> tuple[tuple[Located, ...], ...]:
     problems = Problems()
     sets: list[tuple[Located, ...]] = []
     first_seen: dict[str, str] = {}
-    for path, label in zip(paths, _labels(paths), strict=True):
+    for path, label in zip(paths, labels or _labels(paths), strict=True):
         located: list[Located] = []
         found = 0
         for where, line, outcome in _records(path, label):

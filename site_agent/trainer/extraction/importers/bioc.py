@@ -64,15 +64,29 @@ class _Ids:
 def read_bioc_json(unit: Unit) -> Iterator[Outcome]:
     """The documents of a collection, of a list of them, or the one document that the file is."""
     try:
-        top = parse_json(decoded(unit.content, unit.name), unit.name)
-        is_collection = isinstance(top.value, dict) and "documents" in top.value
-        found = top.get("documents").items() if is_collection else top.items() if isinstance(top.value, list) else [top]
-        nodes = list(found)
+        nodes = _nodes(parse_json(decoded(unit.content, unit.name), unit.name))
     except MalformedError as error:
         yield error.problem
         return
     for node in nodes:
         yield bioc_document(node)
+
+
+def _nodes(top: JsonValue) -> list[JsonValue]:
+    """The documents; a list of them may be the only value of an object, as in what PubTator gives to download."""
+    if isinstance(top.value, list):
+        return list(top.items())
+    fields = top.fields()
+    if "documents" in fields:
+        return list(top.get("documents").items())
+    wrapped = next(iter(fields.values())) if len(fields) == 1 and not _is_document(top) else None
+    if isinstance(wrapped, list) and all(isinstance(each, dict) for each in wrapped):
+        return list(JsonValue(wrapped, top.where).items())
+    return [top]
+
+
+def _is_document(node: JsonValue) -> bool:
+    return not node.fields().keys().isdisjoint(("id", "passages"))
 
 
 def bioc_document(node: JsonValue) -> Outcome:
@@ -84,6 +98,7 @@ def bioc_document(node: JsonValue) -> Outcome:
 
 
 def _document(node: JsonValue) -> SourceDocument:
+    expect(_is_document(node), node.where, "expected a collection (documents) or a document, got another object")
     passages = list(node.get("passages").items())
     pieces = _pieces(passages)
     ids = _Ids()

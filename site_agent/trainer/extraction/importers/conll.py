@@ -2,7 +2,7 @@
 
 The text is built from the tokens: one space between two, a line end after each sentence. It is not the note's own,
 because the format does not keep that. ``-DOCSTART-`` parts documents; ``# document = ID`` and ``# patient = ID`` before
-the first token name them.
+the first token name them. Other comments of the form ``# name = value`` are left out and counted.
 """
 
 from __future__ import annotations
@@ -26,9 +26,13 @@ from site_agent.trainer.extraction.importers.source import (
 )
 
 _NAMED = re.compile(r"#\s*(document|newdoc id|patient)\s*=\s*(\S+)\s*")
+# As in CoNLL-U. A tab makes it a token, and so does a name that touches the number sign or the equals sign.
+_COMMENT = re.compile(r"# +([^\s=]+(?: [^\s=]+){0,2}) +=(?: [^\t]*)?\r?")
 _TAG = re.compile(r"([BIESLUM])-(\S+)")
 _BEGINS, _ENDS = frozenset("BSU"), frozenset("ESLU")
 _NEW_DOCUMENT = "-DOCSTART-"
+_KNOWN = ("document", "newdoc id", "patient")
+COMMENTS = "comments with a name and a value"
 BEGUN_INSIDE = "entities that begin with an inside tag"
 
 
@@ -113,11 +117,11 @@ def read_conll(unit: Unit) -> Iterator[Outcome]:
         where = f"{unit.name}, line {line_number}"
         named = _NAMED.fullmatch(line)
         if line.startswith(_NEW_DOCUMENT) or (named and named[1] != "patient"):
-            outcome = building.outcome(where)
+            outcome, left_out = building.outcome(where), building.left_out
             if outcome is not None:
                 yield outcome
-                number += 1
-            building = _Building(named[2] if named else f"{unit.stem}-{number}")
+                number, left_out = number + 1, Counter()
+            building = _Building(named[2] if named else f"{unit.stem}-{number}", left_out=left_out)
         elif named:
             building.patient = named[2]
         elif building.problem is None:
@@ -131,6 +135,11 @@ def read_conll(unit: Unit) -> Iterator[Outcome]:
 
 
 def _add_line(building: _Building, line: str, where: str) -> None:
+    comment = _COMMENT.fullmatch(line)
+    if comment is not None:
+        expect(comment[1] not in _KNOWN, where, "expected an id without white space after the equals sign, got another")
+        building.left_out[COMMENTS] += 1
+        return
     columns = [column.strip() for column in (line.split("\t") if "\t" in line else line.split())]
     if not any(columns):
         building.end_sentence(where)

@@ -2,20 +2,23 @@
 
 Columns: ``document``, ``text``, ``start``, ``end``, ``type``; and where there are, ``words`` and ``patient``. The text
 stands in the first row of a document at least. A row without start, end and type is for a document without entities.
+Documents with a value in any other column are counted by its name.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from site_agent.trainer.extraction.importers.labels import Wording, is_label, shown
 from site_agent.trainer.extraction.importers.placing import Placed, place
 from site_agent.trainer.extraction.importers.source import (
     MAX_TEXT_CHARACTERS,
     MalformedError,
     Outcome,
+    Problem,
     SourceDocument,
     SourceEntity,
     Unit,
@@ -26,6 +29,7 @@ from site_agent.trainer.extraction.importers.source import (
 )
 
 _REQUIRED = ("document", "text", "start", "end", "type")
+_KNOWN = (*_REQUIRED, "words", "patient")
 _DELIMITERS = (",", ";", "\t")
 _MAX_DIGITS = 10
 # The module's own limit, one for the whole process, is shorter than a note.
@@ -39,6 +43,7 @@ class _Rows:
     text: str
     patient: str | None
     found: list[Placed] = field(default_factory=list)
+    unread: set[str] = field(default_factory=set, repr=False)
     problem: MalformedError | None = None
 
 
@@ -46,37 +51,51 @@ def read_csv(unit: Unit) -> Iterator[Outcome]:
     """The documents of a file, in the order of their first rows."""
     documents: dict[str, _Rows] = {}
     try:
-        content = decoded(unit.content, unit.name)
-        for where, row in _rows(content, unit.name):
-            _add(documents, row, where)
+        lines = _lines(decoded(unit.content, unit.name), unit.name)
+        columns = _columns(lines, unit.name)
+        for where, row in lines:
+            if any(row):
+                expect(len(row) == len(columns), where, f"expected {len(columns)} values, got {len(row)}")
+                _add(documents, dict(zip(columns, row, strict=True)), where)
     except MalformedError as error:
         yield error.problem
         return
-    for document_id, rows in documents.items():
-        try:
-            if rows.problem is not None:
-                raise rows.problem
-            entities = place(rows.text, rows.found)
-        except MalformedError as error:
-            yield error.problem
-            continue
-        yield SourceDocument(id=document_id, text=rows.text, entities=entities, patient=rows.patient)
+    found = [(_outcome(each, rows), rows.unread) for each, rows in documents.items()]
+    told = _told(columns, [each for each, _ in found if isinstance(each, SourceDocument)], unit.name)
+    for each, unread in found:
+        left_out = {f"documents with a column that is not read, {told[column]}": 1 for column in unread}
+        yield replace(each, left_out=left_out) if isinstance(each, SourceDocument) else each
 
 
-def _rows(content: str, name: str) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Each row by its columns' names, with where it stands."""
+def _outcome(document_id: str, rows: _Rows) -> SourceDocument | Problem:
+    try:
+        if rows.problem is not None:
+            raise rows.problem
+        entities = place(rows.text, rows.found)
+    except MalformedError as error:
+        return error.problem
+    return SourceDocument(id=document_id, text=rows.text, entities=entities, patient=rows.patient)
+
+
+def _told(columns: Sequence[str], documents: Sequence[SourceDocument], name: str) -> dict[str, str]:
+    """What messages call each column that is not read: its name, if that is a label and no words of a document."""
+    unread = [column for column in columns if column not in _KNOWN]
+    wordings = [Wording(each) for each in documents] if unread else []
+    told = {}
+    for column in unread:
+        is_text = not is_label(column) or any(each.says(column, alone=False) for each in wordings)
+        told[column] = shown((column, 0), name if is_text else "")
+    return told
+
+
+def _lines(content: str, name: str) -> Iterator[tuple[str, list[str]]]:
+    """Each row with where it stands, the header among them."""
     header = content.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=header.count)
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     try:
-        columns = [column.strip() for column in next(reader, [])]
-        missing = [column for column in _REQUIRED if column not in columns]
-        expect(not missing, f"{name}, row 1", f"expected the column {missing[0] if missing else ''}, got others")
-        for number, row in enumerate(reader, start=2):
-            where = f"{name}, row {number}"
-            if any(row):
-                expect(len(row) == len(columns), where, f"expected {len(columns)} values, got {len(row)}")
-                yield where, dict(zip(columns, row, strict=True))
+        for number, row in enumerate(reader, start=1):
+            yield f"{name}, row {number}", row
     except csv.Error:
         where = f"{name}, line {reader.line_num}"
     else:
@@ -84,10 +103,24 @@ def _rows(content: str, name: str) -> Iterator[tuple[str, Mapping[str, str]]]:
     raise MalformedError(where, f"expected CSV with values of at most {MAX_TEXT_CHARACTERS} characters, got other text")
 
 
+def _columns(lines: Iterator[tuple[str, list[str]]], name: str) -> list[str]:
+    """The names in the header. One that stands twice is refused: of two values the first would be lost."""
+    where, header = next(lines, (f"{name}, row 1", []))
+    columns = [column.strip() or f"column {number}" for number, column in enumerate(header, start=1)]
+    missing = [column for column in _REQUIRED if column not in columns]
+    expect(not missing, where, f"expected the column {missing[0] if missing else ''}, got others")
+    first: dict[str, int] = {}
+    for number, column in enumerate(columns, start=1):
+        earlier = first.setdefault(column, number)
+        expect(earlier == number, where, f"expected every column once, got columns {earlier} and {number} of one name")
+    return columns
+
+
 def _add(documents: dict[str, _Rows], row: Mapping[str, str], where: str) -> None:
     """Add one row to its document; what is wrong with it is that document's problem alone."""
     expect(bool(row["document"]), where, "document: expected a value, got none")
     rows = documents.setdefault(row["document"], _Rows(text=row["text"], patient=row.get("patient") or None))
+    rows.unread |= {column for column, value in row.items() if value and column not in _KNOWN}
     try:
         expect(row["text"] in ("", rows.text), where, "text: expected that of the document's first row, or none")
         expect_text(rows.text, where)

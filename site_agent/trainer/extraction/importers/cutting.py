@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, product
 
 from site_agent.trainer.extraction.importers.source import (
+    MAX_RELATIONS,
     SourceDocument,
     SourceEntity,
     SourceRelation,
@@ -22,7 +23,6 @@ from site_agent.trainer.extraction.mentions import Span
 from site_agent.trainer.extraction.passages import Entity, Passage, Relation
 from site_agent.trainer.extraction.sentences import split_sentences
 
-MAX_RELATIONS = 10_000
 ACROSS = "relations between passages"
 _NOWHERE = -1
 

@@ -15,6 +15,7 @@ from site_agent.trainer.extraction.importers.docbin import read_docbin
 from site_agent.trainer.extraction.importers.fhir import read_fhir
 from site_agent.trainer.extraction.importers.jsonl_spans import read_jsonl
 from site_agent.trainer.extraction.importers.label_studio import read_label_studio
+from site_agent.trainer.extraction.importers.phee import read_phee
 from site_agent.trainer.extraction.importers.pubtator import read_pubtator
 from site_agent.trainer.extraction.importers.source import Reader
 
@@ -44,6 +45,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "fhir": Format(read=read_fhir, suffixes=(".json", ".ndjson")),
         "jsonl": Format(read=read_jsonl, suffixes=(".jsonl",)),
         "label-studio": Format(read=read_label_studio, suffixes=(".json",)),
+        "phee": Format(read=read_phee, suffixes=(".json", ".jsonl")),
         "pubtator": Format(read=read_pubtator, suffixes=(".pubtator", ".txt")),
     }
 )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from site_agent.trainer.extraction.importers.cutting import cut
+from site_agent.trainer.extraction.importers.map_use import MapUse
 from site_agent.trainer.extraction.importers.mapping import Unmapped, mapped
 from site_agent.trainer.extraction.importers.source import (
     LeftOut,
@@ -31,6 +32,8 @@ class Import:
     Attributes:
         patients: Whose each document is, where the source does not say or is not believed.
         left_out: Counts of what was dropped or changed by rule.
+        use: What the documents that were imported used of the type map.
+        entities: How many they have in the source, dropped ones too.
     """
 
     types: TypeMap
@@ -39,7 +42,9 @@ class Import:
     problems: Problems = field(default_factory=Problems)
     unmapped: Unmapped = field(default_factory=Unmapped)
     left_out: Counter[str] = field(default_factory=Counter)
+    use: MapUse = field(default_factory=MapUse)
     documents: int = 0
+    entities: int = 0
     _seen: set[str] = field(default_factory=set)
 
     def passages(self, read: Reader, units: Iterable[Unit | Problem]) -> Iterator[Passage]:
@@ -72,6 +77,10 @@ class Import:
             missing.add(problem)
         missing.refuse_any()
 
+    def strangers(self) -> int:
+        """How many documents the table of patients names that this import has not met."""
+        return len(self.patients.keys() - self._seen)
+
     def _add(self, problem: Problem) -> None:
         self.problems.add(f"{problem.where}: {problem.what}")
 
@@ -93,5 +102,7 @@ class Import:
             self.problems.add(f"{where}: {error.problem.what}")
             return ()
         self.documents += 1
+        self.entities += len(document.entities)
+        self.use.add(document, self.types, where)
         self.left_out += left_out
         return passages

@@ -1,11 +1,13 @@
 """JSON lines as doccano, Prodigy and spaCy's examples have them: one text a line, with its spans and relations.
 
-Spans stand in ``entities``, ``label``, ``labels`` or ``spans``, as ``[start, end, type]`` or as objects. Of records
-with Prodigy's ``answer``, those that were accepted are read.
+Spans stand under one of the names of `_SPANS`, as ``[start, end, type]`` or as objects; a record with none of them is
+malformed, for a name that is not known would be a note without entities. A record may be spaCy's training form, a text
+and an object. Of records with Prodigy's ``answer``, those that were accepted are read; there, no spans are no entities.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from site_agent.trainer.extraction.importers.json_values import JsonValue, json_lines, parse_json
@@ -24,7 +26,9 @@ from site_agent.trainer.extraction.importers.source import (
     expect_text,
 )
 
-_SPANS = ("entities", "label", "labels", "spans")
+# The export of doccano's first versions, where a label may be its number alone.
+_NUMBERED = "annotations"
+_SPANS = ("entities", "label", "labels", "spans", "ents", _NUMBERED)
 _ACCEPT = "accept"
 _ANSWERS = (_ACCEPT, "reject", "ignore")
 
@@ -38,9 +42,19 @@ def read_jsonl(unit: Unit) -> Iterator[Outcome]:
         return
     for number, (line, where) in enumerate(json_lines(content, unit.name), start=1):
         try:
-            yield _outcome(parse_json(line, where), f"{unit.stem}-{number}")
+            yield _outcome(_record(parse_json(line, where)), f"{unit.stem}-{number}")
         except MalformedError as error:
             yield error.problem
+
+
+def _record(line: JsonValue) -> JsonValue:
+    """An object; of spaCy's training form the object of the annotations, with the text in it."""
+    if not isinstance(line.value, list):
+        return line
+    parts = list(line.items())
+    is_pair = len(parts) == 2 and isinstance(parts[0].value, str) and isinstance(parts[1].value, dict)
+    expect(is_pair, line.where, "expected an object, or a list of a text and an object, got another list")
+    return JsonValue(parts[1].fields() | {"text": parts[0].value}, parts[1].where)
 
 
 def _outcome(record: JsonValue, default_id: str) -> Outcome:
@@ -57,10 +71,12 @@ def _document(record: JsonValue, default_id: str) -> SourceDocument:
     known = meta if isinstance(meta.value, dict) else JsonValue({}, meta.where)
     names: dict[str, str] = {}
     found: list[Placed] = []
-    spans = [name for name in _SPANS if record.get(name).value is not None]
-    expect(len(spans) <= 1, record.where, f"expected spans in one of {', '.join(_SPANS)}, got {len(spans)} of them")
-    for node in record.get(spans[0]).items() if spans else ():
+    left_out: Counter[str] = Counter()
+    holder = _holder(record, left_out)
+    for node in record.get(holder).items():
         expect_room(len(found), node.where)
+        if holder == _NUMBERED:
+            _expect_name(node)
         found.append(_span(node, f"T{len(found) + 1}", names))
     document_id = known.get("doc").optional_name() or record.get("id").optional_name() or default_id
     return SourceDocument(
@@ -69,7 +85,29 @@ def _document(record: JsonValue, default_id: str) -> SourceDocument:
         entities=place(text, found),
         relations=tuple(_relation(node, names) for node in record.get("relations").items()),
         patient=known.get("patient").optional_name() or record.get("patient").optional_name(),
+        left_out=left_out,
     )
+
+
+def _holder(record: JsonValue, left_out: Counter[str]) -> str:
+    """The name that the spans stand under; spaCy has groups of spans beside them, as an object."""
+    there = [name for name in _SPANS if name in record.fields()]
+    filled = [name for name in there if record.get(name).value is not None]
+    if len(filled) > 1 and isinstance(record.get("spans").value, dict):
+        filled.remove("spans")
+        left_out["documents with span groups"] += 1
+    if not there and record.get("answer").value == _ACCEPT:
+        return "spans"
+    expected = f"expected spans in one of {', '.join(_SPANS)}"
+    expect(bool(there), record.where, f"{expected}, got none of them")
+    expect(len(filled) <= 1, record.where, f"{expected}, got {len(filled)} of them")
+    return (filled or there)[0]
+
+
+def _expect_name(node: JsonValue) -> None:
+    """Refuse the number of a label, which says nothing outside the database that it is from."""
+    label = node.get("label")
+    expect(type(label.value) is not int, label.where, "expected the name of a label, got its number")
 
 
 def _span(node: JsonValue, entity_id: str, names: dict[str, str]) -> Placed:

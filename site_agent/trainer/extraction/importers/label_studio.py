@@ -67,7 +67,10 @@ class _Regions:
             self.ids.setdefault(item.get("id").name(), []).append(entity.id)
 
     def entities(self, text: str) -> tuple[SourceEntity, ...]:
-        """The entities with their attributes, at their places."""
+        """The entities with their attributes, at their places; choices of a region without a label are counted."""
+        for region, chosen in self.attributes.items():
+            if region not in self.ids:
+                self.left_out["choices of regions without a label"] += len(chosen)
         owned = {ours: self.attributes.get(theirs, []) for theirs, each in self.ids.items() for ours in each}
         return tuple(replace(one, attributes=tuple(owned[one.id])) for one in place(text, self.found))
 

@@ -5,90 +5,41 @@ Entities that then are the same (one type, one place) become one; a relation to 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from common.label_schema import HAS_ATTRIBUTE
+from site_agent.trainer.extraction.importers.labels import Named, Names, Wording
 from site_agent.trainer.extraction.importers.source import SourceDocument, SourceEntity, SourceRelation
 from site_agent.trainer.extraction.importers.type_map import DROP, DROP_ENTITY, TypeMap
 
-MAX_TYPES_SHOWN = 100
 ODD_EDGES = "entities that begin or end inside a word, or at white space"
-# A label of one to three short words. What is longer may be text in the wrong column.
-_LABEL = re.compile(r"[\w:./+=-]{1,40}(?: [\w:./+=-]{1,20}){0,2}")
 _RELATIONS = "relations"
 
-# A name, and the length of its value.
-_Named: TypeAlias = tuple[str, int]
 # Of each table of the type map: what it lacks.
-_Missing: TypeAlias = dict[str, dict[_Named, None]]
+_Missing: TypeAlias = dict[str, dict[Named, None]]
 
 
 @dataclass(slots=True)
 class Unmapped:
-    """Types that the type map does not know, by the table that they are missing from. It shows labels, no text.
+    """Types that the type map does not know, by the table that they are missing from. It shows labels, no text."""
 
-    Attributes:
-        seen: Of each that may be text the first document that has it; of a label nothing.
-    """
-
-    seen: dict[str, dict[_Named, str]] = field(default_factory=dict, repr=False)
+    seen: dict[str, Names] = field(default_factory=dict, repr=False)
 
     def add(self, missing: _Missing, document: SourceDocument, where: str) -> None:
-        """Note those of a document. A word that is a label in one is no text in another; several words stay text."""
-        wording = _Wording(document)
+        """Note those of a document."""
+        wording = Wording(document)
         for table, found in missing.items():
-            names = self.seen.setdefault(table, {})
             for named in found:
-                if named not in names and len(names) > MAX_TYPES_SHOWN:
-                    continue
-                is_label = _LABEL.fullmatch(named[0]) and not wording.says(named[0], alone=table == _RELATIONS)
-                known, stays = names.get(named), len(named[0].split()) > 1
-                if is_label:
-                    names[named] = known if known and stays else ""
-                elif known is None or (not known and stays):
-                    names[named] = where
+                is_text = wording.says(named[0], alone=table == _RELATIONS)
+                self.seen.setdefault(table, Names()).add(named, is_text, where)
 
     def problems(self) -> Iterator[str]:
         """One sentence for each table."""
         for table, names in sorted(self.seen.items()):
-            listed = sorted({_shown(named, first) for named, first in names.items()})[:MAX_TYPES_SHOWN]
-            more = " and others" if len(names) > MAX_TYPES_SHOWN else ""
-            yield f"type map: expected every type of the source in [{table}], missing: {', '.join(listed)}{more}"
-
-
-def _shown(named: _Named, first: str) -> str:
-    """A label as it is; what may be text by its length and by the first document that has it. No value."""
-    name, length = named
-    value = f" with a value of {length} characters" if length else ""
-    return f"a name of {len(name)} characters{value} (first in {first})" if first else f'"{name}"{value}'
-
-
-class _Wording:
-    """What a document says, to tell it from labels; whatever the case."""
-
-    def __init__(self, document: SourceDocument) -> None:
-        self._text = document.text.casefold()
-        self._mentions = {document.text[one.start : one.end].casefold() for one in document.entities}
-
-    def says(self, name: str, alone: bool) -> bool:
-        """Whether a name may be words of the note: those of an entity, or several that occur; or one, if ``alone``.
-
-        A label of one word, such as "drug", is that of an entity far more often than it is text. A relation has no
-        words of its own to compare with, and readers take for one what may be an entity's line without offsets.
-        """
-        words = name.casefold().split()
-        may_be = alone or len(words) > 1
-        return name.casefold() in self._mentions or (may_be and all(self._holds(word) for word in words))
-
-    def _holds(self, word: str) -> bool:
-        """Whether it occurs: inside a word, too (in many scripts nothing parts them), unless it is very short."""
-        if len(word) > 2:
-            return word in self._text
-        return re.search(f"(?<![a-z0-9]){re.escape(word)}(?![a-z0-9])", self._text) is not None
+            yield f"type map: expected every type of the source in [{table}], missing: {names.listed()}"
 
 
 def mapped(

@@ -13,6 +13,7 @@ from typing import TypeAlias
 # As for a file of notes: a whole record of a patient fits.
 MAX_TEXT_CHARACTERS = 4 * 2**20
 MAX_ENTITIES = 100_000
+MAX_RELATIONS = 10_000
 _BYTE_ORDER_MARK = "\ufeff"
 
 

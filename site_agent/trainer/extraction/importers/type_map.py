@@ -6,7 +6,7 @@ that meets it is refused: nothing is left out in silence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -22,6 +22,9 @@ DROP = "drop"
 DROP_ENTITY = "drop-entity"
 # Everything that is not listed.
 ANY = "*"
+# The tables, and the names that stand for themselves in each.
+ENTITIES, RELATIONS, ATTRIBUTES = "entities", "relations", "attributes"
+_OF_THE_SCHEMA: Mapping[str, Collection[str]] = {ENTITIES: ENTITY_TYPES, RELATIONS: RELATION_TYPES, ATTRIBUTES: ()}
 
 
 def _one_of(*allowed: str) -> AfterValidator:
@@ -59,15 +62,26 @@ class TypeMap:
 
     def entity(self, name: str) -> str | None:
         """The entity type that ``name`` stands for."""
-        return self.entities.get(name) or (name if name in ENTITY_TYPES else self.entities.get(ANY))
+        return self.entities.get(self.entry(ENTITIES, name) or "") or (name if name in ENTITY_TYPES else None)
 
     def relation(self, name: str) -> str | None:
         """The relation type that ``name`` stands for."""
-        return self.relations.get(name) or (name if name in RELATION_TYPES else self.relations.get(ANY))
+        return self.relations.get(self.entry(RELATIONS, name) or "") or (name if name in RELATION_TYPES else None)
 
     def attribute(self, name: str, value: str) -> str | None:
         """The modifier type that an attribute stands for, looked up as ``name=value``, then as ``name``."""
-        return self.attributes.get(f"{name}={value}") or self.attributes.get(name) or self.attributes.get(ANY)
+        return self.attributes.get(self.entry(ATTRIBUTES, name, value) or "")
+
+    def entry(self, table: str, name: str, value: str = "") -> str | None:
+        """Which key of ``table`` says what a name becomes; None where the schema alone does, or nothing."""
+        keys = self.tables()[table]
+        looked_up = (f"{name}={value}", name) if table == ATTRIBUTES else (name,)
+        listed = next((key for key in looked_up if key in keys), None)
+        return listed or (ANY if ANY in keys and name not in _OF_THE_SCHEMA[table] else None)
+
+    def tables(self) -> Mapping[str, Mapping[str, str]]:
+        """What the map lists, by table."""
+        return {ENTITIES: self.entities, RELATIONS: self.relations, ATTRIBUTES: self.attributes}
 
 
 def load_type_map(path: Path) -> TypeMap:

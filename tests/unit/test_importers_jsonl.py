@@ -1,0 +1,135 @@
+"""JSON lines of doccano, Prodigy and spaCy: what each becomes, and how what is malformed is told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from site_agent.trainer.extraction.importers.jsonl_spans import read_jsonl
+from site_agent.trainer.extraction.importers.source import LeftOut
+from tests.fakes.importing import documents, mentions, problems, unit
+
+NAMES = "entities, label, labels, spans, ents, annotations"
+SPAN = {"start": 3, "end": 8, "label": "Sign"}
+
+
+def as_json(value: object) -> str:
+    return json.dumps(value)
+
+
+@pytest.mark.parametrize("spans", ["entities", "label", "labels", "spans", "ents"])
+@pytest.mark.parametrize(
+    "span",
+    [
+        [3, 8, "Sign"],
+        {"start": 3, "end": 8, "label": "Sign"},
+        {"start_offset": 3, "end_offset": 8, "type": "Sign", "text": "fever", "id": 4},
+    ],
+)
+def test_spans_of_json_lines_may_have_any_of_these_forms(spans: str, span: object) -> None:
+    (document,) = documents(read_jsonl, unit(as_json({"text": "No fever.", spans: [span]})))
+
+    assert (document.id, mentions(document)) == ("one-1", [("Sign", "fever")])
+
+
+@pytest.mark.parametrize("empty", [{"spans": []}, {"label": None}, {"entities": [], "spans": None}])
+def test_a_record_may_say_that_it_has_no_entity(empty: dict[str, object]) -> None:
+    (document,) = documents(read_jsonl, unit(as_json({"text": "No fever."} | empty)))
+
+    assert document.entities == ()
+
+
+def test_a_document_of_spacy_has_entities_and_its_groups_of_spans_are_counted() -> None:
+    record = {"text": "No fever.", "ents": [SPAN], "sents": [{"start": 0, "end": 9}], "tokens": []}
+    groups = {"spans": {"sc": [SPAN]}}
+    plain, grouped = documents(read_jsonl, unit(f"{as_json(record)}\n{as_json(record | groups)}"))
+
+    assert mentions(plain) == mentions(grouped) == [("Sign", "fever")]
+    assert (plain.left_out, grouped.left_out) == ({}, {"documents with span groups": 1})
+
+
+def test_a_line_may_be_spacys_training_form() -> None:
+    line = ["No fever.", {"entities": [[3, 8, "Sign"]], "cats": {}}]
+    (document,) = documents(read_jsonl, unit(as_json(line)))
+
+    assert (document.id, document.text, mentions(document)) == ("one-1", "No fever.", [("Sign", "fever")])
+
+
+def test_the_export_of_an_early_doccano_has_annotations() -> None:
+    annotation = {"label": "Sign", "start_offset": 3, "end_offset": 8, "user": 1}
+    (document,) = documents(read_jsonl, unit(as_json({"id": 7, "text": "No fever.", "annotations": [annotation]})))
+
+    assert (document.id, mentions(document)) == ("7", [("Sign", "fever")])
+
+
+def test_relations_of_json_lines_name_ids_or_places() -> None:
+    spans = [{"id": 1, "start": 3, "end": 8, "label": "Sign"}, {"id": 2, "start": 12, "end": 19, "label": "Drug"}]
+    by_id = {"type": "for", "from_id": 2, "to_id": 1}
+    by_place = {"label": "of", "head": 3, "child": 1, "head_span": {"start": 12, "end": 19}} | {
+        "child_span": {"start": 3, "end": 8}
+    }
+    record = {"id": "n", "text": "No fever on aspirin.", "spans": spans, "relations": [by_id, by_place]}
+    (document,) = documents(read_jsonl, unit(as_json(record | {"meta": {"patient": 3}})))
+
+    assert (document.id, document.patient) == ("n", "3")
+    assert [(one.type, one.head, one.tail) for one in document.relations] == [("for", "T2", "T1"), ("of", "T2", "T1")]
+
+
+@pytest.mark.parametrize("answer", ["reject", "ignore"])
+def test_records_that_were_not_accepted_are_left_out_whatever_else_they_hold(answer: str) -> None:
+    record = {"text": "No fever.", "spans": [[3, 8, "Sign"]]}
+    lines = [record | {"answer": "accept"}, {"answer": answer}, record | {"answer": None}, record]
+    found = list(read_jsonl(unit("\n".join(map(as_json, lines)))))
+
+    assert [getattr(each, "id", None) for each in found] == ["one-1", None, "one-3", "one-4"]
+    assert found[1] == LeftOut(what="records that were rejected or ignored")
+
+
+def test_a_record_that_was_accepted_without_spans_has_no_entities() -> None:
+    (document,) = documents(read_jsonl, unit(as_json({"text": "No fever.", "answer": "accept"})))
+
+    assert document.entities == ()
+
+
+MALFORMED: dict[str, tuple[object, str]] = {
+    "no text": ({"Marfan": 1}, "one.txt, line 1.text: expected a string, got null"),
+    "no answer of Prodigy's": (
+        {"text": "x", "answer": "Marfan"},
+        "one.txt, line 1.answer: expected one of accept, reject, ignore, got another value",
+    ),
+    "an answer in a list": (
+        {"text": "x", "answer": ["reject"]},
+        "one.txt, line 1.answer: expected one of accept, reject, ignore, got another value",
+    ),
+    "two kinds of spans": (
+        {"text": "Marfan", "spans": [], "label": []},
+        f"one.txt, line 1: expected spans in one of {NAMES}, got 2 of them",
+    ),
+    "short span": (
+        {"text": "Marfan", "spans": [[0, 1]]},
+        "spans[0]: expected start, end and type",
+    ),
+    "relation to nothing": (
+        {"text": "Marfan", "spans": [], "relations": [{"head": "Marfan", "tail": "x", "type": "y"}]},
+        "relations[0]: expected ids or spans",
+    ),
+    "spans under another name": (
+        {"text": "Marfan", "Marfan": [SPAN], "meta": {"spans": []}},
+        f"one.txt, line 1: expected spans in one of {NAMES}, got none of them",
+    ),
+    "the number of a label": (
+        {"text": "Marfan", "annotations": [{"label": 2, "start_offset": 0, "end_offset": 6}]},
+        "one.txt, line 1.annotations[0].label: expected the name of a label, got its number",
+    ),
+    "a text alone": (["Marfan"], "one.txt, line 1: expected an object, or a list of a text and an object"),
+    "a list of training forms": ([["Marfan", {"entities": []}]], "line 1: expected an object, or a list of a text"),
+    "a training form without spans": (["Marfan", {"Marfan": []}], f"line 1[1]: expected spans in one of {NAMES}"),
+}
+
+
+@pytest.mark.parametrize(("value", "expected"), MALFORMED.values(), ids=MALFORMED.keys())
+def test_a_malformed_line_is_told_by_its_path_and_never_quoted(value: object, expected: str) -> None:
+    (told,) = problems(read_jsonl, unit(as_json(value)))
+
+    assert expected in told
