@@ -138,15 +138,14 @@ def measure(
     result = link.result()
     assert isinstance(result, TrainResult)
     asked = setting.of(terms)
+    needed = estimate_for(Path(source.location), asked.lora, asked.training, is_on_gpu=source.device != "cpu")
     return Measured(
         setting=setting,
         steps=result.steps,
         tokens_per_second=result.tokens_per_second,
         peak_bytes=result.peak_memory_bytes,
         gpu_bytes_in_use=gpu.most - gpu.before,
-        estimated_bytes=estimate_for(
-            Path(source.location), asked.lora, asked.training, is_on_gpu=source.device != "cpu"
-        ),
+        estimated_bytes=None if needed is None else needed.total_bytes,
     )
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from common.terms import Terms
     from site_agent.app.doctor import Check
     from site_agent.config import SiteConfig
+    from site_agent.domain.policy import SitePolicy
 
 
 def doctor(
@@ -43,23 +44,34 @@ def _all_checks(config: SiteConfig, terms_file: Path | None) -> Iterator[Check]:
     from site_agent.app.doctor import ok
 
     yield ok("configuration", "valid")
-    run, about_run = _run_checks(config, terms_file)
+    policy = _readable_policy(config)
+    run, about_run = _run_checks(policy, terms_file)
     yield from about_run
     yield from _link_checks(config)
     yield machine_checks.check_disk(config.site.state_folder)
     yield machine_checks.check_chain(config.site.state_folder)
-    yield from _memory_checks(config, run)
+    yield from _memory_checks(config, run, policy)
     expected = run.base_model.weights_digest if run else config.base_model.weights_digest or ""
     yield machine_checks.check_base_model(config.base_model.location, expected)
     yield machine_checks.check_notes((*config.data.train, *config.data.validation))
 
 
-def _run_checks(config: SiteConfig, terms_file: Path | None) -> tuple[Terms | None, list[Check]]:
+def _readable_policy(config: SiteConfig) -> SitePolicy | None:
+    """The site's policy; what is wrong with one that cannot be read, the check of the policy tells."""
+    from common.errors import FedMedError
+    from site_agent.wiring import load_site_policy
+
+    try:
+        return load_site_policy(config).policy
+    except FedMedError:
+        return None
+
+
+def _run_checks(policy: SitePolicy | None, terms_file: Path | None) -> tuple[Terms | None, list[Check]]:
     """The terms in the file, if there is one that can be read, and what the site's policy says to them."""
     from common.errors import FedMedError
     from common.terms_file import load_terms_toml
     from site_agent.app.doctor import failed, judge_run, skipped
-    from site_agent.wiring import load_site_policy
 
     if terms_file is None:
         return None, [skipped("terms", "none were named (--terms); memory is estimated for the default ones")]
@@ -67,17 +79,15 @@ def _run_checks(config: SiteConfig, terms_file: Path | None) -> tuple[Terms | No
         run = load_terms_toml(terms_file)
     except FedMedError as error:
         return None, [failed("terms", error.message, "ask the operator for the file that the run is made of")]
-    try:
-        return run, [judge_run(run, load_site_policy(config).policy)]
-    except FedMedError:  # told by the check of the policy
-        return run, [skipped("terms", "the policy cannot be read")]
+    return run, [judge_run(run, policy) if policy else skipped("terms", "the policy cannot be read")]
 
 
-def _memory_checks(config: SiteConfig, run: Terms | None) -> Iterator[Check]:
-    from common.terms import LoraTerms, TrainingTerms
+def _memory_checks(config: SiteConfig, run: Terms | None, policy: SitePolicy | None) -> Iterator[Check]:
+    from common.terms import TrainingTerms
     from site_agent.adapters import machine_checks
+    from site_agent.app.doctor import lora_here
 
-    lora, training = (run.lora, run.training) if run else (LoraTerms(), TrainingTerms())
+    lora, training = lora_here(run, policy), run.training if run else TrainingTerms()
     on_gpu, on_cpu = (
         machine_checks.estimate_for(Path(config.base_model.location), lora, training, is_on_gpu=is_on_gpu)
         for is_on_gpu in (True, False)

@@ -97,7 +97,8 @@ def aggregate(
         current = stack.enter_context(WeightsReader(files.current))
         previous = None if files.previous is None else stack.enter_context(WeightsReader(files.previous))
         keeper = None
-        if isinstance(strategy, StatefulStrategy):
+        if Need.OWN_STATE in strategy.needs:
+            assert isinstance(strategy, StatefulStrategy), "a strategy that needs its own state has moments"
             assert state_out is not None, "a strategy that keeps something is given where to"
             keeper = stack.enter_context(_StateKeeper(strategy, run.spec, files.state, state_out))
         shape = run.spec.at_rank(run.terms.published_rank)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from common.terms import LoraTerms, Quantization, TrainingTerms
 from site_agent.adapters.ledger_reading import check_ledger
 from site_agent.adapters.trainer_process import trainer_environment
 from site_agent.app.doctor import Check, CheckState, failed, judge_disk, judge_memory, ok, skipped
-from site_agent.domain.memory_estimate import ModelShape, TrainingShape, needed_bytes
+from site_agent.domain.memory_estimate import MemoryNeed, ModelShape, TrainingShape, needed_bytes
 
 CHILD_SECONDS = 600.0
 _SHOWN_LINES = 3
@@ -110,12 +111,12 @@ def gpu_words(nvml: Any, handle: Any) -> str:
     return f"{nvml.nvmlDeviceGetName(handle)}, driver {nvml.nvmlSystemGetDriverVersion()}"
 
 
-def check_gpu(device: str, needed: int | None, nvml: Callable[[], Any] = start_nvml) -> list[Check]:
+def check_gpu(device: str, needed: MemoryNeed | None, nvml: Callable[[], Any] = start_nvml) -> list[Check]:
     """The GPU and its driver, and its memory against ``needed``; None when that could not be estimated.
 
     Args:
         device: As `trainer.device`.
-        needed: Bytes.
+        needed: On a GPU.
         nvml: NVIDIA's binding.
     """
     if device == "cpu":
@@ -140,8 +141,8 @@ def check_gpu(device: str, needed: int | None, nvml: Callable[[], Any] = start_n
     return [ok("gpu", found), judge_memory("gpu_memory", total, needed)]
 
 
-def check_memory(gpu: Check, needed: int | None, total: Callable[[], int] | None = None) -> Check:
-    """This machine's memory against ``needed`` bytes, where training is on its CPU by what was found as ``gpu``."""
+def check_memory(gpu: Check, needed: MemoryNeed | None, total: Callable[[], int] | None = None) -> Check:
+    """This machine's memory against ``needed``, where training is on its CPU by what was found as ``gpu``."""
     if gpu.state is not CheckState.SKIPPED:
         return skipped("memory", "training is for a GPU")
     if needed is None:
@@ -158,8 +159,11 @@ def machine_memory_bytes() -> int:
         return total
 
 
-def estimate_for(folder: Path, lora: LoraTerms, training: TrainingTerms, *, is_on_gpu: bool) -> int | None:
-    """Bytes that a round of ``training`` of the base model in ``folder`` takes; None when that cannot be sized."""
+def estimate_for(folder: Path, lora: LoraTerms, training: TrainingTerms, *, is_on_gpu: bool) -> MemoryNeed | None:
+    """What a round of ``training`` takes of the base model in ``folder``, at each rank up to that of ``lora``.
+
+    None when that cannot be sized.
+    """
     try:
         config = json.loads((folder / "config.json").read_bytes())
         bytes_of_weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
@@ -180,13 +184,14 @@ def estimate_for(folder: Path, lora: LoraTerms, training: TrainingTerms, *, is_o
         layers=layers,
         vocabulary=vocabulary,
     )
-    return needed_bytes(
-        shape,
-        TrainingShape(
-            adapter_parameters=lora.lora_rank * layers * sum(hidden + ends.get(m, inner) for m in lora.target_modules),
-            tokens_per_batch=min(training.tokens_per_batch, training.batch_size * training.max_length),
-            is_quantized=training.quantization is Quantization.NF4,
-            is_recomputed=training.gradient_checkpointing,
-            is_on_gpu=is_on_gpu,
-        ),
+    first = TrainingShape(
+        adapter_parameters=layers * sum(hidden + ends.get(m, inner) for m in lora.target_modules),
+        tokens_per_batch=min(training.tokens_per_batch, training.batch_size * training.max_length),
+        is_quantized=training.quantization is Quantization.NF4,
+        is_recomputed=training.gradient_checkpointing,
+        is_on_gpu=is_on_gpu,
+    )
+    at_each = (replace(first, adapter_parameters=first.adapter_parameters * n) for n in range(1, lora.lora_rank + 1))
+    return MemoryNeed(
+        by_rank=tuple(needed_bytes(shape, each) for each in at_each), least_lora_rank=lora.least_lora_rank
     )

@@ -5,11 +5,12 @@ A check that could not be made, because another failed or nothing asks for it, i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from common.terms import Terms
+from common.terms import LoraTerms, Terms
+from site_agent.domain.memory_estimate import MemoryNeed
 from site_agent.domain.policy import SitePolicy
 from site_agent.domain.term_rules import judge_terms
 
@@ -100,13 +101,34 @@ def judge_expiry(valid_from: datetime, expires_at: datetime, now: datetime, name
     return Check(name="certificate", state=CheckState.OK, detail=f"{name}, valid until {until}", remedy=remedy)
 
 
-def judge_memory(name: str, total_bytes: int, needed_bytes: int) -> Check:
+def judge_memory(name: str, total_bytes: int, needed: MemoryNeed) -> Check:
     """The largest GPU, or the machine, against an estimate (`site_agent.domain.memory_estimate`)."""
-    detail = f"{total_bytes / 2**30:.1f} GiB there, some {needed_bytes / 2**30:.1f} GiB needed"
-    if total_bytes >= needed_bytes:
+    detail = (
+        f"{total_bytes / 2**30:.1f} GiB there, some {needed.total_bytes / 2**30:.1f} GiB needed "
+        f"at LoRA rank {needed.lora_rank}"
+    )
+    if total_bytes >= needed.total_bytes:
         return ok(name, detail)
     remedy = "a larger device; or a run with quantization nf4, gradient checkpointing or a smaller tokens_per_batch"
-    return failed(name, f"expected enough, got {detail}", remedy)
+    largest = needed.largest_rank(total_bytes)
+    if not largest:
+        return failed(name, f"expected enough, got {detail}", remedy)
+    if 0 < needed.least_lora_rank <= largest:
+        remedy = f"set policy.max_lora_rank to {largest}: the run lets sites choose their rank; or {remedy}"
+    else:
+        remedy += f"; or a run with a lora.least_lora_rank from 1 to {largest}, and policy.max_lora_rank {largest} here"
+    return failed(name, f"expected enough, got {detail}; the largest rank that fits is {largest}", remedy)
+
+
+def lora_here(run: Terms | None, policy: SitePolicy | None) -> LoraTerms:
+    """The LoRA terms of ``run``, else the default ones, with the rank at which this site would train, if at all.
+
+    A run that leaves its sites no choice has one rank alone; whether the policy allows it, `judge_run` says.
+    """
+    lora = run.lora if run else LoraTerms()
+    if policy is None or (run and not lora.least_lora_rank):
+        return lora
+    return replace(lora, lora_rank=max(lora.least_lora_rank, min(lora.lora_rank, policy.max_lora_rank)))
 
 
 def judge_run(terms: Terms, policy: SitePolicy) -> Check:

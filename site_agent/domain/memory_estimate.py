@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 # A module is 4 bits and, for each block of 64, one absolute maximum of 32 bits (QLoRA, arXiv 2305.14314, section 3).
@@ -45,6 +46,33 @@ class TrainingShape:
     is_quantized: bool
     is_recomputed: bool
     is_on_gpu: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryNeed:
+    """The estimate for a site at each LoRA rank.
+
+    Attributes:
+        by_rank: Bytes at rank 1, at rank 2 and so on, the last one at the rank at which the site would train.
+        least_lora_rank: From which on the run lets its sites choose theirs; 0: it does not.
+    """
+
+    by_rank: tuple[int, ...]
+    least_lora_rank: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """At the rank at which the site would train."""
+        return self.by_rank[-1]
+
+    @property
+    def lora_rank(self) -> int:
+        """At which the site would train."""
+        return len(self.by_rank)
+
+    def largest_rank(self, there_bytes: int) -> int:
+        """The largest rank of these that fits into ``there_bytes``; 0: none does."""
+        return bisect_right(self.by_rank, there_bytes)
 
 
 def needed_bytes(model: ModelShape, training: TrainingShape) -> int:

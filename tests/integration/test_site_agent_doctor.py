@@ -26,6 +26,7 @@ from site_agent.app.doctor import (
     judge_expiry,
     judge_skew,
 )
+from site_agent.domain.memory_estimate import MemoryNeed
 from tests.fakes.coordinator import CoordinatorState, serving
 from tests.running import Consortium, free_port, make_consortium
 from tests.tiny_model import make_tiny_model
@@ -244,10 +245,10 @@ def no_driver() -> _Nvml:
 
 
 def test_the_gpu_is_named_with_its_driver_and_its_memory_compared() -> None:
-    found, memory = machine_checks.check_gpu("auto", 30 * GIB, _Nvml)
+    found, memory = machine_checks.check_gpu("auto", MemoryNeed(by_rank=(30 * GIB,)), _Nvml)
     assert found.detail == "A GPU, driver 570.1" and memory.state is CheckState.FAILED
-    assert machine_checks.check_gpu("cuda:0", 10 * GIB, _Nvml)[1].state is CheckState.OK
-    assert machine_checks.check_gpu("cuda:1", 10 * GIB, _Nvml)[0].state is CheckState.FAILED
+    assert machine_checks.check_gpu("cuda:0", MemoryNeed(by_rank=(10 * GIB,)), _Nvml)[1].state is CheckState.OK
+    assert machine_checks.check_gpu("cuda:1", MemoryNeed(by_rank=(10 * GIB,)), _Nvml)[0].state is CheckState.FAILED
 
 
 def test_a_gpu_that_is_asked_for_and_not_there_is_a_failure_and_else_no_matter() -> None:

@@ -16,7 +16,7 @@ from common.terms import AggregationTerms, GateMetric, GateTerms, Terms
 from common.weights_io import write_weights
 from coordinator.app.poll import live_assignment
 from coordinator.domain.aggregation import STRATEGIES, check_needs, strategy_of
-from coordinator.domain.aggregation.strategy import Contribution, Factors, Geometry, Need, Plan
+from coordinator.domain.aggregation.strategy import Contribution, Factors, Geometry, Need, Plan, StatefulStrategy
 from coordinator.domain.assignments import Assignment
 from coordinator.domain.values import Phase, SiteOutcome
 from tests.fakes.coordinator_rounds import update_scores
@@ -31,6 +31,8 @@ class OneFactor:
 
     name = "one_factor"
     least_updates = 1
+    allows_momentum = False
+    is_elementwise = True
 
     def __init__(self, uploaded: FactorSet, needs: frozenset[Need] = frozenset({Need.EQUAL_RANKS})) -> None:
         self.needs = needs
@@ -47,6 +49,13 @@ class OneFactor:
             a=np.mean([update.a.astype(np.float64) for update in updates], axis=0),
             b=np.mean([update.b.astype(np.float64) for update in updates], axis=0),
         )
+
+
+class FewerLater(OneFactor):
+    """Sends both factors until its third round, and one from then on."""
+
+    def plan(self, round_number: int, site: SiteName) -> Plan:
+        return Plan() if round_number < 3 else super().plan(round_number, site)
 
 
 def terms() -> Terms:
@@ -122,3 +131,18 @@ def test_a_quorum_that_is_too_small_for_a_strategy_is_refused_with_what_it_needs
     with pytest.raises(InputInvalidError, match="quorum: expected at least 5, which krum needs") as refused:
         check_needs(strategy_of(terms), terms)
     assert refused.value.reason is Reason.TERMS_INVALID
+
+
+def test_a_strategy_that_has_updates_scored_sends_both_factors_in_every_round_of_the_run() -> None:
+    strategy = FewerLater(FactorSet.B_ONLY, frozenset({Need.UPDATE_SCORES, Need.EQUAL_RANKS}))
+    check_needs(strategy, make_terms(rounds=make_round_terms(count=2)))
+    with pytest.raises(InputInvalidError, match="one_factor has updates scored, which takes both factors") as refused:
+        check_needs(strategy, make_terms(rounds=make_round_terms(count=3)))
+    assert refused.value.reason is Reason.TERMS_INVALID
+    check_needs(FewerLater(FactorSet.B_ONLY), make_terms(rounds=make_round_terms(count=3)))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_strategy_has_moments_exactly_if_it_declares_a_state_of_its_own(name: str) -> None:
+    strategy = strategy_of(make_terms(aggregation=aggregation_of(name)))
+    assert (Need.OWN_STATE in strategy.needs) == isinstance(strategy, StatefulStrategy)

@@ -85,7 +85,7 @@ def check_needs(strategy: Strategy, terms: Terms) -> None:
             f"lora.least_lora_rank: expected 0 with {strategy.name}, for which all sites train at one rank, "
             f"got {terms.lora.least_lora_rank}",
         )
-    plans = [strategy.plan(round_number, SiteName("any")) for round_number in (1, 2)]
+    plans = (strategy.plan(number, SiteName("any")) for number in range(1, terms.rounds.count + 1))
     if Need.UPDATE_SCORES in strategy.needs and any(plan.uploaded is not FactorSet.A_AND_B for plan in plans):
         raise InputInvalidError(
             Reason.TERMS_INVALID,

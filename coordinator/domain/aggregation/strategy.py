@@ -20,7 +20,7 @@ Matrix = NDArray[np.float32] | NDArray[np.float64]
 class Need(StrEnum):
     """What a strategy needs of a round; what the terms must say for it is checked when a run is created."""
 
-    CLEAR_UPDATES = "clear_updates"  # it reads single updates, so it cannot be had together with secure aggregation
+    CLEAR_UPDATES = "clear_updates"  # it reads single updates: masked aggregation, when there is one, refuses it
     UPDATE_SCORES = "update_scores"  # each update, with all factors, is scored by an evaluator first (SCORING)
     GEOMETRY = "geometry"  # it weighs by how updates lie to each other, so all modules are read once before the first
     EQUAL_RANKS = "equal_ranks"  # all sites train at the run's rank, so `lora.least_lora_rank` is 0
