@@ -19,7 +19,6 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 from common.tls import harden_tls
 
@@ -38,7 +37,7 @@ from benchmarks.usage import usage_of  # noqa: E402
 from common.adapter import AdapterSpec, WireDtype  # noqa: E402
 from common.ids import RunId, SiteName, derived_id, digest_of  # noqa: E402
 from common.malloc import tune_malloc  # noqa: E402
-from common.terms import AggregationTerms, LoraTerms, Terms  # noqa: E402
+from common.terms import STRATEGIES_WITH_PARAMETERS, AggregationTerms, LoraTerms, Terms  # noqa: E402
 from common.weights_io import WeightsReader, WeightsWriter  # noqa: E402
 from coordinator.app.aggregate_round import RoundFiles, aggregate  # noqa: E402
 from coordinator.domain.aggregation import STRATEGIES, check_needs, strategy_of  # noqa: E402
@@ -54,8 +53,8 @@ GLOBAL = "global-{}.safetensors"
 
 def terms_of(strategy: str, sites: list[str], published_rank: int | None = None) -> Terms:
     """Terms that name ``strategy``, with its parameters' defaults, but for ``published_rank`` where it has that."""
-    kind = get_type_hints(AggregationTerms).get(strategy)
-    parameters = {} if kind is None else {strategy: get_args(kind)[0]()}
+    kind = STRATEGIES_WITH_PARAMETERS.get(strategy)
+    parameters = {} if kind is None else {strategy: kind()}
     if published_rank is not None and hasattr(parameters.get(strategy), "published_rank"):
         parameters = {strategy: replace(parameters[strategy], published_rank=published_rank)}
     aggregation = AggregationTerms(strategy=strategy, **parameters)

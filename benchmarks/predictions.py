@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from common.arguments import whole_number
 from common.files import write_whole
 from common.terms import LoraTerms, Quantization, Task, TaskTerms
 from lab.corpora import Corpora
@@ -86,7 +87,7 @@ def _parse() -> Namespace:
     parser.add_argument("--adapter", type=Path, required=True, help="its safetensors file, below the lab's --out")
     parser.add_argument("--base-model", default=".cache/smollm2-135m")
     parser.add_argument("--data", type=Path, required=True, help="folder of annotated corpora")
-    parser.add_argument("--sentences", type=int, default=60, help="of each corpus [%(default)s]")
+    parser.add_argument("--sentences", type=whole_number, default=60, help="of each corpus [%(default)s]")
     parser.add_argument("--json", type=Path, required=True)
     return parser.parse_args()
 

@@ -112,7 +112,8 @@ def differences(experiment: Experiment, findings: Findings) -> list[Difference]:
     learnt = [name for name in known if name in (*federated, *map(personal_arm, federated))]
     baselines = [arm.name for arm in experiment.arms if arm.name in known and arm.name not in federated]
     pairs = [(name, baseline) for name in learnt for baseline in (*baselines, *shared[:1]) if baseline != name]
-    pairs += [pair for pair in experiment.compare if set(pair) <= set(known) and pair not in pairs]
+    pairs += [pair for pair in experiment.compare if set(pair) <= set(known)]
+    pairs = list(dict.fromkeys(pairs))
     return [one for left, right in pairs for one in _against(findings, left, right)]
 
 

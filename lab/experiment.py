@@ -146,7 +146,13 @@ class Experiment(_Table):
         for what, names in (("sites", [one.name for one in self.sites]), ("arms", [one.name for one in self.arms])):
             if len(set(names)) < len(names):
                 raise ValueError(f"{what}: expected every name once")
-        problems = [*self._unknown_sites(), *self._unknown_arms(), *self._other_models(), *self._seen_test_sets()]
+        problems = [
+            *self._unknown_sites(),
+            *self._unknown_arms(),
+            *self._odd_pairs(),
+            *self._other_models(),
+            *self._seen_test_sets(),
+        ]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -165,12 +171,16 @@ class Experiment(_Table):
             ran = [set(self.seeds_of(arm)) for arm in self.arms if arm.name in self.new_site.continues]
             strange = sorted(set(self.new_site.seeds) - ran[0].intersection(*ran)) if ran else []
             problems += [f"new_site.seeds: expected those of the arms that it continues, got {one}" for one in strange]
-        arms = {arm.name for arm in self.arms}
-        problems += [
-            f"compare: expected arms, got {name!r}" for pair in self.compare for name in pair if name not in arms
-        ]
         wrong = [arm.name for arm in self.arms if bool(arm.of) != (arm.kind == "best_of")]
         return [*problems, *(f"arm {name}: expected `of` with best_of alone" for name in wrong)]
+
+    def _odd_pairs(self) -> list[str]:
+        known = {arm.name for arm in self.arms}
+        strange = [name for pair in self.compare for name in pair if name not in known]
+        return [
+            *(f"compare: expected arms, got {name!r}" for name in strange),
+            *(f"compare: expected two arms, got {one!r} twice" for one, other in self.compare if one == other),
+        ]
 
     def _other_models(self) -> list[str]:
         """What asks an encoder for what is of adapters, or compares the losses of the two."""

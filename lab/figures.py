@@ -146,7 +146,7 @@ def _bytes(experiment: Experiment, findings: Findings) -> Figure | None:
 def _side_by_side(places: Sequence[float]) -> list[float]:
     """Places of points, those that would cover each other a little apart, around where they all are."""
     step = 0.02 * max(places)
-    near = [[other for other, place in enumerate(places) if abs(place - here) < step / 2] for here in places]
+    near = [[other for other, place in enumerate(places) if abs(place - here) <= step / 2] for here in places]
     return [here + step * (group.index(index) - (len(group) - 1) / 2)
             for index, (here, group) in enumerate(zip(places, near, strict=True))]  # fmt: skip
 

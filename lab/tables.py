@@ -73,9 +73,10 @@ def _setup(experiment: Experiment) -> list[str]:
 
 
 def _time(findings: Findings) -> list[str]:
-    """How long it trained; what two arms have in common was trained once, and counts in each."""
+    """How long the arms trained, each as if it were alone: what two have in common was trained once."""
     hours = sum(row.seconds for row in findings.trained) / 3600
-    return [f"training took {hours:.1f} h, one trainer's time after the other's"] if hours else []
+    told = f"training took {hours:.1f} h of one trainer; what arms have in common counts in each, the new site in none"
+    return [told] if hours else []
 
 
 def _missing(findings: Findings) -> str:

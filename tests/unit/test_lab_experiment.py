@@ -56,6 +56,7 @@ def test_every_shipped_experiment_is_well_formed_and_each_of_its_arms_has_terms(
         (("seeds = [1]", "seeds = [1]\nseed = 2"), "seed: unknown key"),
         (("seeds = [1]", 'seeds = [1]\ncompare = [["together", "apart"]]'), "compare: expected arms, got 'apart'"),
         (("seeds = [1]", 'seeds = [1]\ncompare = [["together"]]'), "compare.0"),
+        (("seeds = [1]", 'seeds = [1]\ncompare = [["together", "together"]]'), "got 'together' twice"),
         (("sentences = 8", "sentences = 0"), "sites.0.sentences: "),
         (("sentences = 8", 'sentences = "8"'), "sites.0.sentences: "),
         (("sentences = 8", "sentences = 8\npart = [3, 2]"), "part: expected"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,8 +181,9 @@ def test_the_report_has_tables_whose_rows_are_as_long_as_their_heads() -> None:
 
 
 def test_the_hours_of_training_are_told() -> None:
-    hours = sum(row.seconds for row in FINDINGS.trained) / 3600
-    assert f"\n- training took {hours:.1f} h, " in report(EXPERIMENT, FINDINGS)
+    trained = [replace(FINDINGS.trained[0], seconds=seconds) for seconds in (3600.0, 5400.0)]
+    findings = Findings(kept=[kept_of(Played(trained=trained))])
+    assert "\n- training took 2.5 h of one trainer; " in report(EXPERIMENT, findings)
 
 
 def test_what_was_predicted_is_told_and_empty_where_it_was_not_kept() -> None:
