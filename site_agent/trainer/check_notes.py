@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 from common.errors import FedMedError
 from site_agent.trainer.extraction.examples import training_examples
+from site_agent.trainer.extraction.file_labels import labels_with_folders
 from site_agent.trainer.extraction.leakage import find_leaks
 from site_agent.trainer.extraction.passage_files import Located, read_located_sets
 from site_agent.trainer.extraction.passages import Passage
@@ -27,10 +28,10 @@ def main() -> int:
     quiet_libraries()
     options = _parse()
     try:
-        labels = _labels([*options.files, *options.against])
-        located = _read(options.files, labels)
+        labels = labels_with_folders([*options.files, *options.against])
+        located = _read(options.files, labels[: len(options.files)])
         if options.against:
-            refuse_leaks(_read(options.against, labels), located)
+            refuse_leaks(_read(options.against, labels[len(options.files) :]), located)
     except FedMedError as error:
         sys.stderr.write(f"{error.message}\n")
         return 1
@@ -38,19 +39,8 @@ def main() -> int:
     return 0
 
 
-def _read(files: Sequence[Path], labels: Mapping[Path, str]) -> tuple[Located, ...]:
-    return tuple(chain.from_iterable(read_located_sets(files, [labels[file] for file in files])))
-
-
-def _labels(files: Sequence[Path]) -> dict[Path, str]:
-    """What messages call each file: its name, with as many folders before it as tell it from the others."""
-    whole = {file: file.absolute() for file in files}
-    labels = {}
-    for file, path in whole.items():
-        others = {other for other in whole.values() if other != path}
-        lengths = (n for n in range(1, len(path.parts)) if all(path.parts[-n:] != other.parts[-n:] for other in others))
-        labels[file] = "/".join(path.parts[-next(lengths, len(path.parts)) :])
-    return labels
+def _read(files: Sequence[Path], labels: Sequence[str]) -> tuple[Located, ...]:
+    return tuple(chain.from_iterable(read_located_sets(files, labels)))
 
 
 def refuse_leaks(first: Sequence[Located], second: Sequence[Located], others: Sequence[Located] = ()) -> None:

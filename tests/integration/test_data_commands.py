@@ -169,7 +169,7 @@ def test_files_that_were_not_read_are_told_after_an_import(notes: Path) -> None:
     ended, _ = imported(notes)
 
     assert ended.stdout.splitlines()[-2:] == [
-        "left out or changed: files in folders inside: 2 (old/c.ann, old/c.txt)",
+        "left out or changed: files in folders inside: 2 (c.ann, c.txt)",
         "left out or changed: files whose suffix is not in lower case: 1 (d.TXT)",
     ]
 
@@ -277,6 +277,14 @@ def test_two_sets_in_files_of_one_name_are_told_apart(tmp_path: Path, name: str)
 
     assert ended.stderr.splitlines()[1:] == [
         f"north/{name}, line 1: expected nothing in common with the other set, got the patient of south/{name}, line 1"
+    ]
+
+
+def test_a_file_that_is_named_twice_is_told_by_number(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", ("a", "1"))
+
+    assert data("check", path, path).stderr.splitlines()[1:] == [
+        "x.jsonl (file 2 of 2), line 1: id: expected every passage id once, got that of x.jsonl (file 1 of 2), line 1"
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import pytest
 
@@ -90,6 +91,59 @@ def test_a_record_that_was_accepted_without_spans_has_no_entities() -> None:
     (document,) = documents(read_jsonl, unit(as_json({"text": "No fever.", "answer": "accept"})))
 
     assert document.entities == ()
+
+
+def told_unread(*records: Mapping[str, object]) -> list[dict[str, int]]:
+    """What is counted of each record, without the beginning that all sentences have."""
+    begin = "records with a field that is not read, "
+    found = documents(read_jsonl, unit("\n".join(as_json({"text": "No fever today.", **each}) for each in records)))
+    assert all(sentence.startswith(begin) for document in found for sentence in document.left_out)
+    return [{key.removeprefix(begin): count for key, count in document.left_out.items()} for document in found]
+
+
+def test_records_with_relations_under_another_name_are_counted_by_it() -> None:
+    relations: dict[str, object] = {
+        "rels": [{"head": 1, "tail": 1, "type": "of"}],
+        "Relations": {"of": [1, 1]},
+        "relations": [],
+    }
+    empty: dict[str, object] = {"rels": [], "Relations": {}, "ward": "x", "links": None, "score": 3}
+
+    assert told_unread({"label": [], **relations}, {"label": [], **empty}, {"spans": [], "rels": [1]}) == [
+        {'"Relations"': 1, '"rels"': 1},
+        {},
+        {'"rels"': 1},
+    ]
+
+
+def test_fields_in_which_these_tools_keep_no_spans_are_not_counted() -> None:
+    doccano: dict[str, object] = {"id": 1, "label": [], "comments": ["x"], "Comments": ["x"], "meta": {"ward": [1]}}
+    prodigy: dict[str, object] = {
+        "spans": [],
+        "tokens": [SPAN],
+        "options": [{"id": 1}],
+        "accept": [1],
+        "config": {"x": 1},
+        "answer": None,
+    }
+    spacy = {"ents": [], "sents": [SPAN], "cats": {"x": 1}, "words": ["x"], "heads": [1], "deps": ["x"], "tokens": [1]}
+
+    assert told_unread(doccano, prodigy, spacy) == [{}, {}, {}]
+
+
+def test_the_name_of_such_a_field_is_not_told_where_it_may_be_text() -> None:
+    field = {"fever today": [1], "Marfan " * 9: [1], "fever": [1]}
+
+    assert told_unread({"spans": [SPAN], **field}, {"spans": [], **field}) == [
+        dict.fromkeys((f"a name of {length} characters (first in one.txt)" for length in (5, 11, 63)), 1),
+        {'"fever"': 1} | dict.fromkeys((f"a name of {length} characters (first in one.txt)" for length in (11, 63)), 1),
+    ]
+
+
+def test_only_so_many_names_of_such_fields_are_told() -> None:
+    told = told_unread(*({"spans": [], f"field{number}": [1]} for number in range(103)))
+
+    assert [*told[100], *told[101], *told[102]] == ['"field100"', "others", "others"]
 
 
 MALFORMED: dict[str, tuple[object, str]] = {

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
+import pytest
+
 from site_agent.trainer.extraction.importers.importing import Import
+from site_agent.trainer.extraction.importers.labels import Wording
 from site_agent.trainer.extraction.importers.source import SourceDocument, SourceEntity, SourceRelation
 from site_agent.trainer.extraction.importers.type_map import TypeMap
 from tests.fakes.importing import CANARY, imported
@@ -102,6 +106,33 @@ def test_only_so_many_types_are_told_and_the_rest_are_counted() -> None:
 
     assert sentence.count("kind") == 101
     assert sentence.endswith(", others 399")
+
+
+def test_types_that_are_told_alike_are_told_once_with_their_sum() -> None:
+    types = (*(f"given {CANARY[:n]}" for n in (3, 4)), *(f"{word} {CANARY[:3]}" for word in ("fever", "to fever")))
+    entities = tuple(SourceEntity(id=f"T{n}", type=kind, start=0, end=2) for n, kind in enumerate((*types, types[0])))
+    (sentence,) = told(TypeMap(entities={"*": "drop"}), replace(DOCUMENT, entities=entities, relations=()))
+
+    where = "(first in one.txt, document 1)"
+    assert sentence == (
+        f"{DROPPED} [entities]: a name of 9 characters {where} 3, a name of 10 characters {where} 1, "
+        f"a name of 12 characters {where} 1"
+    )
+
+
+@pytest.mark.parametrize("entities", [{}, {"*": "drop"}])
+def test_no_more_types_are_looked_for_in_the_text_than_are_kept(
+    entities: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Counter[str]()
+    says = Wording.says
+    monkeypatch.setattr(Wording, "says", lambda self, name, alone: asked.update([name]) or says(self, name, alone))
+    found = tuple(SourceEntity(id=f"T{n}", type=f"a type {n}", start=0, end=2) for n in range(500))
+    document = replace(DOCUMENT, entities=found, relations=())
+    imported(Import(types=TypeMap(entities=entities)), document, replace(document, id="e"))
+
+    assert set(asked) == {f"a type {n}" for n in range(101)}
+    assert set(asked.values()) == {2}
 
 
 def test_a_document_that_is_not_imported_uses_no_entry() -> None:

@@ -102,6 +102,43 @@ def test_an_event_that_is_negated_relates_under_another_name(value: bool, name: 
     assert related(document) == {(name, "iron", "rash"), ("Adverse_event.Negated", "rash", "may")}
 
 
+def test_what_a_denied_event_treats_is_denied_and_its_doses_are_not() -> None:
+    treatment = span("iron", Drug=span("iron"), Disorder=span("pain"), Route=span("oral"))
+    denied = event("Potential_therapeutic_event", Treatment=treatment, Negated=span("may", value=True))
+    said = event("Potential_therapeutic_event", Treatment=treatment)
+
+    assert related(read(denied)) == {
+        ("Treatment.Disorder=Negated", "iron", "pain"),
+        ("Treatment.Route", "iron", "oral"),
+    }
+    assert {name for name, *_ in related(read(said))} == {"Treatment.Disorder", "Treatment.Route"}
+
+
+DRUG_AND_EFFECT = {"Treatment": span("iron", Drug=span("iron")), "Effect": span("rash")}
+TREATS = {"Treatment": span("iron", Disorder=span("pain"))}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lost"),
+    [
+        ({"Negated": span(value=True)}, ["Negated"]),
+        ({"Negated": span(value=True), "Effect": span("rash")}, ["Negated"]),
+        ({"Negated": span("may", value=True)}, []),
+        ({"Negated": span(value=True)} | DRUG_AND_EFFECT, []),
+        ({"Negated": span(value=True)} | TREATS, []),
+        ({"Negated": span(value=False)}, []),
+        ({"Speculated": span(value=True)} | DRUG_AND_EFFECT, ["Speculated"]),
+        ({"Speculated": span("may", value=True)}, []),
+        ({"Speculated": span(value=False), "Negated": None}, []),
+        ({"Speculated": span(value=True), "Negated": span(value=True)} | TREATS, ["Speculated"]),
+    ],
+)
+def test_a_true_value_that_nothing_else_tells_is_counted(arguments: dict[str, object], lost: list[str]) -> None:
+    counted = +Counter(read(event("Adverse_event", **arguments)).left_out)
+
+    assert counted == {f"true values of {cue} that neither words nor a relation tell": 1 for cue in lost}
+
+
 def test_what_two_events_share_is_one_entity_and_stretches_are_covered() -> None:
     apart = {"text": [["severe", "itch"]], "start": [[TEXT.index("severe"), TEXT.index("itch")]], "entity_id": ["T1"]}
     document = read(event(Effect=apart), event(Effect=apart, event_id="E2"))

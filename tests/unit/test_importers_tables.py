@@ -122,6 +122,15 @@ def test_documents_with_a_column_that_is_not_read_are_counted_by_its_name() -> N
     assert third.left_out == {}
 
 
+def test_a_column_may_be_called_as_one_without_a_name_is_told() -> None:
+    rows = ["document,text,start,end,type,,column 6,", "d,Well.,,,,x,,", "e,Well.,,,,,y,", "f,Well.,,,,x,,z"]
+    found = documents(read_csv, unit("\n".join(rows)))
+
+    told = "documents with a column that is not read, "
+    sixth, eighth = f'{told}"column 6"', f'{told}"column 8"'
+    assert [dict(each.left_out) for each in found] == [{sixth: 1}, {sixth: 1}, {sixth: 1, eighth: 1}]
+
+
 def test_control_characters_around_an_offset_count_as_white_space() -> None:
     assert mentions(documents(read_csv, unit("document,text,start,end,type\nd,Fever,0,5\x1d,Sign\n"))[0]) == [
         ("Sign", "Fever")

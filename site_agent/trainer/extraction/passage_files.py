@@ -11,6 +11,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
 
+from site_agent.trainer.extraction.file_labels import labels_without_folders
 from site_agent.trainer.extraction.passage_records import parse_record
 from site_agent.trainer.extraction.passages import Passage
 from site_agent.trainer.extraction.problems import Problems
@@ -54,7 +55,7 @@ def read_located_sets(paths: Sequence[Path], labels: Sequence[str] = ()) -> tupl
 
     Args:
         paths: The files.
-        labels: What messages call each; without any, its name alone.
+        labels: What messages call each; without any, its name alone, for the message may leave the site.
 
     Raises:
         InputInvalidError: NOTES_INVALID, with all problems of all files together.
@@ -62,7 +63,7 @@ def read_located_sets(paths: Sequence[Path], labels: Sequence[str] = ()) -> tupl
     problems = Problems()
     sets: list[tuple[Located, ...]] = []
     first_seen: dict[str, str] = {}
-    for path, label in zip(paths, labels or _labels(paths), strict=True):
+    for path, label in zip(paths, labels or labels_without_folders(paths), strict=True):
         located: list[Located] = []
         found = 0
         for where, line, outcome in _records(path, label):
@@ -111,12 +112,3 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
         while line and not line.endswith(b"\n"):
             line = stream.readline(MAX_LINE_BYTES)
         yield number, None
-
-
-def _labels(paths: Sequence[Path]) -> list[str]:
-    """File names alone, which is what a person looks for; numbered where two files share a name."""
-    names = [path.name for path in paths]
-    return [
-        name if names.count(name) == 1 else f"{name} (file {index} of {len(names)})"
-        for index, name in enumerate(names, start=1)
-    ]

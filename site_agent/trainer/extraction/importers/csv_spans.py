@@ -56,7 +56,8 @@ def read_csv(unit: Unit) -> Iterator[Outcome]:
         for where, row in lines:
             if any(row):
                 expect(len(row) == len(columns), where, f"expected {len(columns)} values, got {len(row)}")
-                _add(documents, dict(zip(columns, row, strict=True)), where)
+                rows = _add(documents, dict(zip(columns, row, strict=True)), where)
+                rows.unread |= {name for name, value in zip(columns, row, strict=True) if value and name not in _KNOWN}
     except MalformedError as error:
         yield error.problem
         return
@@ -104,23 +105,25 @@ def _lines(content: str, name: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _columns(lines: Iterator[tuple[str, list[str]]], name: str) -> list[str]:
-    """The names in the header. One that stands twice is refused: of two values the first would be lost."""
+    """The names in the header, and a number for each that is blank, which may be another's name.
+
+    One that stands twice is refused: of two values the first would be lost.
+    """
     where, header = next(lines, (f"{name}, row 1", []))
-    columns = [column.strip() or f"column {number}" for number, column in enumerate(header, start=1)]
+    columns = [column.strip() for column in header]
     missing = [column for column in _REQUIRED if column not in columns]
     expect(not missing, where, f"expected the column {missing[0] if missing else ''}, got others")
     first: dict[str, int] = {}
     for number, column in enumerate(columns, start=1):
-        earlier = first.setdefault(column, number)
+        earlier = first.setdefault(column, number) if column else number
         expect(earlier == number, where, f"expected every column once, got columns {earlier} and {number} of one name")
-    return columns
+    return [column or f"column {number}" for number, column in enumerate(columns, start=1)]
 
 
-def _add(documents: dict[str, _Rows], row: Mapping[str, str], where: str) -> None:
-    """Add one row to its document; what is wrong with it is that document's problem alone."""
+def _add(documents: dict[str, _Rows], row: Mapping[str, str], where: str) -> _Rows:
+    """Add one row to its document, which is returned; what is wrong with it is that document's problem alone."""
     expect(bool(row["document"]), where, "document: expected a value, got none")
     rows = documents.setdefault(row["document"], _Rows(text=row["text"], patient=row.get("patient") or None))
-    rows.unread |= {column for column, value in row.items() if value and column not in _KNOWN}
     try:
         expect(row["text"] in ("", rows.text), where, "text: expected that of the document's first row, or none")
         expect_text(rows.text, where)
@@ -130,6 +133,7 @@ def _add(documents: dict[str, _Rows], row: Mapping[str, str], where: str) -> Non
             rows.found.append(_entity(row, f"T{len(rows.found) + 1}", where))
     except MalformedError as error:
         rows.problem = rows.problem or error
+    return rows
 
 
 def _entity(row: Mapping[str, str], entity_id: str, where: str) -> Placed:

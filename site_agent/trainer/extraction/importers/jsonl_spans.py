@@ -3,14 +3,17 @@
 Spans stand under one of the names of `_SPANS`, as ``[start, end, type]`` or as objects; a record with none of them is
 malformed, for a name that is not known would be a note without entities. A record may be spaCy's training form, a text
 and an object. Of records with Prodigy's ``answer``, those that were accepted are read; there, no spans are no entities.
+Records are counted by the names of fields that are not read and hold a list or an object: they may be annotations.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 from site_agent.trainer.extraction.importers.json_values import JsonValue, json_lines, parse_json
+from site_agent.trainer.extraction.importers.labels import Names, Wording, shown
 from site_agent.trainer.extraction.importers.placing import Placed, place
 from site_agent.trainer.extraction.importers.source import (
     LeftOut,
@@ -29,8 +32,17 @@ from site_agent.trainer.extraction.importers.source import (
 # The export of doccano's first versions, where a label may be its number alone.
 _NUMBERED = "annotations"
 _SPANS = ("entities", "label", "labels", "spans", "ents", _NUMBERED)
+_RELATIONS = "relations"
 _ACCEPT = "accept"
 _ANSWERS = (_ACCEPT, "reject", "ignore")
+# Lists and objects of these tools that hold neither spans nor relations: doccano's comments, Prodigy's choices (those
+# chosen are under "accept") and settings, and what spaCy says of tokens, sentences and whole texts.
+_OTHERS = (
+    *("comments", "Comments"),
+    *(_ACCEPT, "options", "config"),
+    *("tokens", "sents", "cats", "words", "spaces", "tags", "pos", "morphs", "lemmas", "heads", "deps", "sent_starts"),
+)
+_KNOWN = frozenset({"id", "text", "meta", "patient", "answer", _RELATIONS, *_SPANS, *_OTHERS})
 
 
 def read_jsonl(unit: Unit) -> Iterator[Outcome]:
@@ -40,11 +52,29 @@ def read_jsonl(unit: Unit) -> Iterator[Outcome]:
     except MalformedError as error:
         yield error.problem
         return
+    unread = Names()
     for number, (line, where) in enumerate(json_lines(content, unit.name), start=1):
         try:
-            yield _outcome(_record(parse_json(line, where)), f"{unit.stem}-{number}")
+            record = _record(parse_json(line, where))
+            outcome = _outcome(record, f"{unit.stem}-{number}")
         except MalformedError as error:
             yield error.problem
+            continue
+        yield _with_unread(outcome, record, unread, unit.name) if isinstance(outcome, SourceDocument) else outcome
+
+
+def _with_unread(document: SourceDocument, record: JsonValue, names: Names, file: str) -> SourceDocument:
+    """The document, counted by each field that is not read and may hold annotations; what may be text by its length."""
+    fields = record.fields()
+    unread = [name for name in fields.keys() - _KNOWN if isinstance(fields[name], list | dict) and fields[name]]
+    if not unread:
+        return document
+    wording, left_out = Wording(document), dict(document.left_out)
+    for name in sorted(unread):
+        is_kept = names.add((name, 0), wording, file)
+        told = shown((name, 0), names.seen[name, 0]) if is_kept else "others"
+        left_out[f"records with a field that is not read, {told}"] = 1
+    return replace(document, left_out=left_out)
 
 
 def _record(line: JsonValue) -> JsonValue:
@@ -83,7 +113,7 @@ def _document(record: JsonValue, default_id: str) -> SourceDocument:
         id=document_id,
         text=text,
         entities=place(text, found),
-        relations=tuple(_relation(node, names) for node in record.get("relations").items()),
+        relations=tuple(_relation(node, names) for node in record.get(_RELATIONS).items()),
         patient=known.get("patient").optional_name() or record.get("patient").optional_name(),
         left_out=left_out,
     )

@@ -38,15 +38,16 @@ class Names:
 
     seen: dict[Named, str] = field(default_factory=dict, repr=False)
 
-    def add(self, named: Named, is_text: bool, where: str) -> bool:
-        """Note one that a document has, where it ``is_text`` or not; whether it is among those that are kept.
+    def add(self, named: Named, wording: Wording, where: str, alone: bool = False) -> bool:
+        """Note one that a document has, which may be among its ``wording``; whether it is one of those that are kept.
 
-        A word that is a label in one document is no text in another; several words stay text.
+        A word that is a label in one document is no text in another; several words stay text. A name too many is not
+        looked for in the text: a document may have as many names as words.
         """
         known, stays = self.seen.get(named), len(named[0].split()) > 1
         if known is None and len(self.seen) > MAX_NAMES_SHOWN:
             return False
-        if is_label(named[0]) and not is_text:
+        if is_label(named[0]) and not wording.says(named[0], alone):
             self.seen[named] = known if known and stays else ""
         elif known is None or (not known and stays):
             self.seen[named] = where

@@ -30,16 +30,20 @@ class _Dropped:
     counts: Counter[str] = field(default_factory=Counter)
     others: int = 0
 
-    def add(self, name: str, count: int, is_text: bool, where: str) -> None:
-        """Note a name of one document."""
-        if self.names.add((name, 0), is_text, where):
-            self.counts[name] += count
-        else:
-            self.others += count
+    def add(self, found: Counter[str], wording: Wording, where: str, alone: bool) -> None:
+        """Note the names of one document."""
+        for name, count in found.items():
+            if self.names.add((name, 0), wording, where, alone):
+                self.counts[name] += count
+            else:
+                self.others += count
 
     def listed(self) -> str:
-        """The names with their counts, the most frequent first."""
-        told = [f"{shown((name, 0), self.names.seen[name, 0])} {n}" for name, n in self.counts.most_common()]
+        """The names with their counts, the most frequent first; as one those that are told alike."""
+        alike = Counter[str]()
+        for name, count in self.counts.items():
+            alike[shown((name, 0), self.names.seen[name, 0])] += count
+        told = [f"{name} {count}" for name, count in alike.most_common()]
         return ", ".join(told + ([f"others {self.others}"] if self.others else []))
 
 
@@ -61,12 +65,10 @@ class MapUse:
                 self.matched.add((table, key))
             if table == RELATIONS and name in types.reversed:
                 self.matched.add((_REVERSED, name))
-        wording = Wording(document) if starred else None
-        for table, names in starred.items():
-            dropped = self.dropped.setdefault(table, _Dropped())
-            for name, count in names.items():
-                is_text = wording is None or wording.says(name, alone=table == RELATIONS)
-                dropped.add(name, count, is_text, where)
+        if starred:
+            wording = Wording(document)
+            for table, found in starred.items():
+                self.dropped.setdefault(table, _Dropped()).add(found, wording, where, alone=table == RELATIONS)
 
     def told(self, types: TypeMap) -> Iterator[str]:
         """One sentence for each table and kind."""

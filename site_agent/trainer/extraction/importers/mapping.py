@@ -32,9 +32,9 @@ class Unmapped:
         """Note those of a document."""
         wording = Wording(document)
         for table, found in missing.items():
+            names = self.seen.setdefault(table, Names())
             for named in found:
-                is_text = wording.says(named[0], alone=table == _RELATIONS)
-                self.seen.setdefault(table, Names()).add(named, is_text, where)
+                names.add(named, wording, where, alone=table == _RELATIONS)
 
     def problems(self) -> Iterator[str]:
         """One sentence for each table."""

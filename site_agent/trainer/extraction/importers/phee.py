@@ -3,7 +3,8 @@
 Every span is an entity; its type is what it is said of, and its role: ``Adverse_event.Effect``, ``Treatment.Drug``.
 Relations run from the drugs of an event's treatment (from the treatment itself where no drug is named) to its effects,
 under the event's name, and to the treatment's other parts; from a subject to its parts; from the effects to what is
-said of the event. These are named as their tails. What several events share is one entity.
+said of the event. These are named as their tails. Where the event is denied, so is what has effects and treats: these
+relations have another name. What several events share is one entity.
 """
 
 from __future__ import annotations
@@ -31,17 +32,18 @@ from site_agent.trainer.extraction.importers.source import (
 )
 
 _EVENTS = ("Adverse_event", "Potential_therapeutic_event")
-_DRUG, _COMBINATION = "Drug", "Combination"
+_SUBJECT, _TREATMENT = "Subject", "Treatment"
+_DRUG, _DISORDER, _COMBINATION = "Drug", "Disorder", "Combination"
 _PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "Subject": ("Age", "Disorder", "Gender", "Population", "Race"),
-        "Treatment": (_DRUG, "Disorder", "Dosage", "Duration", "Freq", "Route", "Time_elapsed"),
+        _SUBJECT: ("Age", _DISORDER, "Gender", "Population", "Race"),
+        _TREATMENT: (_DRUG, _DISORDER, "Dosage", "Duration", "Freq", "Route", "Time_elapsed"),
     }
 )
 _EVENT, _TRIGGER, _EFFECT = ("event_id", "event_type"), "Trigger", "Effect"
-_NEGATED, _SEVERITY = "Negated", "Severity"
+_NEGATED, _SEVERITY, _SPECULATED = "Negated", "Severity", "Speculated"
 # Of an event: words that say so, and a value.
-_CUES = (_NEGATED, _SEVERITY, "Speculated")
+_CUES = (_NEGATED, _SEVERITY, _SPECULATED)
 _SPAN = ("text", "start", "entity_id")
 
 
@@ -64,30 +66,49 @@ class _Reading:
         expect(name in _EVENTS, event.where, f"event_type: expected one of {', '.join(_EVENTS)}, got another value")
         self._spans(event.get(_TRIGGER), f"{name}.{_TRIGGER}")
         effects = self._spans(event.get(_EFFECT), f"{name}.{_EFFECT}")
-        heads = {role: self._add_argument(event.get(role), role, name) for role in _PARTS}
-        negated = event.get(_NEGATED)
-        is_negated = negated.value is not None and negated.get("value").value is not False
-        self._relate(heads["Treatment"], effects, f"{name}={_NEGATED}" if is_negated else name, event.where)
-        for cue in _CUES:
-            said = event.get(cue)
-            self._relate(effects, self._spans(said, f"{name}.{cue}", ("value",)), f"{name}.{cue}", said.where)
+        denied = f"={_NEGATED}" if _holds(event.get(_NEGATED)) else ""
+        self._add_argument(event.get(_SUBJECT), _SUBJECT, name)
+        heads, treats = self._add_argument(event.get(_TREATMENT), _TREATMENT, name, denied)
+        self._relate(heads, effects, f"{name}{denied}", event.where)
+        told = {cue for cue in _CUES if self._add_cue(event.get(cue), f"{name}.{cue}", effects)}
+        if treats or (heads and effects):
+            told.add(_NEGATED)
+        for cue in (_NEGATED, _SPECULATED):
+            if _holds(event.get(cue)) and cue not in told:
+                self.left_out[f"true values of {cue} that neither words nor a relation tell"] += 1
         self.left_out["levels of severity"] += event.get(_SEVERITY).value is not None
 
-    def _add_argument(self, argument: JsonValue, role: str, event: str) -> list[str]:
-        """Add a subject or a treatment with its parts; the ids of what stands for it in relations."""
+    def _add_cue(self, cue: JsonValue, name: str, effects: Sequence[str]) -> bool:
+        """Add the words of what is said of an event; whether there are any."""
+        words = self._spans(cue, name, ("value",))
+        self._relate(effects, words, name, cue.where)
+        return bool(words)
+
+    def _add_argument(self, argument: JsonValue, role: str, event: str, denied: str = "") -> tuple[list[str], bool]:
+        """Add a subject or a treatment with its parts.
+
+        Args:
+            argument: It, or null.
+            role: Which of both it is.
+            event: What the event is called.
+            denied: What the names of its relations to disorders end in.
+
+        Returns:
+            The ids of what stands for it in relations, and whether it has such relations.
+        """
         own = self._spans(argument, f"{event}.{role}", (*_PARTS[role], _COMBINATION))
         if argument.value is None:
-            return own
+            return own, False
         parts = {part: self._spans(argument.get(part), f"{role}.{part}") for part in _PARTS[role]}
         heads = parts.pop(_DRUG, None) or own
         for part, tails in parts.items():
-            self._relate(heads, tails, f"{role}.{part}", argument.where)
+            self._relate(heads, tails, f"{role}.{part}{denied if part == _DISORDER else ''}", argument.where)
         for each in argument.get(_COMBINATION).items():
             _expect_fields(each, (*_EVENT, _TRIGGER, _DRUG))
             for part in (_TRIGGER, _DRUG):
                 self._spans(each.get(part), f"{_COMBINATION}.{part}")
             self.left_out["which drugs are combined"] += 1
-        return heads
+        return heads, bool(heads and parts[_DISORDER])
 
     def _spans(self, node: JsonValue, kind: str, more: Collection[str] = ()) -> list[str]:
         """The ids of the spans of an argument; none of null."""
@@ -144,6 +165,11 @@ def _document(record: JsonValue) -> SourceDocument:
         relations=tuple(reading.relations),
         left_out=reading.left_out,
     )
+
+
+def _holds(cue: JsonValue) -> bool:
+    """Whether an event is said to be so."""
+    return cue.value is not None and cue.get("value").value is not False
 
 
 def _expect_fields(node: JsonValue, known: Collection[str]) -> None:
