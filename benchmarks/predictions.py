@@ -1,7 +1,8 @@
 """What a model of the lab predicts on corpora, as offsets without any text: to hold our scores against others'.
 
 The test sets are those that the lab cuts; heads of relations are the gold ones, as where relations are scored. A line a
-passage: its corpus, its id, entities as (start, end, type), relations as (type, head, tail).
+passage: its corpus, its id, entities as (start, end, type), relations as (type, head, tail). A head is told as its
+place among the passage's entities, so that nothing of a corpus's own annotations is in the file.
 
     python -m benchmarks.predictions --adapter FILE --data CORPORA --json tests/integration/predictions.jsonl
 """
@@ -60,12 +61,12 @@ def _predicted(
     entities = find_entities(reader, about_entities, texts).entities
     heads = [[entity.mention for entity in passage.entities] for passage in passages]
     relations = find_relations(reader, about_heads, texts, heads).relations if about_heads else [()] * len(passages)
-    for passage, found, ends in zip(passages, entities, relations, strict=True):
+    for passage, gold, found, ends in zip(passages, heads, entities, relations, strict=True):
         yield {
             "corpus": name,
             "id": passage.id,
             "entities": [_told(one) for one in found],
-            "relations": [[one.type, _told(one.head), _told(one.tail)] for one in ends],
+            "relations": [[one.type, gold.index(one.head), _told(one.tail)] for one in ends],
         }
 
 

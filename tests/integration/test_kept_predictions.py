@@ -18,6 +18,7 @@ from site_agent.trainer.extraction.mentions import Mention
 from site_agent.trainer.extraction.passages import Passage
 from site_agent.trainer.extraction.relations import RelationMention, is_asked, relations_of, roles_to_ask
 from site_agent.trainer.extraction.scoring import MatchScores, add_scores, score_mentions, score_relations
+from tests.corpora import needs_corpora, passages
 from tests.fakes.scoring_oracles import (
     is_one_to_one,
     mentions_match,
@@ -27,12 +28,8 @@ from tests.fakes.scoring_oracles import (
     our_counts,
     relations_match,
 )
-from tests.unit.test_extraction_corpora import CORPORA, passages
 
-pytestmark = [
-    pytest.mark.corpora,
-    pytest.mark.skipif(not CORPORA.is_dir(), reason=f"no folder of corpora: FEDMED_CORPORA names it, got {CORPORA}"),
-]
+pytestmark = needs_corpora
 
 TYPES = ("drug", "problem")
 TASK = TaskTerms(entity_types=TYPES, relation_types=("adverse_effect", "hasAttr"))
@@ -69,14 +66,13 @@ def predicted() -> ByCorpus:
     found = defaultdict(list)
     for line in KEPT.read_text().splitlines():
         kept = json.loads(line)
-        known = {one.id: one for one in passages(kept["corpus"], "test")}
+        passage = next(one for one in passages(kept["corpus"], "test") if one.id == kept["id"])
         relations = [
-            RelationMention(type=kind, head=_mention(head), tail=_mention(tail))
+            RelationMention(type=kind, head=passage.entities[head].mention, tail=_mention(tail))
             for kind, head, tail in kept["relations"]
         ]
         entities = [_mention(one) for one in kept["entities"]]
-        one = Predicted(passage=known[kept["id"]], entities=entities, relations=relations)
-        found[kept["corpus"]].append(one)
+        found[kept["corpus"]].append(Predicted(passage=passage, entities=entities, relations=relations))
     return found
 
 

@@ -7,9 +7,7 @@ text of a corpus.
 from __future__ import annotations
 
 import dataclasses
-import os
 from functools import cache
-from pathlib import Path
 
 import pytest
 
@@ -23,25 +21,16 @@ from site_agent.trainer.extraction.examples import (
 )
 from site_agent.trainer.extraction.mentions import Mention, flatten
 from site_agent.trainer.extraction.parsing import parse_answer
-from site_agent.trainer.extraction.passage_files import read_passages
 from site_agent.trainer.extraction.passages import Passage
 from site_agent.trainer.extraction.prompts import build_answer
 from site_agent.trainer.extraction.scoring import add_scores, f1, score_documents, scored_types
+from tests.corpora import needs_corpora, passages
 
-CORPORA = Path(os.environ.get("FEDMED_CORPORA") or Path(__file__).parents[3] / "shared" / "data")
 NAMES = ("maccrobat", "chia", "phee", "bc5cdr", "ncbi_disease")
 # Strict F1 of perfect answers on the test split: what flat answers cannot say is lost (Chia nests entities most).
 CEILINGS = {"maccrobat": 0.995, "chia": 0.96, "phee": 0.985, "bc5cdr": 0.999, "ncbi_disease": 0.99}
 
-pytestmark = [
-    pytest.mark.corpora,
-    pytest.mark.skipif(not CORPORA.is_dir(), reason=f"no folder of corpora: FEDMED_CORPORA names it, got {CORPORA}"),
-]
-
-
-@cache
-def passages(name: str, *splits: str) -> tuple[Passage, ...]:
-    return read_passages([CORPORA / name / f"{split}.jsonl" for split in splits])
+pytestmark = needs_corpora
 
 
 def everything(name: str) -> tuple[Passage, ...]:

@@ -25,16 +25,13 @@ from site_agent.trainer.extraction.relations import (
     roles_to_ask,
 )
 from site_agent.trainer.extraction.scoring import add_scores, f1, score_relation_documents, score_relations
-from tests.unit.test_extraction_corpora import CORPORA, passages
+from tests.corpora import needs_corpora, passages
 
 TASK = TaskTerms(entity_types=tuple(sorted(ENTITY_TYPES)), relation_types=tuple(sorted(RELATION_TYPES)))
 # Strict F1 of perfect answers on the test split: relations across sentences cannot be asked for, nested tails not said.
 CEILINGS = {"maccrobat": 0.98, "chia": 0.98, "phee": 0.99, "bc5cdr": 0.99}
 
-pytestmark = [
-    pytest.mark.corpora,
-    pytest.mark.skipif(not CORPORA.is_dir(), reason=f"no folder of corpora: FEDMED_CORPORA names it, got {CORPORA}"),
-]
+pytestmark = needs_corpora
 
 
 @cache

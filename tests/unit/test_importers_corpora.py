@@ -6,9 +6,7 @@ Nothing printed or asserted here shows text of a corpus.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -21,8 +19,8 @@ from site_agent.trainer.extraction.passage_files import read_passages
 from site_agent.trainer.extraction.passage_records import parse_record
 from site_agent.trainer.extraction.passage_writing import to_line
 from site_agent.trainer.extraction.passages import Passage
+from tests.corpora import CORPORA, needs_corpora
 
-CORPORA = Path(os.environ.get("FEDMED_CORPORA") or Path(__file__).parents[3] / "shared" / "data")
 # Types of the source that became one type of the corpus, whatever stands around them. Others depend on words or on
 # relations there (a duration of a drug, a qualifier of severity), which is no matter of an importer.
 MACCROBAT = {
@@ -74,10 +72,7 @@ LEFT_OUT = {"phee": 1}
 Found = set[tuple[str, int, int, str]]
 Related = set[tuple[str, str, int, int]]
 
-pytestmark = [
-    pytest.mark.corpora,
-    pytest.mark.skipif(not CORPORA.is_dir(), reason=f"no folder of corpora: FEDMED_CORPORA names it, got {CORPORA}"),
-]
+pytestmark = needs_corpora
 
 
 def imported(name: str) -> tuple[list[Passage], Import, dict[str, str]]:
